@@ -1,0 +1,47 @@
+"""Diffractory: electron diffraction at supercomputer scale.
+
+Three things, each from one laptop core to thousands of workers: simulate Bloch-wave
+diffraction patterns, learn crystal symmetry from them, and map 4D-STEM scans.
+
+Names below are loaded on first use, so that ``import diffractory`` stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffractory.crystals.catalogue import Catalogue as Catalogue
+    from diffractory.crystals.crystal import Crystal as Crystal
+    from diffractory.dataset.reader import open_dataset as open_dataset
+    from diffractory.errors import DiffractoryError as DiffractoryError
+    from diffractory.scattering.orientations import sample_orientations as sample_orientations
+    from diffractory.scattering.peak_list import PeakList as PeakList
+    from diffractory.scattering.simulate import simulate as simulate
+    from diffractory.specs import SimulationSpec as SimulationSpec
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Catalogue": "diffractory.crystals.catalogue",
+    "Crystal": "diffractory.crystals.crystal",
+    "DiffractoryError": "diffractory.errors",
+    "PeakList": "diffractory.scattering.peak_list",
+    "SimulationSpec": "diffractory.specs",
+    "open_dataset": "diffractory.dataset.reader",
+    "sample_orientations": "diffractory.scattering.orientations",
+    "simulate": "diffractory.scattering.simulate",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'diffractory' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

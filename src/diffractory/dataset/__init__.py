@@ -1,0 +1,1 @@
+"""Plan, partition, record, verify: the only writer of simulated data, and its reader."""

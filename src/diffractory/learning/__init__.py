@@ -1,0 +1,1 @@
+"""Split by material, the hierarchy of forests, aggregation, evaluation, saved models."""

@@ -1,0 +1,1 @@
+"""Peak lists and what is computed from them; the same code serves training and inference."""

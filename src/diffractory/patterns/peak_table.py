@@ -1,0 +1,118 @@
+"""A ragged table of Bragg peaks: many patterns as flat arrays with offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class PeakTable:
+    """Bragg peaks of many patterns.
+
+    Pattern ``i`` holds the peaks ``offsets[i]:offsets[i + 1]``.
+
+    Parameters
+    ----------
+    q : ndarray of shape (n_peaks, 2)
+        Position on the detector in Å⁻¹.
+    intensity : ndarray of shape (n_peaks,)
+        Simulated: share of the incident beam; measured: any scale.
+    offsets : ndarray of shape (n_patterns + 1,), int64
+        Start of each pattern; starts with 0, never decreases, ends with n_peaks.
+    direct : ndarray of shape (n_patterns,), int64
+        Position of the direct beam in the flat arrays, -1 where a pattern has none. It is hkl = 000
+        in a simulation and the spot nearest the origin in an experiment, and not always the
+        brightest: so it is carried along, never guessed again.
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not fit each other.
+    """
+
+    q: NDArray[np.float64]
+    intensity: NDArray[np.float64]
+    offsets: NDArray[np.int64]
+    direct: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for name, dtype in (
+            ("q", np.float64),
+            ("intensity", np.float64),
+            ("offsets", np.int64),
+            ("direct", np.int64),
+        ):
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
+        n_peaks = len(self.intensity)
+        if self.q.shape != (n_peaks, 2):
+            raise ValueError(f"q must have shape ({n_peaks}, 2), got {self.q.shape}")
+        if self.offsets.ndim != 1 or self.offsets.size == 0 or self.offsets[0] != 0:
+            raise ValueError("offsets must be one-dimensional and start with 0")
+        if self.offsets[-1] != n_peaks or np.any(np.diff(self.offsets) < 0):
+            raise ValueError("offsets must never decrease and end with the number of peaks")
+        outside = (self.direct < self.offsets[:-1]) | (self.direct >= self.offsets[1:])
+        if self.direct.shape != (len(self),) or np.any(outside & (self.direct != -1)):
+            raise ValueError("direct must point into each pattern's own peaks, or be -1")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Number of peaks of each pattern, direct beam included, of shape (n_patterns,)."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_lists(
+        cls, q: Sequence[NDArray[np.float64]], intensity: Sequence[NDArray[np.float64]], direct: Sequence[int]
+    ) -> Self:
+        """Build a table from one array of positions and of intensities for each pattern.
+
+        Parameters
+        ----------
+        q : sequence of ndarray of shape (n_i, 2)
+        intensity : sequence of ndarray of shape (n_i,)
+        direct : sequence of int
+            Index of the direct beam within each pattern, -1 for none.
+        """
+        offsets = np.concatenate([[0], np.cumsum([len(values) for values in intensity], dtype=np.int64)])
+        inner = np.asarray(direct, dtype=np.int64)
+        return cls(
+            np.concatenate([np.empty((0, 2)), *(np.reshape(positions, (-1, 2)) for positions in q)]),
+            np.concatenate([np.empty(0), *intensity]),
+            offsets,
+            np.where(inner >= 0, inner + offsets[:-1], -1),
+        )
+
+    @classmethod
+    def from_detected(
+        cls, q: Sequence[NDArray[np.float64]], intensity: Sequence[NDArray[np.float64]]
+    ) -> Self:
+        """Build a table of measured patterns: the direct beam is the spot nearest the origin."""
+        direct = [int(np.argmin(np.hypot(*positions.T))) if len(positions) else -1 for positions in q]
+        return cls.from_lists(q, intensity, direct)
+
+    def pattern(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return positions (n, 2) and intensities (n,) of one pattern, as views."""
+        peaks = slice(self.offsets[index], self.offsets[index + 1])
+        return self.q[peaks], self.intensity[peaks]
+
+    def take(self, indices: NDArray[np.int64] | Sequence[int]) -> Self:
+        """Return a table of the chosen patterns, in the order given."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        counts = self.counts[chosen]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        shift = self.offsets[chosen] - offsets[:-1]
+        peaks = np.arange(offsets[-1]) + np.repeat(shift, counts)
+        direct = np.where(self.direct[chosen] >= 0, self.direct[chosen] - shift, -1)
+        return type(self)(self.q[peaks], self.intensity[peaks], offsets, direct)
+
+    def blocks(self, size: int) -> Iterator[Self]:
+        """Yield consecutive tables of at most ``size`` patterns."""
+        for start in range(0, len(self), size):
+            yield self.take(np.arange(start, min(start + size, len(self))))

@@ -1,0 +1,1 @@
+"""Figures; every plot is a function of a result."""

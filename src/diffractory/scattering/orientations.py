@@ -1,0 +1,327 @@
+"""Orientations: symmetry-unique zone axes and the in-plane frame that belongs to each.
+
+An orientation matrix R has the lab axes x, y, z as columns, in the crystal's Cartesian frame;
+z is the zone axis, and a reciprocal vector reads Rᵀ g in the lab.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffractory.errors import OrientationError
+from diffractory.specs import OrientationSpec
+
+#: Candidate directions for each axis wanted; more makes the sampling smoother and slower.
+_CANDIDATES_PER_AXIS = 60
+#: Rounds of relaxation after the farthest-point start.
+_RELAXATIONS = 12
+#: Directions closer than this are the same, in radians.
+_SAME = 1e-6
+
+
+def sample_orientations(
+    laue_operations: NDArray[np.float64], spec: OrientationSpec, crystal_id: str = ""
+) -> NDArray[np.float64]:
+    """Return orientations near-uniform over the fundamental zone of a Laue group.
+
+    Parameters
+    ----------
+    laue_operations : ndarray of shape (n, 3, 3)
+        All operations of the Laue group, inversion included, in the crystal's Cartesian frame.
+    spec : OrientationSpec
+        Number, in-plane frame and seed.
+    crystal_id : str
+        Seeds the random in-plane angles, together with the seed and the orientation's index.
+
+    Returns
+    -------
+    ndarray of shape (spec.count, 3, 3)
+        Orientation matrices, one for each symmetry-unique zone axis.
+    """
+    matrices = minimal_rotations(sample_zone_axes(laue_operations, spec.count))
+    if spec.in_plane == "random":
+        angles = np.array([_in_plane_angle(spec.seed, crystal_id, i) for i in range(spec.count)])
+        matrices = matrices @ rotations_about_z(angles)
+    return matrices
+
+
+def _in_plane_angle(seed: int, crystal_id: str, index: int) -> float:
+    # A hash of the item itself: the angle depends neither on partitions nor on order.
+    digest = hashlib.sha256(f"{seed}/{crystal_id}/{index}".encode()).digest()
+    return 2.0 * np.pi * int.from_bytes(digest[:8], "big") / 2.0**64
+
+
+def rotations_about_z(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return matrices that turn the lab frame about z by angles of shape (N,), in radians."""
+    matrices = np.zeros((len(angles), 3, 3))
+    matrices[:, 0, 0] = matrices[:, 1, 1] = np.cos(angles)
+    matrices[:, 1, 0] = np.sin(angles)
+    matrices[:, 0, 1] = -matrices[:, 1, 0]
+    matrices[:, 2, 2] = 1.0
+    return matrices
+
+
+def minimal_rotations(zone_axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the smallest rotation that takes z to each zone axis: the frames of py4DSTEM's plan.
+
+    Parameters
+    ----------
+    zone_axes : ndarray of shape (N, 3)
+        Unit vectors in the crystal's Cartesian frame.
+
+    Returns
+    -------
+    ndarray of shape (N, 3, 3)
+        Rz(−α) Rx(−ε) Rz(α) with α = atan2(x, y) and ε the angle to z.
+    """
+    x, y, z = zone_axes.T
+    elevation = np.arctan2(np.hypot(x, y), z)
+    azimuth = np.arctan2(x, y)
+    turn = rotations_about_z(azimuth)
+    tilt = np.zeros((len(zone_axes), 3, 3))
+    tilt[:, 0, 0] = 1.0
+    tilt[:, 1, 1] = tilt[:, 2, 2] = np.cos(elevation)
+    tilt[:, 1, 2] = np.sin(elevation)
+    tilt[:, 2, 1] = -tilt[:, 1, 2]
+    frames: NDArray[np.float64] = turn.transpose(0, 2, 1) @ tilt @ turn
+    return frames
+
+
+def sample_zone_axes(laue_operations: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return exactly ``count`` symmetry-unique directions, near-uniform over the fundamental zone.
+
+    Rotation axes of the group (the corners of its zone) come first; the others are placed by
+    farthest-point sampling and evened out by Lloyd's relaxation in the metric of directions
+    modulo symmetry, where a direction on a mirror plane or an axis stays on it.
+
+    Parameters
+    ----------
+    laue_operations : ndarray of shape (n, 3, 3)
+        All operations of the Laue group, inversion included.
+    count : int
+        Number of directions.
+
+    Returns
+    -------
+    ndarray of shape (count, 3)
+        Unit vectors inside one fundamental zone, that of py4DSTEM for conventional cells.
+    """
+    # Rounded, so that crystals of one Laue group in one setting share the cached axes.
+    key = np.round(np.asarray(laue_operations, dtype=np.float64), 7) + 0.0
+    order = np.lexsort(key.reshape(len(key), -1).T)
+    return _sample(key[order].tobytes(), len(key), count).copy()
+
+
+@lru_cache(maxsize=256)
+def _sample(operations_bytes: bytes, n_operations: int, count: int) -> NDArray[np.float64]:
+    # Operations read from a structure are orthogonal to 1e-7 or so: take the nearest that are.
+    left, _, right = np.linalg.svd(np.frombuffer(operations_bytes).reshape(n_operations, 3, 3))
+    operations: NDArray[np.float64] = left @ right
+    corners = _rotation_axes(operations)
+    candidates = np.concatenate([corners, _candidates(operations, count)])
+    axes = _farthest_points(operations, candidates, min(len(corners), count), count)
+    axes = _relax(operations, axes, candidates[len(corners) :], min(len(corners), count))
+    return fold_into_zone(axes, operations)
+
+
+def _sphere(count: int) -> NDArray[np.float64]:
+    """Return Fibonacci's near-uniform directions on the whole sphere, of shape (count, 3)."""
+    index = np.arange(count) + 0.5
+    z = 1.0 - 2.0 * index / count
+    azimuth = np.pi * (1.0 + 5.0**0.5) * index
+    radius = np.sqrt(1.0 - z * z)
+    return np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z], axis=1)
+
+
+def _candidates(operations: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return directions over one zone: a uniform filling, and a dense line along each mirror."""
+    wanted = max(2000, _CANDIDATES_PER_AXIS * count)
+    interior = _sphere(wanted * len(operations))
+    folded = fold_into_zone(interior, operations)
+    interior = interior[np.linalg.norm(folded - interior, axis=1) < _SAME]
+    lines: list[NDArray[np.float64]] = []
+    for normal in _mirror_normals(operations):
+        angle = np.linspace(0.0, 2.0 * np.pi, 720, endpoint=False)
+        first = np.linalg.svd(normal[None])[2][1]
+        circle: NDArray[np.float64] = np.outer(np.cos(angle), first) + np.outer(
+            np.sin(angle), np.cross(normal, first)
+        )
+        lines.append(_unique_directions(fold_into_zone(circle, operations)))
+    return np.concatenate([interior, *lines])
+
+
+def _mirror_normals(operations: NDArray[np.float64]) -> NDArray[np.float64]:
+    mirrors = [w for w in operations if np.isclose(np.trace(w), 1.0) and np.linalg.det(w) < 0.0]
+    return np.array([np.linalg.eigh(w)[1][:, 0] for w in mirrors]).reshape(-1, 3)
+
+
+def _rotation_axes(operations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return one direction for each kind of rotation axis, highest order first, in the zone."""
+    proper = [w for w in operations if np.linalg.det(w) > 0.0 and np.trace(w) < 3.0 - 1e-6]
+    # The smallest angle about an axis tells its order: sort by it, largest trace first.
+    proper.sort(key=lambda w: -round(float(np.trace(w)), 6))
+    axes = np.array([np.linalg.svd(w - np.eye(3))[2][-1] for w in proper]).reshape(-1, 3)
+    # Modulo symmetry: a border of the zone may hold several equivalents of one axis.
+    same = _similarity(operations, axes, axes) > 1.0 - 1e-9
+    first = [i for i in range(len(axes)) if not same[i, :i].any()]
+    return fold_into_zone(axes[first], operations)
+
+
+def _unique_directions(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Drop repeated rows, keep the first of each."""
+    if len(directions) == 0:
+        return directions
+    _, first = np.unique(np.round(directions, 6) + 0.0, axis=0, return_index=True)
+    kept: NDArray[np.float64] = directions[np.sort(first)]
+    return kept
+
+
+def fold_into_zone(directions: NDArray[np.float64], operations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Replace each direction by its symmetry equivalent in one fundamental zone.
+
+    The zone is the set of directions nearer to a fixed generic direction than their equivalents
+    are. For conventional cells this is the zone of py4DSTEM's orientation plan.
+
+    Parameters
+    ----------
+    directions : ndarray of shape (N, 3)
+    operations : ndarray of shape (n, 3, 3)
+
+    Returns
+    -------
+    ndarray of shape (N, 3)
+    """
+    reference = _zone_reference(operations)
+    best = np.full(len(directions), -np.inf)
+    folded = np.array(directions, dtype=np.float64)
+    for operation in operations:
+        images = directions @ operation.T
+        score = images @ reference
+        # Equal scores lie on the zone's border: the first operation wins, always the same one.
+        better = score > best + 1e-9
+        folded[better] = images[better]
+        best = np.where(better, score, best)
+    return folded
+
+
+def _zone_reference(operations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a direction inside py4DSTEM's zone for this Laue group in its conventional cell."""
+    order = len(operations)
+    threefold = sum(np.isclose(np.trace(w), 0.0) and np.linalg.det(w) > 0 for w in operations)
+    angles = {  # order of the group: (angle to z, azimuth) of the middle of the zone, in degrees
+        2: (0.0, 0.0),
+        4: (45.0, 90.0),
+        6: (90.0, 0.0),
+        8: (54.7356, 45.0),
+        12: (54.7356, 0.0) if _has_no_sixfold(operations) else (54.7356, 30.0),
+        16: (54.7356, 22.5),
+        24: (54.7356, 15.0) if threefold == 2 else (0.0, 0.0),
+        48: (0.0, 0.0),
+    }
+    if threefold == 8:
+        corners = [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [1.0, 1.0, 1.0]]
+        if order == 48:
+            corners[0] = [0.0, 1.0, 1.0]
+        middle = sum(np.array(corner) / np.linalg.norm(corner) for corner in corners)
+        unit: NDArray[np.float64] = middle / np.linalg.norm(middle)
+        return unit
+    polar, azimuth = np.deg2rad(angles[order])
+    return np.array([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)])
+
+
+def _has_no_sixfold(operations: NDArray[np.float64]) -> bool:
+    return not any(np.isclose(np.trace(w), 2.0) and np.linalg.det(w) > 0 for w in operations)
+
+
+def _similarity(
+    operations: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the cosine of the angle between directions modulo symmetry, of shape (n_a, n_b)."""
+    cosine = np.full((len(a), len(b)), -1.0)
+    for operation in operations:
+        np.maximum(cosine, a @ operation @ b.T, out=cosine)
+    return cosine
+
+
+def _farthest_points(
+    operations: NDArray[np.float64], candidates: NDArray[np.float64], n_fixed: int, count: int
+) -> NDArray[np.float64]:
+    """Choose ``count`` candidates, each as far as possible from those before it."""
+    chosen = list(range(n_fixed)) or [0]
+    nearest = _similarity(operations, candidates, candidates[chosen]).max(axis=1)
+    while len(chosen) < count:
+        # Rounded, so that rounding errors of the machine cannot change which of two ties wins.
+        chosen.append(int(np.argmin(np.round(nearest, 9))))
+        np.maximum(nearest, _similarity(operations, candidates, candidates[chosen[-1:]])[:, 0], out=nearest)
+    return candidates[chosen[:count]]
+
+
+def _relax(
+    operations: NDArray[np.float64], axes: NDArray[np.float64], filling: NDArray[np.float64], n_fixed: int
+) -> NDArray[np.float64]:
+    """Move each direction to the middle of its cell, within the symmetry elements it lies on."""
+    axes = axes.copy()
+    stabilisers = [_stabiliser_projection(operations, axis) for axis in axes]
+    for _ in range(_RELAXATIONS):
+        best = np.full(len(filling), -np.inf)
+        owner = np.zeros(len(filling), dtype=np.int64)
+        image = filling.copy()
+        for operation in operations:
+            images = filling @ operation.T
+            cosine = images @ axes.T
+            nearest = cosine.argmax(axis=1)
+            value = cosine[np.arange(len(filling)), nearest]
+            better = value > best + 1e-12
+            best, owner = np.where(better, value, best), np.where(better, nearest, owner)
+            image[better] = images[better]
+        for index in range(n_fixed, len(axes)):
+            middle = stabilisers[index] @ image[owner == index].sum(axis=0)
+            length = np.linalg.norm(middle)
+            if length > 1e-6:
+                axes[index] = middle / length
+    return axes
+
+
+def _stabiliser_projection(
+    operations: NDArray[np.float64], direction: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the projection onto what all operations that keep a direction keep."""
+    keeping = [w for w in operations if np.allclose(w @ direction, direction, atol=1e-6)]
+    projection: NDArray[np.float64] = np.mean(keeping, axis=0)
+    return projection
+
+
+def check_orientations(orientations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return orientations as a float array after checking that they are rotations.
+
+    Parameters
+    ----------
+    orientations : array_like of shape (N, 3, 3)
+
+    Raises
+    ------
+    OrientationError
+        If the shape is wrong, a number is not finite, or a matrix is no rotation.
+    """
+    matrices = np.asarray(orientations, dtype=np.float64)
+    if matrices.ndim != 3 or matrices.shape[1:] != (3, 3):
+        raise OrientationError(
+            f"orientations must have shape (N, 3, 3), got {matrices.shape}",
+            fix="For one orientation pass matrix[None]",
+        )
+    finite = np.isfinite(matrices).all(axis=(1, 2))
+    if not finite.all():
+        raise OrientationError(f"orientation {int(np.argmin(finite))} holds NaN or infinity")
+    deviation = np.abs(matrices @ matrices.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2), initial=0.0)
+    wrong = (deviation > 1e-6) | (np.linalg.det(matrices) < 0.0)
+    if wrong.any():
+        index = int(np.argmax(wrong))
+        raise OrientationError(
+            f"orientation {index} is not a rotation matrix: {np.round(matrices[index], 4).tolist()}",
+            "its columns must be the lab axes x, y, z: orthonormal and right-handed",
+        )
+    return matrices

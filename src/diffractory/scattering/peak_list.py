@@ -1,0 +1,30 @@
+"""The result of one solve: the Bragg peaks of one orientation at every thickness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class PeakList:
+    """Bragg peaks of one crystal in one orientation.
+
+    Parameters
+    ----------
+    hkl : ndarray of shape (n, 3), int
+        Miller indices in the cell of the crystal that was handed in; 000 comes first.
+    q : ndarray of shape (n, 2)
+        Position on the detector in Å⁻¹: x and y of the reciprocal vector in the lab frame.
+    intensity : ndarray of shape (n_thicknesses, n)
+        Share of the incident beam.
+    """
+
+    hkl: NDArray[np.int64]
+    q: NDArray[np.float64]
+    intensity: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.hkl)

@@ -1,0 +1,263 @@
+"""Settings that change results: frozen, validated, hashable, and hashed into every output.
+
+A setting belongs here exactly if another value of it gives other numbers. Everything else
+(workers, paths, memory) is in :mod:`diffractory.settings` and never enters a hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from diffractory.errors import SpecError
+
+InPlaneFrame = Literal["paper", "random"]
+FormFactorModel = Literal["wk-cp", "wk"]
+
+
+def canonical_json(value: Any) -> str:
+    """Serialise plain JSON data with sorted keys and no spaces, so that it can be hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def sha256_of(value: Any) -> str:
+    """Return the sha256 of the canonical JSON of ``value`` as hexadecimal text."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+class Spec(BaseModel):
+    """Base of all specs: immutable, no unknown keys, one kind of error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _spec_error(type(self).__name__, error) from None
+
+    @property
+    def spec_id(self) -> str:
+        """sha256 of the canonical JSON of this spec."""
+        return sha256_of(self.model_dump(mode="json"))
+
+    def to_json(self) -> str:
+        """Return this spec as JSON text; :meth:`from_json` reads it back."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a spec from JSON text.
+
+        Raises
+        ------
+        SpecError
+            If the text is not JSON, or a value is missing, unknown or out of range.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise SpecError(f"{cls.__name__}: not valid JSON ({error})") from None
+        if not isinstance(values, dict):
+            raise SpecError(f"{cls.__name__}: expected a JSON object, got {type(values).__name__}")
+        return cls(**values)
+
+
+def _spec_error(name: str, error: ValidationError) -> SpecError:
+    problems = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "value"
+        problems.append(f"{where} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')}")
+    return SpecError(f"{name} refused: " + "; ".join(problems), fix="Correct the value and run again")
+
+
+def _as_tuple(value: Any) -> Any:
+    if isinstance(value, (int, float)):
+        return (value,)
+    return tuple(value) if isinstance(value, list) or hasattr(value, "tolist") else value
+
+
+Thicknesses = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
+
+
+class SimulationSpec(Spec):
+    """Physics of a Bloch-wave simulation.
+
+    Parameters
+    ----------
+    energy_ev : float
+        Beam energy in eV, 30 keV to 1 MeV.
+    q_max : float
+        Largest \\|g\\| of a beam, in Å⁻¹.
+    s_max : float
+        Largest absolute excitation error of a beam, in Å⁻¹.
+    thermal_sigma : float
+        Root-mean-square thermal displacement u of all atoms, in Å.
+    thicknesses : tuple of float
+        Foil thicknesses in Å, strictly increasing.
+    form_factors : {"wk-cp", "wk"}
+        Weickenmeier-Kohl with core and phonon absorption, or elastic only.
+
+    Raises
+    ------
+    SpecError
+        If a value is missing, not finite or out of range.
+    """
+
+    energy_ev: float = Field(300e3, ge=30e3, le=1e6)
+    q_max: float = Field(2.0, gt=0.0, le=6.0)
+    s_max: float = Field(0.06, gt=0.0, le=1.0)
+    thermal_sigma: float = Field(0.08, ge=0.0, le=1.0)
+    thicknesses: Thicknesses = (200.0,)
+    form_factors: FormFactorModel = "wk-cp"
+
+    @field_validator("thicknesses")
+    @classmethod
+    def _check_thicknesses(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not values:
+            raise ValueError("at least one thickness is needed")
+        if not all(math.isfinite(t) and 0.0 < t <= 1e5 for t in values):
+            raise ValueError("thicknesses are finite, above 0 and at most 100000 Å")
+        if any(b <= a for a, b in zip(values, values[1:], strict=False)):
+            raise ValueError("thicknesses must be strictly increasing, none twice")
+        return values
+
+
+class OrientationSpec(Spec):
+    """Which orientations a crystal is simulated in.
+
+    Parameters
+    ----------
+    count : int
+        Number of symmetry-unique zone axes for each crystal.
+    in_plane : {"paper", "random"}
+        In-plane frame: py4DSTEM's orientation plan, or a seeded random angle.
+    seed : int
+        Seed of the random angles; with the crystal's id and the orientation's index it alone
+        determines the angle.
+    """
+
+    count: int = Field(100, ge=1, le=100_000)
+    in_plane: InPlaneFrame = "paper"
+    seed: int = Field(0, ge=0, lt=2**63)
+
+
+class RadialBasisSpec(Spec):
+    """The paper's radial basis (physics.md): triangular rings times angular harmonics.
+
+    Parameters
+    ----------
+    ring_width : float
+        Δ in Å⁻¹: distance of ring centres and half-width of a ring.
+    n_rings : int
+        Number of ring centres, n = 0 … n_rings - 1.
+    n_orders : int
+        Number of angular orders, m = 0 … n_orders - 1.
+    """
+
+    ring_width: float = Field(0.05, gt=0.0, le=1.0)
+    n_rings: int = Field(41, ge=1, le=1000)
+    n_orders: int = Field(13, ge=1, le=200)
+
+    @property
+    def n_features(self) -> int:
+        """Number of real features: magnitude and argument of every coefficient."""
+        return 2 * self.n_rings * self.n_orders
+
+
+class LabProtocolSpec(Spec):
+    """What a laboratory does to a simulated pattern (paper.md, "lab protocol").
+
+    Parameters
+    ----------
+    intensity_floor : float
+        Spots below this share of the incident beam are lost.
+    position_sigma : float
+        Standard deviation of each coordinate of a spot, in Å⁻¹.
+    electrons : float
+        Electrons in the incident beam of one pattern; sets the Poisson noise.
+    scale_error : float
+        Largest relative error of the pixel size (uniform).
+    ellipticity : float
+        Largest ratio of the axes minus one (uniform), at a random angle.
+    thickness_range : tuple of float
+        Smallest and largest thickness, in Å.
+    rotate : bool
+        Turn each pattern by a random in-plane angle.
+    """
+
+    intensity_floor: float = Field(1e-4, ge=0.0, lt=1.0)
+    position_sigma: float = Field(0.004, ge=0.0, le=0.1)
+    electrons: float = Field(1e5, gt=0.0)
+    scale_error: float = Field(0.01, ge=0.0, lt=0.5)
+    ellipticity: float = Field(0.01, ge=0.0, lt=0.5)
+    thickness_range: tuple[float, float] = (100.0, 500.0)
+    rotate: bool = True
+
+
+class ForestSpec(Spec):
+    """The paper's 13 forests and the split they are trained on.
+
+    Parameters
+    ----------
+    system_trees, system_depth : int
+        Crystal-system classifier.
+    group_trees, group_depth : int
+        Space-group classifier of each crystal system.
+    lattice_trees, lattice_depth : int
+        Lattice regressor of each crystal system.
+    with_triclinic : bool
+        Learn triclinic as a seventh crystal system (the paper leaves it out).
+    thickness : float
+        Training thickness in Å.
+    test_fraction : float
+        Share of materials held out from all models.
+    seed : int
+        Seed of the split and of the trees.
+    """
+
+    system_trees: int = Field(80, ge=1)
+    system_depth: int = Field(40, ge=1)
+    group_trees: int = Field(128, ge=1)
+    group_depth: int = Field(30, ge=1)
+    lattice_trees: int = Field(80, ge=1)
+    lattice_depth: int = Field(100, ge=1)
+    with_triclinic: bool = False
+    thickness: float = Field(200.0, gt=0.0)
+    test_fraction: float = Field(0.25, gt=0.0, lt=1.0)
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
+class MapSpec(Spec):
+    """How a scan is turned into a map.
+
+    Parameters
+    ----------
+    min_spots : int
+        Positions with fewer spots, the direct beam included, stay unlabelled.
+    median_size : int
+        Side of the square median filter on crystal-system labels, in positions; 1 = no filter.
+    min_difference : float
+        Positions with a lower difference confidence stay unlabelled.
+    total_intensity : float
+        Summed intensity, direct beam included, to which each pattern is scaled.
+    assume : str or None
+        Crystal system whose lattice model is used everywhere; None = the predicted one.
+    """
+
+    min_spots: int = Field(5, ge=1)
+    median_size: int = Field(5, ge=1, le=101)
+    min_difference: float = Field(0.005, ge=0.0, le=1.0)
+    total_intensity: float = Field(0.3, gt=0.0)
+    assume: str | None = None
+
+    @field_validator("median_size")
+    @classmethod
+    def _check_odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("the median filter needs an odd side")
+        return value

@@ -1,0 +1,91 @@
+"""Our intensities against py4DSTEM's, every crystal of the zoo, every thickness to 2000 Å."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from emdfile import PointList
+from numpy.testing import assert_allclose
+from py4DSTEM.process.diffraction import Crystal as ReferenceCrystal
+from py4DSTEM.process.diffraction.WK_scattering_factors import compute_WK_factor
+
+from diffractory import Crystal, SimulationSpec, simulate
+from diffractory.scattering.form_factors import form_factors
+from diffractory.scattering.orientations import minimal_rotations
+from zoo import ZOO, random_rotation
+
+#: The bound of the project; about half of it is py4DSTEM's wavelength, short by 1.3e-7 of itself.
+BOUND = 1e-5
+SERIES = tuple(float(t) for t in range(20, 2001, 20))
+
+
+def reference_intensities(
+    crystal: Crystal, hkl: np.ndarray, zone_axis: np.ndarray, thicknesses: tuple[float, ...], method: str
+) -> np.ndarray:
+    reference = ReferenceCrystal(crystal.frac_coords, crystal.numbers, crystal.lattice)
+    reference.setup_diffraction(300e3)
+    reference.calculate_dynamical_structure_factors(
+        300e3, method, k_max=4.0, thermal_sigma=0.08, tol_structure_factor=0.0
+    )
+    fields = [("qx", float), ("qy", float), ("intensity", float), ("h", int), ("k", int), ("l", int)]
+    beams = np.zeros(len(hkl), dtype=fields)
+    for column, name in enumerate("hkl"):
+        beams[name] = hkl[:, column]
+    patterns = reference.generate_dynamical_diffraction_pattern(
+        PointList(beams), list(thicknesses), zone_axis_cartesian=zone_axis, always_return_list=True
+    )
+    return np.array([pattern.data["intensity"] for pattern in patterns])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ZOO)
+def test_intensities_equal_py4dstem_at_every_thickness(name: str) -> None:
+    crystal = Crystal.from_structure(ZOO[name])
+    orientation = random_rotation(len(name))
+    (pattern,) = simulate(crystal, orientation[None], SimulationSpec(thicknesses=SERIES))
+    expected = reference_intensities(crystal, pattern.hkl, orientation[:, 2], SERIES, "WK-CP")
+    assert len(pattern) > 10
+    assert_allclose(pattern.intensity, expected, rtol=0, atol=BOUND)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["cubic-F-a-GaAs", "monoclinic-C-a-invented", "trigonal-P-a-quartz"])
+@pytest.mark.parametrize("zone", [[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+def test_on_zone_and_elastic_intensities_equal_py4dstem(name: str, zone: list[float]) -> None:
+    crystal = Crystal.from_structure(ZOO[name])
+    axis = np.array(zone) / np.linalg.norm(zone)
+    spec = SimulationSpec(thicknesses=(200.0, 777.7), form_factors="wk")
+    (pattern,) = simulate(crystal, minimal_rotations(axis[None]), spec)
+    expected = reference_intensities(crystal, pattern.hkl, axis, spec.thicknesses, "WK")
+    assert_allclose(pattern.intensity, expected, rtol=0, atol=BOUND)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dropping_extinct_beams_changes_nothing() -> None:
+    crystal = Crystal.from_structure(ZOO["cubic-F-c-copper"])
+    orientation = random_rotation(5)
+    (pattern,) = simulate(crystal, orientation[None])
+    kept = {tuple(row) for row in pattern.hkl}
+    near = np.array(list(np.ndindex(5, 5, 5))) - 2
+    extinct = np.array([row for row in near if len({index % 2 for index in row}) == 2])
+    assert len(extinct) > 50
+    assert not kept & {tuple(row) for row in extinct}
+    all_beams = np.concatenate([pattern.hkl, extinct])
+    expected = reference_intensities(crystal, all_beams, orientation[:, 2], (200.0,), "WK-CP")
+    assert_allclose(pattern.intensity, expected[:, : len(pattern)], rtol=0, atol=BOUND)
+    assert expected[:, len(pattern) :].max() < 1e-12
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("number", [1, 6, 26, 79, 98])
+def test_form_factors_equal_py4dstem(number: int) -> None:
+    # No lattice has a |g| under 0.01 besides 0, where the core part has a logarithmic singularity.
+    # Random points: the elastic fit is piecewise, so a grid could hide a jump at the wrong place.
+    g = np.random.default_rng(number).uniform(0.01, 4.0, 3000)
+    factor = form_factors(np.array([number]), SimulationSpec())[number](g)
+    expected = compute_WK_factor(g, number, 300e3, 0.08)
+    assert_allclose(factor.real, expected.real, rtol=1e-7)
+    # The absorptive part is tabulated and has kinks and 1e-4 jumps of its own in the reference.
+    error = np.abs(factor.imag - expected.imag)
+    assert np.median(error) < 1e-8
+    assert error.max() < 2e-3 * expected.imag.max()

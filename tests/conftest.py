@@ -1,0 +1,23 @@
+"""Shared fixtures: crystals, and where the outside data lie if they are there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Compiled kernels and py4DSTEM make first calls slow: no deadline, and the same examples every run.
+settings.register_profile("default", deadline=None, derandomize=True, max_examples=40)
+settings.load_profile("default")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of outside data beside the repository; the test is skipped where it is absent."""
+    folder = Path(__file__).parents[1].parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the outside data are not beside the repository")
+    return folder

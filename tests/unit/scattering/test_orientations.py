@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from py4DSTEM.process.diffraction import Crystal as ReferenceCrystal
+from pymatgen.core import Lattice, Structure
+from pymatgen.symmetry.groups import SpaceGroup
+
+from diffractory.scattering.orientations import (
+    fold_into_zone,
+    minimal_rotations,
+    sample_orientations,
+    sample_zone_axes,
+)
+from diffractory.specs import OrientationSpec
+from zoo import ZOO
+
+GROUPS = {
+    "P-1": Lattice.from_parameters(4, 5, 6, 80, 95, 105),
+    "P2/m": Lattice.monoclinic(4, 5, 6, 105),
+    "Pmmm": Lattice.orthorhombic(4, 5, 6),
+    "P4/m": Lattice.tetragonal(4, 6),
+    "P4/mmm": Lattice.tetragonal(4, 6),
+    "P-3": Lattice.hexagonal(4, 6),
+    "P-3m1": Lattice.hexagonal(4, 6),
+    "P6/m": Lattice.hexagonal(4, 6),
+    "P6/mmm": Lattice.hexagonal(4, 6),
+    "Pm-3": Lattice.cubic(4),
+    "Pm-3m": Lattice.cubic(4),
+}
+
+
+def operations(group: str) -> np.ndarray:
+    cell = GROUPS[group].matrix.T
+    return np.array(
+        [cell @ op.rotation_matrix @ np.linalg.inv(cell) for op in SpaceGroup(group).symmetry_ops]
+    )
+
+
+def angles(ops: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Angles between directions modulo symmetry, by brute force."""
+    cosine = np.max([a @ op @ b.T for op in ops], axis=0)
+    return np.arccos(np.clip(cosine, -1.0, 1.0))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 20, 100])
+@pytest.mark.parametrize("group", GROUPS)
+def test_axes_are_exactly_n_unique_and_near_uniform(group: str, count: int) -> None:
+    ops = operations(group)
+    axes = sample_zone_axes(ops, count)
+    assert axes.shape == (count, 3)
+    assert_allclose(np.linalg.norm(axes, axis=1), 1.0)
+    if count < 20:
+        return
+    apart = angles(ops, axes, axes)
+    np.fill_diagonal(apart, np.pi)
+    nearest = apart.min(axis=1)
+    probe = np.random.default_rng(0).normal(size=(3000, 3))
+    probe /= np.linalg.norm(probe, axis=1)[:, None]
+    hole = angles(ops, probe, axes).min(axis=1).max()
+    # Distance of neighbours if the zone's area were tiled by hexagons.
+    ideal = np.sqrt(4.0 * np.pi / len(ops) / count * 2.0 / np.sqrt(3.0))
+    assert nearest.min() > 0.65 * ideal
+    assert nearest.max() < 1.6 * ideal
+    assert hole < 1.0 * ideal
+
+
+@pytest.mark.parametrize(
+    ("group", "corners"),
+    [
+        ("Pm-3m", [[0, 0, 1], [0, 1, 1], [1, 1, 1]]),
+        ("P6/mmm", [[0, 0, 1], [1, 0, 0], [3**0.5, 1, 0]]),
+        ("Pmmm", [[1, 0, 0], [0, 1, 0], [0, 0, 1]]),
+        ("P2/m", [[0, 1, 0]]),
+    ],
+)
+def test_corners_and_edges_are_included(group: str, corners: list[list[float]]) -> None:
+    ops = operations(group)
+    axes = sample_zone_axes(ops, 30)
+    wanted = np.array(corners, dtype=float) / np.linalg.norm(corners, axis=1)[:, None]
+    assert angles(ops, wanted, axes).min(axis=1).max() < 1e-5
+    mirrors = [op for op in ops if np.isclose(np.trace(op), 1.0) and np.linalg.det(op) < 0]
+    on_edge = np.any([np.linalg.norm(axes @ m.T - axes, axis=1) < 1e-5 for m in mirrors], axis=0)
+    assert on_edge.sum() >= 6
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("group", [g for g in GROUPS if g not in ("P-1",)])
+def test_axes_lie_in_the_zone_and_frames_of_py4dstems_plan(group: str) -> None:
+    structure = Structure.from_spacegroup(group, GROUPS[group], ["Si", "O"], [[0, 0, 0], [0.11, 0.23, 0.37]])
+    reference = ReferenceCrystal(
+        structure.frac_coords, np.array(structure.atomic_numbers), structure.lattice.matrix
+    )
+    reference.setup_diffraction(300e3)
+    reference.calculate_structure_factors(1.0)
+    reference.orientation_plan("auto", angle_step_zone_axis=5.0, calculate_correlation_array=False)
+    plan = np.asarray(reference.orientation_vecs)
+    ours = sample_zone_axes(operations(group), 60)
+    # Every axis of ours lies inside the plan's zone: a direction of the plan is within its step.
+    assert np.rad2deg(np.arccos(np.clip(ours @ plan.T, -1, 1)).min(axis=1).max()) < 5.0
+    assert_allclose(minimal_rotations(plan), reference.orientation_rotation_matrices, atol=1e-12)
+
+
+@given(st.integers(0, 10**6), st.sampled_from(list(GROUPS)))
+def test_folding_gives_one_representative(seed: int, group: str) -> None:
+    vector = np.random.default_rng(seed).normal(size=3)
+    vector /= np.linalg.norm(vector)
+    ops = operations(group)
+    images = fold_into_zone(np.array([op @ vector for op in ops]), ops)
+    assert angles(ops, images, vector[None]).max() < 1e-3
+    assert_allclose(images, np.broadcast_to(images[0], images.shape), atol=1e-6)
+
+
+def test_random_frames_are_seeded_by_crystal_and_index() -> None:
+    ops = operations("Pmmm")
+    spec = OrientationSpec(count=6, in_plane="random", seed=3)
+    first = sample_orientations(ops, spec, "mp-1")
+    assert_allclose(first, sample_orientations(ops, spec, "mp-1"))
+    other = sample_orientations(ops, spec, "mp-2")
+    plan = sample_orientations(ops, OrientationSpec(count=6))
+    for matrices in (first, other, plan):
+        assert_allclose(
+            matrices @ matrices.transpose(0, 2, 1), np.broadcast_to(np.eye(3), (6, 3, 3)), atol=1e-12
+        )
+        assert_allclose(matrices[:, :, 2], plan[:, :, 2], atol=1e-12)
+    assert np.abs(first - other).max() > 0.1
+
+
+def test_the_same_zone_axes_in_a_turned_frame_are_still_unique() -> None:
+    structure = ZOO["cubic-turned-frame-c-copper"]
+    cell = structure.lattice.matrix.T
+    ops = np.array(
+        [cell @ op.rotation_matrix @ np.linalg.inv(cell) for op in SpaceGroup("Fm-3m").symmetry_ops]
+    )
+    ops = np.unique(np.round(ops, 9), axis=0)
+    axes = sample_zone_axes(ops, 40)
+    apart = angles(ops, axes, axes) + np.eye(40)
+    assert apart.min() > np.deg2rad(2.0)

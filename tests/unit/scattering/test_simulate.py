@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+from diffractory import Crystal, PeakList, SimulationSpec, simulate
+from diffractory.errors import OrientationError
+from diffractory.scattering.beams import count_beams, excitation_errors, reciprocal_points
+from diffractory.scattering.form_factors import form_factors
+from diffractory.scattering.structure_factors import structure_factors
+from diffractory.units import electron_wavelength
+from zoo import ACENTRIC, CENTRIC, ZOO, random_rotation
+
+SMALL = SimulationSpec(q_max=1.2, thicknesses=(100.0, 400.0))
+
+
+def by_hkl(pattern: PeakList, sign: int = 1) -> dict[tuple[int, ...], np.ndarray]:
+    return {tuple(sign * row): pattern.intensity[:, i] for i, row in enumerate(pattern.hkl)}
+
+
+def assert_same(a: dict, b: dict, tolerance: float = 1e-6) -> None:
+    assert a.keys() == b.keys()
+    for key in a:
+        assert_allclose(a[key], b[key], rtol=0, atol=tolerance)
+
+
+@given(name=st.sampled_from(list(ZOO)), seed=st.integers(0, 10_000))
+@settings(max_examples=30)
+def test_intensity_is_conserved_without_absorption_and_lost_with_it(name: str, seed: int) -> None:
+    crystal = Crystal.from_structure(ZOO[name])
+    orientation = random_rotation(seed)[None]
+    elastic = simulate(crystal, orientation, SMALL.model_copy(update={"form_factors": "wk"}))[0]
+    lossy = simulate(crystal, orientation, SMALL)[0]
+    assert_allclose(elastic.intensity.sum(axis=1), 1.0, atol=1e-5)
+    assert np.all(lossy.intensity >= 0.0)
+    assert np.all(np.diff(np.concatenate([[1.0], lossy.intensity.sum(axis=1)])) < 0.0)
+
+
+@pytest.mark.parametrize("name", CENTRIC)
+def test_centric_crystals_obey_friedel(name: str) -> None:
+    crystal = Crystal.from_structure(ZOO[name])
+    there = random_rotation(1)
+    back = there * np.array([-1.0, 1.0, -1.0])
+    assert_same(
+        by_hkl(simulate(crystal, there[None], SMALL)[0]), by_hkl(simulate(crystal, back[None], SMALL)[0], -1)
+    )
+
+
+@pytest.mark.parametrize("name", ACENTRIC)
+def test_acentric_crystals_break_friedel(name: str) -> None:
+    crystal = Crystal.from_structure(ZOO[name])
+    there = random_rotation(1)
+    back = there * np.array([-1.0, 1.0, -1.0])
+    a = by_hkl(simulate(crystal, there[None], SMALL)[0])
+    b = by_hkl(simulate(crystal, back[None], SMALL)[0], -1)
+    assert max(np.abs(a[key] - b[key]).max() for key in a) > 1e-4
+
+
+@pytest.mark.parametrize("name", list(ZOO))
+def test_symmetry_equivalent_orientations_give_equal_patterns(name: str) -> None:
+    structure = ZOO[name]
+    crystal = Crystal.from_structure(structure)
+    operations = SpacegroupAnalyzer(structure, 1e-3).get_point_group_operations(cartesian=True)
+    proper = [op.rotation_matrix for op in operations if np.linalg.det(op.rotation_matrix) > 0]
+    orientation = random_rotation(2)
+    first = simulate(crystal, orientation[None], SMALL)[0]
+    for rotation in proper[:6]:
+        other = simulate(crystal, (rotation @ orientation)[None], SMALL)[0]
+        # Same spots in the same places, under other indices.
+        order, turned = (np.lexsort(np.round(p.q, 5).T) for p in (first, other))
+        assert_allclose(other.q[turned], first.q[order], atol=1e-4)
+        assert_allclose(np.sort(other.intensity, axis=1), np.sort(first.intensity, axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cubic-F-a-GaAs", "monoclinic-C-a-invented", "triclinic-P-a-invented"])
+def test_thin_foils_scatter_kinematically(name: str) -> None:
+    crystal = Crystal.from_structure(ZOO[name])
+    spec = SimulationSpec(thicknesses=(0.5,), form_factors="wk")
+    orientation = random_rotation(7)
+    pattern = simulate(crystal, orientation[None], spec)[0]
+    wavelength = electron_wavelength(spec.energy_ev)
+    factors = structure_factors(crystal, 4.0, form_factors(crystal.numbers, spec))
+    g = pattern.hkl @ crystal.reciprocal
+    s = excitation_errors(g, orientation[:, 2], wavelength)
+    expected = (np.pi * wavelength * 0.5 * np.abs(factors.of(pattern.hkl)) * np.sinc(0.5 * s)) ** 2
+    assert_allclose(pattern.intensity[0, 1:], expected[1:], atol=0.03 * expected[1:].max())
+
+
+def test_structure_factors_equal_the_plain_sum() -> None:
+    crystal = Crystal.from_structure(ZOO["triclinic-P-a-invented"])
+    factors = form_factors(crystal.numbers, SimulationSpec())
+    table = structure_factors(crystal, 4.0, factors)
+    for hkl in ([0, 0, 0], [1, 0, 0], [-1, 0, 0], [2, -3, 1], [-4, 1, 5]):
+        length = np.array([np.linalg.norm(hkl @ crystal.reciprocal)])
+        total = sum(
+            factors[int(z)](length)[0] * np.exp(2j * np.pi * (frac @ hkl))
+            for z, frac in zip(crystal.numbers, crystal.frac_coords, strict=True)
+        )
+        assert_allclose(table.of(np.array(hkl)), total / crystal.volume, rtol=1e-10)
+
+
+def test_only_the_direct_beam_is_a_valid_pattern() -> None:
+    pattern = simulate(
+        Crystal.from_structure(ZOO["cubic-F-c-copper"]), np.eye(3)[None], SimulationSpec(q_max=0.01)
+    )[0]
+    assert pattern.hkl.tolist() == [[0, 0, 0]]
+    crystal = Crystal.from_structure(ZOO["cubic-F-c-copper"])
+    spec = SimulationSpec()
+    u_zero = structure_factors(crystal, 4.0, form_factors(crystal.numbers, spec)).of(np.zeros(3, dtype=int))
+    absorbed = np.exp(-2.0 * np.pi * 200.0 * electron_wavelength(spec.energy_ev) * u_zero.imag)
+    assert_allclose(pattern.intensity[0, 0], absorbed, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cubic-F-c-copper", "trigonal-R-c-bismuth", "orthorhombic-A-a-KNbO3"])
+def test_a_centred_cell_and_its_primitive_cell_give_one_pattern(name: str) -> None:
+    centred = ZOO[name]
+    translations = len(centred) // len(centred.get_primitive_structure())
+    points = reciprocal_points(Crystal.from_structure(centred), 2.0)
+    volume = centred.volume / translations
+    assert len(points) == pytest.approx(volume * 4 / 3 * np.pi * 8, rel=0.12)
+    # A super-cell is the same crystal: nothing else may be seen.
+    single = simulate(Crystal.from_structure(centred), random_rotation(3)[None], SMALL)[0]
+    double = simulate(Crystal.from_structure(centred * (2, 1, 1)), random_rotation(3)[None], SMALL)[0]
+    assert len(single) == len(double)
+    order = [np.lexsort(np.round(p.q, 6).T) for p in (single, double)]
+    assert_allclose(double.q[order[1]], single.q[order[0]], atol=1e-6)
+    assert_allclose(double.intensity[:, order[1]], single.intensity[:, order[0]], atol=1e-6)
+
+
+def test_beams_are_counted_without_solving() -> None:
+    crystal = Crystal.from_structure(ZOO["monoclinic-P-c-zirconia"])
+    orientations = np.array([random_rotation(i) for i in range(4)])
+    spec = SimulationSpec()
+    counts = count_beams(reciprocal_points(crystal, 2.0), orientations, electron_wavelength(300e3), 0.06)
+    assert counts.tolist() == [len(p) for p in simulate(crystal, orientations, spec)]
+
+
+@pytest.mark.parametrize(
+    ("orientations", "message"),
+    [
+        (np.eye(3), "shape"),
+        (np.full((1, 3, 3), np.nan), "NaN"),
+        (2.0 * np.eye(3)[None], "not a rotation"),
+        (-np.eye(3)[None], "not a rotation"),
+    ],
+)
+def test_bad_orientations_are_refused(orientations: np.ndarray, message: str) -> None:
+    with pytest.raises(OrientationError, match=message):
+        simulate(Crystal.from_structure(ZOO["cubic-F-c-copper"]), orientations)

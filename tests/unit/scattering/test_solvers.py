@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from diffractory.errors import SimulationError
+from diffractory.scattering import solvers
+from diffractory.scattering.solvers import cheapest_solver, propagate
+
+
+def random_matrix(n: int, seed: int, absorption: float = 2e-4) -> np.ndarray:
+    """Hermitian coupling, excitation errors on the diagonal, a positive absorptive part."""
+    rng = np.random.default_rng(seed)
+    coupling = rng.normal(size=(n, n)) + 1j * rng.normal(size=(n, n))
+    matrix = 2e-3 * (coupling + coupling.conj().T)
+    lossy = rng.normal(size=(n, n)) / n**0.5
+    np.fill_diagonal(matrix, rng.uniform(-0.06, 0.06, n))
+    return matrix + 1j * absorption * (lossy @ lossy.T)
+
+
+@given(
+    s=st.floats(-0.05, 0.05),
+    extinction=st.floats(100.0, 2000.0),
+    thickness=st.floats(1.0, 2000.0),
+    solver=st.sampled_from(["krylov", "step", "dense"]),
+)
+def test_two_beams_follow_the_analytic_solution(
+    s: float, extinction: float, thickness: float, solver: str
+) -> None:
+    thickness = round(thickness, 3)
+    matrix = np.array([[0.0, 0.5 / extinction], [0.5 / extinction, s]], dtype=complex)
+    wave = propagate(matrix, (thickness,), solver)[0]  # type: ignore[arg-type]
+    effective = np.hypot(s, 1.0 / extinction)
+    expected = (np.sin(np.pi * thickness * effective) / (extinction * effective)) ** 2
+    assert_allclose(np.abs(wave) ** 2, [1.0 - expected, expected], atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 40, 150])
+@pytest.mark.parametrize("thicknesses", [(200.0,), (20.0, 40.0, 60.0), (13.7, 200.0, 533.3), (2000.0,)])
+def test_all_solvers_agree(n: int, thicknesses: tuple[float, ...]) -> None:
+    matrix = random_matrix(n, seed=n)
+    dense = propagate(matrix, thicknesses, "dense")
+    for solver in ("krylov", "step", "auto"):
+        assert_allclose(np.abs(propagate(matrix, thicknesses, solver)) ** 2, np.abs(dense) ** 2, atol=1e-6)
+
+
+def test_krylov_restarts_on_a_path_too_long_for_one_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = random_matrix(200, seed=3)
+    monkeypatch.setattr(solvers, "_KRYLOV_MAX", 60)
+    waves = propagate(matrix, (100.0, 900.0, 950.0), "krylov")
+    assert_allclose(np.abs(waves), np.abs(propagate(matrix, (100.0, 900.0, 950.0), "dense")), atol=1e-6)
+
+
+def test_krylov_that_does_not_converge_falls_back_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = random_matrix(60, seed=4)
+    monkeypatch.setattr(solvers, "_arnoldi", lambda *_: None)
+    assert_allclose(propagate(matrix, (200.0,), "krylov"), propagate(matrix, (200.0,), "dense"))
+
+
+def test_thicknesses_without_a_common_step_fall_back() -> None:
+    matrix = random_matrix(20, seed=5)
+    thicknesses = (0.000123, 1234.567891)
+    assert_allclose(
+        np.abs(propagate(matrix, thicknesses, "step")), np.abs(propagate(matrix, thicknesses, "dense"))
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_numbers_that_are_not_finite_never_leave() -> None:
+    matrix = random_matrix(4, seed=6)
+    matrix[1, 1] = np.nan
+    with pytest.raises(SimulationError, match="not finite"):
+        propagate(matrix, (200.0,), "dense")
+
+
+def test_the_cheapest_solver_is_krylov_for_large_and_step_for_series() -> None:
+    series = tuple(20.0 * i for i in range(1, 101))
+    assert cheapest_solver(1000, (200.0,), 0.06) == "krylov"
+    assert cheapest_solver(400, series, 0.06) == "step"
+    assert cheapest_solver(400, (0.000123, 1234.567891), 0.06) == "krylov"
