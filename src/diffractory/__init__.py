@@ -34,7 +34,17 @@ _HOME = {
     "simulate": "diffractory.scattering.simulate",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = [
+    "Catalogue",
+    "Crystal",
+    "DiffractoryError",
+    "PeakList",
+    "SimulationSpec",
+    "__version__",
+    "open_dataset",
+    "sample_orientations",
+    "simulate",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -44,4 +54,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return list(__all__)

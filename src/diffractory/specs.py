@@ -7,6 +7,7 @@ A setting belongs here exactly if another value of it gives other numbers. Every
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from typing import Annotated, Any, Literal, Self
@@ -122,7 +123,7 @@ class SimulationSpec(Spec):
             raise ValueError("at least one thickness is needed")
         if not all(math.isfinite(t) and 0.0 < t <= 1e5 for t in values):
             raise ValueError("thicknesses are finite, above 0 and at most 100000 Å")
-        if any(b <= a for a, b in zip(values, values[1:], strict=False)):
+        if any(b <= a for a, b in itertools.pairwise(values)):
             raise ValueError("thicknesses must be strictly increasing, none twice")
         return values
 

@@ -74,7 +74,7 @@ class Crystal:
             raise StructureError(
                 f"partial occupancy at {np.round(site.frac_coords, 4).tolist()} ({site.species})",
                 "one simulation needs one definite arrangement of atoms",
-                "Order the structure first, for example with pymatgen's OrderDisorderedStructureTransformation",
+                "Order it first, for example with pymatgen's OrderDisorderedStructureTransformation",
             )
         return cls(
             structure.lattice.matrix,
@@ -133,10 +133,13 @@ def _check_atoms(crystal: Crystal) -> None:
 def _closest_overlap(crystal: Crystal) -> tuple[int, int, float] | None:
     """Return the first pair of atoms closer than the limit, periodic images included."""
     frac = crystal.frac_coords
+    # In a skew cell the nearest image is not the one of rounded fractions: look at its neighbours too.
+    images = np.array(list(np.ndindex(3, 3, 3))) - 1.0
     for i in range(len(frac) - 1):
         delta = frac[i + 1 :] - frac[i]
         delta -= np.round(delta)
-        distances = np.linalg.norm(delta @ crystal.lattice, axis=1)
+        vectors = (delta[:, None, :] + images) @ crystal.lattice
+        distances = np.linalg.norm(vectors, axis=2).min(axis=1)
         j = int(np.argmin(distances))
         if distances[j] < MIN_ATOM_DISTANCE:
             return i, i + 1 + j, float(distances[j])

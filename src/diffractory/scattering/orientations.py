@@ -145,11 +145,9 @@ def _candidates(operations: NDArray[np.float64], count: int) -> NDArray[np.float
     interior = interior[np.linalg.norm(folded - interior, axis=1) < _SAME]
     lines: list[NDArray[np.float64]] = []
     for normal in _mirror_normals(operations):
-        angle = np.linspace(0.0, 2.0 * np.pi, 720, endpoint=False)
+        angle = 2.0 * np.pi * np.arange(720) / 720
         first = np.linalg.svd(normal[None])[2][1]
-        circle: NDArray[np.float64] = np.outer(np.cos(angle), first) + np.outer(
-            np.sin(angle), np.cross(normal, first)
-        )
+        circle = np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * np.cross(normal, first)
         lines.append(_unique_directions(fold_into_zone(circle, operations)))
     return np.concatenate([interior, *lines])
 

@@ -10,6 +10,7 @@ Three exact ways, chosen by their cost:
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -75,7 +76,7 @@ def propagate(
 
 
 def cheapest_solver(n_beams: int, thicknesses: tuple[float, ...], half_width: float) -> Solver:
-    """Return the solver of least predicted cost, in units of one n × n matrix-vector product.
+    """Return the solver of least predicted cost.
 
     Parameters
     ----------
@@ -85,23 +86,42 @@ def cheapest_solver(n_beams: int, thicknesses: tuple[float, ...], half_width: fl
     half_width : float
         Half-width of the spectrum of the matrix in Å⁻¹.
     """
-    space = krylov_size(thicknesses[-1], half_width)
-    # Orthogonalising twice against a growing basis, and the small exponentials.
-    krylov = space + 3.0 * space**2 / n_beams + 12.0 * space**3 / n_beams**2
-    if space > min(_KRYLOV_MAX, n_beams):
-        krylov *= 2.0
+    krylov = _krylov_products(n_beams, thicknesses, half_width)
+    return "krylov" if krylov <= _step_products(n_beams, thicknesses, half_width) else "step"
+
+
+def predicted_products(n_beams: int, thicknesses: tuple[float, ...], half_width: float) -> float:
+    """Return the cost of the cheapest solver, in matrix-vector products of n_beams²."""
+    return min(
+        _krylov_products(n_beams, thicknesses, half_width), _step_products(n_beams, thicknesses, half_width)
+    )
+
+
+def _krylov_products(n_beams: int, thicknesses: tuple[float, ...], half_width: float) -> float:
+    total, start = 0.0, 0.0
+    spaces = max(1, math.ceil(krylov_size(thicknesses[-1], half_width) / _KRYLOV_MAX))
+    for end in (thicknesses[-1] * (i + 1) / spaces for i in range(spaces)):
+        size = min(krylov_size(end - start, half_width), n_beams)
+        intervals = len({round(b - a, 6) for a, b in pairwise((start, *thicknesses)) if start < b <= end})
+        # Products, orthogonalising twice against a growing basis, and the small exponentials.
+        total += size + 3.0 * size**2 / n_beams + 12.0 * max(1, intervals) * size**3 / n_beams**2
+        start = end
+    return total
+
+
+def _step_products(n_beams: int, thicknesses: tuple[float, ...], half_width: float) -> float:
     step = _common_step(thicknesses)
     if step is None:
-        return "krylov"
+        return math.inf
     squarings = max(0.0, math.log2(max(2.0 * math.pi * step * half_width, 1.0)))
-    steps = (7.5 + squarings) * 0.18 * n_beams + thicknesses[-1] / step
-    return "step" if steps < krylov else "krylov"
+    # A matrix product does n_beams matrix-vector products, at the higher speed of a product.
+    return (7.5 + squarings) * 0.18 * n_beams + thicknesses[-1] / step
 
 
 def krylov_size(thickness: float, half_width: float) -> int:
     """Estimate the Krylov vectors needed: the phase range crossed, and a margin."""
-    phase: float = 2.0 * math.pi * thickness * half_width
-    return math.ceil(0.9 * phase + 2.5 * phase ** (1.0 / 3.0)) + 6
+    phase = 2.0 * math.pi * thickness * half_width
+    return math.ceil(0.9 * phase + 2.5 * math.cbrt(phase)) + 6
 
 
 def _half_width(matrix: NDArray[np.complex128]) -> float:
@@ -124,7 +144,7 @@ def _dense(matrix: NDArray[np.complex128], thicknesses: tuple[float, ...]) -> ND
     wave = _incident(len(matrix))
     waves = []
     operators: dict[float, NDArray[np.complex128]] = {}
-    for previous, thickness in zip((0.0, *thicknesses), thicknesses, strict=False):
+    for previous, thickness in pairwise((0.0, *thicknesses)):
         length = round(thickness - previous, 9)
         if length not in operators:
             operators = {length: expm(2j * np.pi * length * matrix)}

@@ -1,0 +1,86 @@
+"""First light: real crystals to the map of a real scan, through the commands a user types.
+
+Takes a catalogue in the columns of ``diffractory catalogue``, draws crystals from it, simulates,
+trains the 13 forests on three quarters of the materials, evaluates the rest under both protocols,
+and maps a scan. Each step is one command; a step that is done already is not done again, so the
+script can be killed and started anew.
+
+Example::
+
+    python benchmarks/first_light.py --catalogue catalogue.parquet --scan braggdisks_cali.h5 --work /data/first-light
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import describe
+
+RESULT = Path(__file__).parent / "results" / "first-light.json"
+
+
+def command(step: str, work: Path, *arguments: object) -> dict[str, Any]:
+    """Run one diffractory command, keep what it printed as JSON, and return it."""
+    kept = work / "steps" / f"{step}.json"
+    words = ["diffractory", *(str(argument) for argument in arguments), "--json"]
+    if kept.exists():
+        return json.loads(kept.read_text())
+    print("$", shlex.join(words), file=sys.stderr, flush=True)
+    started = time.perf_counter()
+    program = str(Path(sys.executable).with_name("diffractory"))
+    finished = subprocess.run([program, *words[1:]], stdout=subprocess.PIPE, check=True, text=True)
+    result = {
+        "command": shlex.join(words),
+        "seconds": round(time.perf_counter() - started, 1),
+        "output": json.loads(finished.stdout),
+    }
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--catalogue", type=Path, required=True, help="catalogue to draw crystals from")
+    parser.add_argument("--scan", type=Path, required=True, help="real scan of Bragg peaks (EMD)")
+    parser.add_argument("--work", type=Path, required=True, help="folder for everything large")
+    parser.add_argument("--crystals", type=int, default=800)
+    parser.add_argument("--orientations", type=int, default=20)
+    parser.add_argument("--thickness", default="100:500:50", help="must hold 200, the training thickness")
+    options = parser.parse_args()
+    work: Path = options.work
+    crystals, run, model = work / "crystals.parquet", work / "run", work / "model"
+    steps = {
+        "catalogue": command(
+            "catalogue", work, "catalogue", "build", crystals, "--source", "parquet", "--input",
+            options.catalogue, "--trust-symmetry", "--limit", options.crystals, "--seed", 0,
+        ),
+        "plan": command(
+            "plan", work, "plan", run, "--catalogue", crystals, "--orientations", options.orientations,
+            "--thickness", options.thickness, "--partition-seconds", 30,
+        ),
+        "simulate": command("simulate", work, "simulate", run),
+        "verify": command("verify", work, "verify", run, "--sample", 0.005),
+        "features": command("features", work, "features", run, "--thickness", 200),
+        "train": command("train", work, "train", run, "--out", model),
+        "evaluate": command("evaluate", work, "evaluate", model, run, "--out", work / "evaluation"),
+        "map": command("map", work, "map", options.scan, "--model", model, "--out", work / "map"),
+        "map_assumed_cubic": command(
+            "map_cubic", work, "map", options.scan, "--model", model, "--out", work / "map-cubic", "--assume", "cubic"
+        ),
+    }  # fmt: skip
+    result = {"command": shlex.join(["python", *sys.argv]), **describe(), "steps": steps}
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(RESULT)
+
+
+if __name__ == "__main__":
+    main()

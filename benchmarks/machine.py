@@ -1,0 +1,31 @@
+"""What a benchmark ran on: versions and machine, for the results' JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("diffractory", "dask", "numpy", "scipy", "numba", "scikit-learn", "py4DSTEM", "pymatgen", "zarr", "xarray")
+
+
+def describe() -> dict[str, Any]:
+    """Return date, versions, processor, cores and memory."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "machine": {
+            "processor": model,
+            "cores": len(os.sched_getaffinity(0)),
+            "memory_gib": round(memory / 2**30, 1),
+            "system": platform.platform(),
+        },
+    }

@@ -1,0 +1,261 @@
+"""`diffractory catalogue`: build the table of crystals to simulate, and look at it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pymatgen.symmetry.groups import sg_symbol_from_int_number
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from diffractory.cli.console import JsonFlag, err, note, out, print_json
+from diffractory.crystals.build import MAX_VOLUME, BuildResult, CatalogueFilter, Dropped, build_catalogue
+from diffractory.crystals.catalogue import Catalogue
+from diffractory.crystals.sources import Candidate
+from diffractory.crystals.sources.aflow import aflow_candidates, read_prototypes
+from diffractory.crystals.sources.cif import cif_candidates, cif_files
+from diffractory.crystals.sources.parquet import parquet_candidates
+from diffractory.crystals.symmetry import SYMPREC
+from diffractory.crystals.systems import CRYSTAL_SYSTEMS
+from diffractory.errors import CatalogueError
+from diffractory.report.catalogue_figures import figure_of_counts
+from diffractory.report.style import save_figure
+from diffractory.storage import write_atomic
+
+app = typer.Typer(help="Build and show catalogues of crystals.", no_args_is_help=True)
+
+#: Examples printed for each reason to drop a crystal.
+_N_EXAMPLES = 3
+
+
+class Source(StrEnum):
+    """Where structures come from."""
+
+    AFLOW = "aflow"
+    CIF = "cif"
+    PARQUET = "parquet"
+
+
+@app.command(
+    epilog="Example: diffractory catalogue build oxides.parquet --source cif --input cifs/ "
+    "--elements Si,O --max-volume 600"
+)
+def build(
+    target: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="Catalogue to write.")],
+    source: Annotated[
+        Source,
+        typer.Option(help="aflow: prototypes that come with pymatgen; cif: a folder; parquet: a catalogue."),
+    ] = Source.AFLOW,
+    input_path: Annotated[
+        Path | None, typer.Option("--input", metavar="PATH", help="Folder of CIF files, or Parquet file.")
+    ] = None,
+    max_volume: Annotated[
+        float, typer.Option(help="Largest volume of the conventional cell, in Å³.")
+    ] = MAX_VOLUME,
+    elements: Annotated[str, typer.Option(metavar="Si,O", help="Only crystals of these elements.")] = "",
+    exclude_elements: Annotated[
+        str, typer.Option(metavar="H,U", help="No crystals with any of these elements.")
+    ] = "",
+    systems: Annotated[
+        str, typer.Option(metavar="cubic,...", help=f"Only these of {', '.join(CRYSTAL_SYSTEMS)}.")
+    ] = "",
+    limit: Annotated[
+        int | None, typer.Option(help="Draw so many; every crystal system keeps its share.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
+    symprec: Annotated[float, typer.Option(help="Symmetry tolerance, in Å.")] = SYMPREC,
+    keep_setting: Annotated[
+        bool, typer.Option("--keep-setting", help="Keep cells as given, not conventional standard cells.")
+    ] = False,
+    trust_symmetry: Annotated[
+        bool,
+        typer.Option(
+            "--trust-symmetry",
+            help="Parquet only: keep cells and space groups as given instead of determining them (faster).",
+        ),
+    ] = False,
+    dropped: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Write all dropped entries with their reasons.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Build a catalogue: filter, determine symmetry, drop duplicates, say what was dropped and why."""
+    filters = CatalogueFilter(
+        max_volume=max_volume,
+        elements=_names(elements),
+        exclude_elements=_names(exclude_elements),
+        systems=_names(systems),
+        limit=limit,
+        seed=seed,
+        symprec=symprec,
+        keep_setting=keep_setting,
+        trust_symmetry=trust_symmetry,
+    )
+    _check_options(source, input_path, trust_symmetry)
+    _check_outputs(target, dropped)
+    candidates, total = _open_source(source, input_path)
+    result = _build_with_bar(candidates, total, filters)
+    result.catalogue.to_parquet(target)
+    if dropped is not None:
+        write_atomic(dropped, _as_csv(result.dropped))
+    if as_json:
+        print_json(_build_summary(result, target))
+        return
+    _print_build(result, target, trust_symmetry)
+
+
+@app.command(epilog="Example: diffractory catalogue show crystals.parquet --figure crystals.png")
+def show(
+    catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help="Catalogue to read.")],
+    figure: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw the counts to this file.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Count the crystals of a catalogue by crystal system and space group, and draw the counts."""
+    loaded = Catalogue.from_parquet(catalogue)
+    if figure is not None:
+        save_figure(figure_of_counts(loaded.counts()), figure)
+    if as_json:
+        print_json({**_summary(loaded, catalogue), "figure": figure})
+        return
+    out.print(_counts_table(loaded))
+    out.print(f"{catalogue}: {len(loaded):,} crystals, content {loaded.content_hash[:16]}", highlight=False)
+    if figure is not None:
+        out.print(f"figure: {figure}", highlight=False)
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
+def _check_options(source: Source, input_path: Path | None, trust_symmetry: bool) -> None:
+    if source is Source.AFLOW and input_path is not None:
+        raise CatalogueError(
+            f"--input {input_path} is not used by the source aflow",
+            "its prototypes come with pymatgen",
+            "Add --source cif or --source parquet, or leave --input out",
+        )
+    if source is not Source.AFLOW and input_path is None:
+        what = "a folder of CIF files" if source is Source.CIF else "a catalogue"
+        raise CatalogueError(f"--source {source.value} needs --input", fix=f"Name {what} with --input PATH")
+    if trust_symmetry and source is not Source.PARQUET:
+        raise CatalogueError(
+            f"--trust-symmetry does not go with --source {source.value}",
+            "only a catalogue states the symmetry of its cells",
+            "Leave it out",
+        )
+
+
+def _check_outputs(*paths: Path | None) -> None:
+    """Refuse folders as outputs before the work, not after it."""
+    for path in paths:
+        if path is not None and path.is_dir():
+            raise CatalogueError(f"{path} is a folder", "the output is one file", "Name a file in it")
+
+
+def _open_source(source: Source, input_path: Path | None) -> tuple[Iterator[Candidate], int]:
+    """Return the candidates and their number (for CIF: of files, which can hold several)."""
+    if input_path is None:
+        prototypes = read_prototypes()
+        return aflow_candidates(prototypes), len(prototypes)
+    if source is Source.CIF:
+        return cif_candidates(input_path), len(cif_files(input_path))
+    catalogue = Catalogue.from_parquet(input_path)
+    return parquet_candidates(catalogue), len(catalogue)
+
+
+def _build_with_bar(candidates: Iterator[Candidate], total: int, filters: CatalogueFilter) -> BuildResult:
+    columns = (TextColumn("crystals"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("crystals", total=total)
+
+        def advance(number: int) -> None:
+            bar.update(task, completed=number)
+
+        return build_catalogue(candidates, filters, on_progress=advance)
+
+
+def _as_csv(dropped: tuple[Dropped, ...]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["material_id", "reason", "detail"])
+    writer.writerows([item.material_id, item.reason, item.detail] for item in dropped)
+    return stream.getvalue()
+
+
+def _summary(catalogue: Catalogue, path: Path) -> dict[str, Any]:
+    counts = catalogue.counts()
+    by_system = counts.groupby("crystal_system")["n_crystals"].sum()
+    return {
+        "path": path,
+        "n_crystals": len(catalogue),
+        "content_hash": catalogue.content_hash,
+        "crystal_systems": {system: int(by_system.get(system, 0)) for system in CRYSTAL_SYSTEMS},
+        "space_groups": {
+            str(group): int(count)
+            for group, count in zip(counts["space_group"], counts["n_crystals"], strict=True)
+        },
+    }
+
+
+def _build_summary(result: BuildResult, path: Path) -> dict[str, Any]:
+    return {
+        **_summary(result.catalogue, path),
+        "n_dropped": len(result.dropped),
+        "dropped": result.counts_by_reason(),
+    }
+
+
+def _print_build(result: BuildResult, path: Path, trust_symmetry: bool) -> None:
+    if result.dropped:
+        out.print(_dropped_table(result))
+    if trust_symmetry:
+        note("Symmetry: cells and space groups kept as the input states them, not determined anew.")
+    catalogue = result.catalogue
+    out.print(
+        f"{path}: {len(catalogue):,} crystals, {len(result.dropped):,} dropped, "
+        f"content {catalogue.content_hash[:16]}",
+        highlight=False,
+    )
+
+
+def _dropped_table(result: BuildResult) -> Table:
+    table = Table(title="dropped", title_justify="left")
+    table.add_column("reason")
+    table.add_column("crystals", justify="right")
+    table.add_column("first examples", overflow="fold")
+    for reason, count in result.counts_by_reason().items():
+        examples = [item for item in result.dropped if item.reason == reason][:_N_EXAMPLES]
+        lines = [escape(f"{item.material_id}: {item.detail}") for item in examples]
+        table.add_row(reason, f"{count:,}", "\n".join(lines))
+    return table
+
+
+def _counts_table(catalogue: Catalogue) -> Table:
+    table = Table(title="crystals by crystal system and space group", title_justify="left")
+    table.add_column("crystal system")
+    table.add_column("crystals", justify="right")
+    table.add_column("space groups (number of crystals)")
+    counts = catalogue.counts()
+    for system in CRYSTAL_SYSTEMS:
+        own = counts[counts["crystal_system"] == system].sort_values("n_crystals", ascending=False)
+        groups = ", ".join(
+            f"{_symbol(int(group))} ({count})"
+            for group, count in zip(own["space_group"], own["n_crystals"], strict=True)
+        )
+        table.add_row(system, f"{own['n_crystals'].sum():,}", groups)
+    return table
+
+
+def _symbol(group: int) -> str:
+    """Return the short Hermann-Mauguin symbol of a space group."""
+    symbol = str(sg_symbol_from_int_number(group))
+    # pymatgen gives monoclinic groups in full: P12_1/c1 is P2_1/c.
+    return re.sub(r"^([A-Z])1(.+)1$", r"\1\2", symbol) if 3 <= group <= 15 else symbol

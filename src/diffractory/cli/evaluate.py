@@ -1,0 +1,140 @@
+"""`diffractory evaluate`: a model on materials it has not seen, under both protocols."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from diffractory.cli.console import JsonFlag, note, out, print_json
+from diffractory.cli.options import ClusterOption, RunArgument, WorkersOption
+from diffractory.cli.progress import engine_here, run_all
+from diffractory.dataset.reader import complete_records
+from diffractory.dataset.run import Run
+from diffractory.errors import ModelError
+from diffractory.execution.engine import Engine
+from diffractory.learning.artefact import check_features, load_model
+from diffractory.learning.evaluation import evaluate as evaluate_model
+from diffractory.learning.protocols import Protocol, protocol_features, targets_of
+from diffractory.report.evaluation_figures import figure_of_evaluation
+from diffractory.report.style import save_figure
+from diffractory.specs import LabProtocolSpec, RadialBasisSpec
+from diffractory.storage import write_atomic
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: diffractory evaluate models/first runs/first --out models/first-evaluation")
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
+    run: RunArgument,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where results go; MODEL-evaluation by default."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of noise, groups and bootstrap.")] = 0,
+    cluster: ClusterOption = "local",
+    workers: WorkersOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Evaluate a model on the materials of a run it was not trained on: paper and lab protocol."""
+    target = folder or model.with_name(model.name + "-evaluation")
+    opened = Run.open(run)
+    with engine_here(cluster, workers, run) as engine:
+        results = evaluate_on_run(model, opened, engine, target, seed)
+    if as_json:
+        print_json(results)
+        return
+    _print(results)
+    note(f"written: {target / 'evaluation.json'}, {target / 'evaluation.png'}")
+
+
+def evaluate_on_run(
+    model_path: Path, run: Run, engine: Engine, target: Path, seed: int = 0
+) -> dict[str, Any]:
+    """Evaluate under both protocols and write ``evaluation.json`` and ``evaluation.png``."""
+    hierarchy, provenance = load_model(model_path)
+    basis = RadialBasisSpec(**provenance["features"])
+    check_features(provenance, basis, run.plan.simulation)
+    complete_records(run)
+    trained_on = set(provenance["training_materials"])
+    unseen = np.array(
+        [i for i, name in enumerate(run.catalogue.ids) if name not in trained_on], dtype=np.int64
+    )
+    if len(unseen) == 0:
+        raise ModelError(
+            f"all {run.plan.n_crystals} materials of {run.path} were used to train {model_path}",
+            "an accuracy on training materials says nothing",
+            "Evaluate on another run, or train with a larger --test-fraction",
+        )
+    thickness = float(provenance["forests"]["thickness"])
+    lab = LabProtocolSpec()
+    protocols = {
+        "paper": Protocol(basis, thickness, None, seed),
+        "lab": Protocol(basis, thickness, lab, seed),
+    }
+    results: dict[str, Any] = {}
+    for name, protocol in protocols.items():
+        features, crystals = _collect(run, engine, unseen, protocol, f"{name} protocol")
+        truth = targets_of(run.catalogue, crystals)
+        results[name] = evaluate_model(hierarchy, features, truth, crystals, seed=seed)
+    low, high = lab.thickness_range
+    results["lab"]["thicknesses_drawn_from"] = [
+        t for t in run.plan.simulation.thicknesses if low <= t <= high
+    ]
+    results["lab"]["protocol"] = lab.model_dump(mode="json")
+    results["paper"]["thickness"] = thickness
+    results["model"], results["run"], results["plan_id"] = str(model_path), str(run.path), run.plan.plan_id
+    target.mkdir(parents=True, exist_ok=True)
+    write_atomic(target / "evaluation.json", json.dumps(results, indent=1))
+    save_figure(figure_of_evaluation({name: results[name] for name in protocols}), target / "evaluation.png")
+    return results
+
+
+def _collect(
+    run: Run, engine: Engine, crystals: np.ndarray[Any, Any], protocol: Protocol, label: str
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    parts = run_all(
+        engine,
+        partial(protocol_features, run.path, crystals, protocol),
+        list(range(len(run.plan.partitions))),
+        label,
+        [float(p.n_peaks) for p in run.plan.partitions],
+    )
+    items = np.concatenate([part.items for part in parts])
+    order = np.argsort(items)
+    features = np.concatenate([part.features for part in parts])[order]
+    return features, items[order] // run.plan.orientations.count
+
+
+def _print(results: dict[str, Any]) -> None:
+    table = Table("accuracy on unseen materials", "paper protocol", "lab protocol", "always the majority")
+    for label, part, key in (
+        ("crystal system, 1 pattern", "single", "system"),
+        ("crystal system, 10 patterns", "aggregated", "system"),
+        ("space group, 1 pattern", "single", "space_group"),
+        ("space group, 10 patterns", "aggregated", "space_group"),
+    ):
+        cells = [_cell(results[name][part][key]) for name in ("paper", "lab")]
+        baseline = results["paper"][part][key]["baseline"]
+        table.add_row(label, *cells, "–" if baseline is None else f"{100 * baseline:.0f} %")
+    out.print(table)
+    counts = results["paper"]["counts"]
+    out.print(
+        f"{counts['patterns']:,} patterns of {counts['materials']:,} materials; "
+        "intervals are 95 %, over materials",
+        highlight=False,
+    )
+
+
+def _cell(numbers: dict[str, Any]) -> str:
+    if numbers["accuracy"] is None:
+        return "no such patterns"
+    interval = numbers["interval"]
+    spread = f" [{100 * interval[0]:.0f}–{100 * interval[1]:.0f}]" if interval else ""
+    return f"{100 * numbers['accuracy']:.1f} %{spread}"

@@ -1,0 +1,80 @@
+"""`diffractory verify`: prove that a run is whole and right."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from diffractory.cli.console import JsonFlag, note, out, print_json
+from diffractory.cli.options import ClusterOption, RunArgument, WorkersOption
+from diffractory.cli.progress import engine_here, run_all
+from diffractory.dataset.run import Run
+from diffractory.dataset.verify import Verification, remove_records, verify_partition
+from diffractory.errors import RunError
+
+app = typer.Typer()
+
+#: Damaged partitions named in the message; the rest is counted.
+_NAMED = 5
+
+
+@app.command(epilog="Example: diffractory verify runs/first --sample 0.01")
+def verify(
+    run: RunArgument,
+    sample: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of orientations solved again another way.")
+    ] = 0.01,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Have damaged partitions computed anew by the next simulate.")
+    ] = False,
+    cluster: ClusterOption = "local",
+    workers: WorkersOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check records, checksums and physical invariants, and solve a sample again by another solver."""
+    opened = Run.open(run)
+    partitions = list(range(len(opened.plan.partitions)))
+    with engine_here(cluster, workers, run) as engine:
+        findings = run_all(engine, partial(verify_partition, run, sample=sample), partitions, "verifying")
+    findings.sort(key=lambda finding: finding.partition)
+    bad = [finding for finding in findings if finding.problems]
+    if repair:
+        remove_records(opened, [finding.partition for finding in bad])
+    if as_json:
+        print_json(_summary(findings, bad))
+    if bad:
+        _refuse(opened, bad, repair)
+    if not as_json:
+        again = sum(finding.n_solved_again for finding in findings)
+        worst = max((finding.largest_difference for finding in findings), default=0.0)
+        patterns = sum(finding.n_patterns for finding in findings)
+        out.print(
+            f"{run}: whole. {len(partitions)} partitions, {patterns:,} patterns; "
+            f"{again} orientations solved again, largest difference {worst:.1e}",
+            highlight=False,
+        )
+
+
+def _summary(findings: list[Verification], bad: list[Verification]) -> dict[str, object]:
+    return {
+        "whole": not bad,
+        "partitions": len(findings),
+        "patterns": sum(finding.n_patterns for finding in findings),
+        "solved_again": sum(finding.n_solved_again for finding in findings),
+        "largest_difference": max((finding.largest_difference for finding in findings), default=0.0),
+        "problems": {finding.partition: list(finding.problems) for finding in bad},
+    }
+
+
+def _refuse(run: Run, bad: list[Verification], repaired: bool) -> None:
+    for finding in bad[:_NAMED]:
+        note(f"  partition {finding.partition}: {finding.problems[0]}")
+    raise RunError(
+        f"{run.path}: {len(bad)} of {len(run.plan.partitions)} partitions are missing or damaged",
+        f"partition {bad[0].partition}: {bad[0].problems[0]}",
+        f"Run `diffractory simulate {run.path}` to compute them anew"
+        if repaired
+        else f"Run `diffractory verify {run.path} --repair`, then `diffractory simulate {run.path}`",
+    )

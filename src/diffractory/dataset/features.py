@@ -1,0 +1,194 @@
+"""Feature sets: fixed-shape arrays computed from the peaks of a run, partition by partition."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffractory import __version__
+from diffractory.dataset.partition import read_partition
+from diffractory.dataset.records import Record
+from diffractory.dataset.run import Run
+from diffractory.dataset.store import create_feature_store, read_block, write_block
+from diffractory.errors import RunError
+from diffractory.patterns.radial_basis import radial_basis
+from diffractory.specs import RadialBasisSpec, sha256_of
+from diffractory.storage import write_atomic
+
+
+@dataclass(frozen=True)
+class FeaturePlan:
+    """Which features of which run.
+
+    Parameters
+    ----------
+    run_plan_id : str
+        Plan of the run whose peaks are the input.
+    basis : RadialBasisSpec
+    thicknesses : tuple of float
+        Thicknesses used, a subset of the run's, in Å.
+    """
+
+    run_plan_id: str
+    basis: RadialBasisSpec
+    thicknesses: tuple[float, ...]
+
+    @property
+    def plan_id(self) -> str:
+        """sha256 of the content."""
+        return sha256_of(self.content())
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage in the run folder."""
+        return f"features-{self.plan_id[:12]}"
+
+    def content(self) -> dict[str, Any]:
+        """Return the plan as plain JSON data."""
+        return {
+            "run_plan_id": self.run_plan_id,
+            "basis": self.basis.model_dump(mode="json"),
+            "thicknesses": list(self.thicknesses),
+        }
+
+
+def plan_features(
+    run: Run, basis: RadialBasisSpec, thicknesses: tuple[float, ...] | None = None
+) -> FeaturePlan:
+    """Plan a feature set and make its empty store; doing it again changes nothing.
+
+    Parameters
+    ----------
+    run : Run
+    basis : RadialBasisSpec
+    thicknesses : tuple of float, optional
+        In Å; all of the run's by default.
+
+    Raises
+    ------
+    RunError
+        If a thickness was not simulated.
+    """
+    available = run.plan.simulation.thicknesses
+    wanted = available if thicknesses is None else tuple(thicknesses)
+    missing = [t for t in wanted if t not in available]
+    if missing or not wanted:
+        raise RunError(
+            f"{run.path} holds no patterns at {missing} Å",
+            f"it was simulated at {list(available)} Å",
+            "Choose among these, or plan another run",
+        )
+    plan = FeaturePlan(run.plan.plan_id, basis, wanted)
+    plan_file = run.path / f"{plan.stage}.json"
+    if not plan_file.exists():
+        create_feature_store(
+            run.path / f"{plan.stage}.zarr", run.plan, len(wanted), basis.n_features, plan.plan_id
+        )
+        write_atomic(plan_file, json.dumps({"plan_id": plan.plan_id, **plan.content()}, indent=1))
+    return plan
+
+
+def planned_features(run: Run) -> list[FeaturePlan]:
+    """Return the feature sets planned in a run folder, by name.
+
+    Raises
+    ------
+    RunError
+        If the plan of one is damaged.
+    """
+    plans = []
+    for path in sorted(run.path.glob("features-*.json")):
+        try:
+            content = json.loads(path.read_text())
+            basis = RadialBasisSpec(**content["basis"])
+            plan = FeaturePlan(content["run_plan_id"], basis, tuple(content["thicknesses"]))
+            intact = plan.plan_id == content["plan_id"] and plan.run_plan_id == run.plan.plan_id
+        except (ValueError, KeyError, TypeError):
+            intact = False
+        if not intact:
+            raise RunError(
+                f"{path} is damaged or belongs to another run",
+                fix=f"Remove it and run `diffractory features {run.path}` again",
+            )
+        plans.append(plan)
+    return plans
+
+
+def find_features(run: Run, basis: RadialBasisSpec, thickness: float) -> FeaturePlan:
+    """Return a finished feature set of a run that holds a thickness.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+    """
+    for plan in planned_features(run):
+        finished = len(run.done(plan.stage, plan.plan_id)) == len(run.plan.partitions)
+        if plan.basis == basis and thickness in plan.thicknesses and finished:
+            return plan
+    raise RunError(
+        f"{run.path} has no finished features at {thickness} Å",
+        f"it was simulated at {list(run.plan.simulation.thicknesses)} Å",
+        f"Run `diffractory features {run.path}` first, or choose a thickness that was simulated",
+    )
+
+
+def features_partition(run_path: Path | str, plan: FeaturePlan, partition: int) -> Record:
+    """Compute the features of one partition, write its shard, then commit its record.
+
+    Raises
+    ------
+    RunError
+        If the partition is not simulated, damaged, or cannot be written.
+    """
+    run = Run.open(run_path)
+    started = time.perf_counter()
+    peaks = read_partition(run, partition)
+    columns = [run.plan.simulation.thicknesses.index(t) for t in plan.thicknesses]
+    features = np.stack([radial_basis(peaks.table(column), plan.basis) for column in columns], axis=1)
+    record = Record(
+        plan.plan_id,
+        plan.stage,
+        partition,
+        (1,) * len(features),
+        write_block(run.path, f"{plan.stage}.zarr", partition, {"features": features}),
+        __version__,
+        platform.node(),
+        round(time.perf_counter() - started, 3),
+    )
+    record.write(run.record_path(plan.stage, partition))
+    return record
+
+
+def read_features(run: Run, plan: FeaturePlan, thickness: float) -> NDArray[np.float32]:
+    """Read the features of all items at one thickness.
+
+    Returns
+    -------
+    ndarray of shape (n_items, n_features), float32
+
+    Raises
+    ------
+    RunError
+        If a partition is not done or damaged, or the thickness is not in the set.
+    """
+    if thickness not in plan.thicknesses:
+        raise RunError(
+            f"the feature set of {run.path} holds {list(plan.thicknesses)} Å, not {thickness} Å",
+            fix="Run `diffractory features RUN` again with this thickness",
+        )
+    features = np.empty((run.plan.n_items, plan.basis.n_features), dtype=np.float32)
+    for index, partition in enumerate(run.plan.partitions):
+        run.record(plan.stage, index, plan.plan_id)
+        block = read_block(
+            run.path, f"{plan.stage}.zarr", "features", index, partition.stop - partition.first
+        )
+        features[partition.first : partition.stop] = block[:, plan.thicknesses.index(thickness)]
+    return features

@@ -1,0 +1,171 @@
+"""Simulate one partition: the function every engine runs, and its peaks read back."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffractory import __version__
+from diffractory.dataset.plan import crystal_orientations
+from diffractory.dataset.records import Record
+from diffractory.dataset.run import PEAKS, Run
+from diffractory.dataset.store import read_block, write_block
+from diffractory.errors import RunError
+from diffractory.patterns.peak_table import PeakTable
+from diffractory.scattering.peak_list import PeakList
+from diffractory.scattering.simulate import iterate_patterns
+
+_STORE = "peaks.zarr"
+
+
+@dataclass(frozen=True, eq=False)
+class PartitionPeaks:
+    """All peaks of one partition.
+
+    Parameters
+    ----------
+    first_item : int
+        First item of the partition.
+    counts : ndarray of shape (n_items,), int64
+        Peaks of each item.
+    hkl : ndarray of shape (n_peaks, 3), int64
+    q : ndarray of shape (n_peaks, 2)
+        In Å⁻¹.
+    intensity : ndarray of shape (n_peaks, n_thicknesses), float32
+        Share of the incident beam.
+    rotation : ndarray of shape (n_items, 3, 3)
+        Orientation matrices.
+    """
+
+    first_item: int
+    counts: NDArray[np.int64]
+    hkl: NDArray[np.int64]
+    q: NDArray[np.float64]
+    intensity: NDArray[np.float32]
+    rotation: NDArray[np.float64]
+
+    def table(self, thickness_index: int | NDArray[np.int64]) -> PeakTable:
+        """Return the patterns at one thickness, or at one for each item, direct beams marked."""
+        offsets = np.concatenate([[0], np.cumsum(self.counts)])
+        column = np.broadcast_to(np.asarray(thickness_index), self.counts.shape)
+        per_peak = np.repeat(column, self.counts)
+        intensity = self.intensity[np.arange(offsets[-1]), per_peak]
+        # hkl = 000 comes first in every pattern.
+        return PeakTable(self.q, intensity.astype(np.float64), offsets, offsets[:-1])
+
+
+def simulate_partition(run_path: Path | str, partition: int) -> Record:
+    """Compute one partition, write its shards, then commit its record.
+
+    Repeating it is harmless: shards are replaced whole, and the record is written last.
+
+    Parameters
+    ----------
+    run_path : Path or str
+        Run folder.
+    partition : int
+
+    Raises
+    ------
+    RunError
+        If the run is damaged, there is no such partition, or it cannot be written.
+    SimulationError
+        If a solve fails.
+    """
+    run = Run.open(run_path)
+    started = time.perf_counter()
+    if not 0 <= partition < len(run.plan.partitions):
+        raise RunError(
+            f"{run.path} has partitions 0 … {len(run.plan.partitions) - 1}, there is no partition {partition}"
+        )
+    patterns: list[PeakList] = []
+    rotations: list[NDArray[np.float64]] = []
+    for pattern, rotation in _solve(run, partition):
+        patterns.append(pattern)
+        rotations.append(rotation)
+    blocks: dict[str, NDArray[Any]] = {
+        "intensity": np.concatenate([p.intensity.T for p in patterns]).astype(np.float32),
+        "hkl": np.concatenate([p.hkl for p in patterns]).astype(np.int16),
+        "rotation": np.array(rotations),
+    }
+    record = Record(
+        run.plan.plan_id,
+        PEAKS,
+        partition,
+        tuple(len(p) for p in patterns),
+        write_block(run.path, _STORE, partition, blocks),
+        __version__,
+        platform.node(),
+        round(time.perf_counter() - started, 3),
+    )
+    record.write(run.record_path(PEAKS, partition))
+    return record
+
+
+def _solve(run: Run, partition: int) -> Iterator[tuple[PeakList, NDArray[np.float64]]]:
+    """Yield the pattern and orientation of each item, crystal by crystal."""
+    plan, catalogue = run.plan, run.catalogue
+    chosen, count = plan.partitions[partition], plan.orientations.count
+    for crystal in range(chosen.first // count, (chosen.stop - 1) // count + 1):
+        first = max(chosen.first - crystal * count, 0)
+        stop = min(chosen.stop - crystal * count, count)
+        matrices = crystal_orientations(catalogue, crystal, plan.orientations)[first:stop]
+        yield from zip(
+            iterate_patterns(catalogue.crystal(crystal), matrices, plan.simulation), matrices, strict=True
+        )
+
+
+def read_partition(run: Run, partition: int, record: Record | None = None) -> PartitionPeaks:
+    """Read the peaks of a finished partition.
+
+    Parameters
+    ----------
+    run : Run
+    partition : int
+    record : Record, optional
+        Its record, if read already.
+
+    Raises
+    ------
+    RunError
+        If the partition is not done or damaged.
+    """
+    proof = record or run.record(PEAKS, partition, run.plan.plan_id)
+    counts = np.array(proof.counts, dtype=np.int64)
+    n_peaks, first = int(counts.sum()), run.plan.partitions[partition].first
+    hkl = read_block(run.path, _STORE, "hkl", partition, n_peaks).astype(np.int64)
+    rotation = read_block(run.path, _STORE, "rotation", partition, len(counts))
+    return PartitionPeaks(
+        first,
+        counts,
+        hkl,
+        peak_positions(run, first, counts, hkl, rotation),
+        read_block(run.path, _STORE, "intensity", partition, n_peaks),
+        rotation,
+    )
+
+
+def peak_positions(
+    run: Run,
+    first_item: int,
+    counts: NDArray[np.int64],
+    hkl: NDArray[np.int64],
+    rotation: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the detector positions of consecutive items' peaks, of shape (n_peaks, 2), in Å⁻¹.
+
+    They follow from hkl, cell and orientation, so they are not stored.
+    """
+    crystals = (first_item + np.arange(len(counts))) // run.plan.orientations.count
+    reciprocal = {int(c): run.catalogue.crystal(int(c)).reciprocal for c in np.unique(crystals)}
+    bases = np.array([reciprocal[int(c)] for c in crystals]).reshape(-1, 3, 3)
+    to_detector = bases @ rotation[:, :, :2]
+    positions: NDArray[np.float64] = np.einsum("ni,nij->nj", hkl, np.repeat(to_detector, counts, axis=0))
+    return positions

@@ -1,0 +1,131 @@
+"""Verify a run: records, checksums, physical invariants, and a sample solved again another way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from diffractory.dataset.partition import PartitionPeaks, read_partition
+from diffractory.dataset.records import ShardSum
+from diffractory.dataset.run import PEAKS, Run
+from diffractory.errors import RunError
+from diffractory.scattering.simulate import Scatterer
+
+#: Stored intensities are float32: their sum may exceed the incident beam by rounding.
+_SUM_TOLERANCE = 1e-5
+#: A sample solved again must agree to this.
+_SOLVE_TOLERANCE = 1e-5
+#: Problems named for one partition; more say nothing new.
+_MAX_PROBLEMS = 5
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Findings on one partition.
+
+    Parameters
+    ----------
+    partition : int
+    n_patterns : int
+        Patterns checked against the invariants.
+    n_solved_again : int
+        Orientations solved again by the dense reference.
+    largest_difference : float
+        Largest intensity difference of these.
+    problems : tuple of str
+        What is wrong; empty if nothing is.
+    """
+
+    partition: int
+    n_patterns: int
+    n_solved_again: int
+    largest_difference: float
+    problems: tuple[str, ...]
+
+
+def verify_partition(run_path: Path | str, partition: int, sample: float = 0.01) -> Verification:
+    """Check one partition.
+
+    Parameters
+    ----------
+    run_path : Path or str
+    partition : int
+    sample : float
+        Share of orientations that are solved again by the dense reference.
+    """
+    run = Run.open(run_path)
+    try:
+        record = run.record(PEAKS, partition, run.plan.plan_id)
+    except RunError as error:
+        return Verification(partition, 0, 0, 0.0, (str(error),))
+    problems = [
+        f"shard {name} does not match its checksum: a bit changed after writing"
+        for name, expected in record.shards.items()
+        if ShardSum.of_file(run.path / name) != expected
+    ]
+    expected_items = run.plan.partitions[partition].stop - run.plan.partitions[partition].first
+    if len(record.counts) != expected_items:
+        problems.append(f"the record counts {len(record.counts)} orientations, the plan {expected_items}")
+    if problems:
+        return Verification(partition, 0, 0, 0.0, tuple(problems))
+    try:
+        peaks = read_partition(run, partition, record)
+    except RunError as error:
+        return Verification(partition, 0, 0, 0.0, (str(error),))
+    problems = _broken_invariants(peaks)
+    chosen = [i for i in range(len(peaks.counts)) if _drawn(run.plan.plan_id, peaks.first_item + i, sample)]
+    differences = [_difference_from_reference(run, peaks, i) for i in chosen]
+    largest = max(differences, default=0.0)
+    if largest > _SOLVE_TOLERANCE:
+        problems.append(f"intensities differ by {largest:.1e} from the dense reference")
+    n_patterns = len(peaks.counts) * peaks.intensity.shape[1]
+    return Verification(partition, n_patterns, len(chosen), largest, tuple(problems[:_MAX_PROBLEMS]))
+
+
+def _drawn(plan_id: str, item: int, share: float) -> bool:
+    """Decide by a hash whether an item is in the sample: the same ones on every machine."""
+    digest = hashlib.sha256(f"{plan_id}/{item}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2.0**64
+
+
+def _broken_invariants(peaks: PartitionPeaks) -> list[str]:
+    starts = np.cumsum(peaks.counts) - peaks.counts
+    problems: list[str] = []
+    if np.any(peaks.counts < 1) or np.any(peaks.hkl[starts] != 0):
+        return ["a pattern lacks its direct beam"]
+    if not np.all(np.isfinite(peaks.intensity)):
+        problems.append("an intensity is not finite")
+    elif peaks.intensity.min() < 0.0:
+        problems.append("an intensity is negative")
+    sums = np.add.reduceat(peaks.intensity.astype(np.float64), starts, axis=0)
+    if sums.max() > 1.0 + _SUM_TOLERANCE:
+        problems.append(f"the intensities of a pattern sum to {sums.max():.6f}, more than the incident beam")
+    deviation = np.abs(peaks.rotation @ peaks.rotation.transpose(0, 2, 1) - np.eye(3)).max()
+    if not deviation < 1e-6:
+        problems.append("an orientation matrix is not a rotation")
+    return problems
+
+
+def _difference_from_reference(run: Run, peaks: PartitionPeaks, index: int) -> float:
+    """Solve one item again with the dense reference and return the largest difference."""
+    crystal = (peaks.first_item + index) // run.plan.orientations.count
+    scatterer = Scatterer.prepare(run.catalogue.crystal(crystal), run.plan.simulation)
+    reference = scatterer.solve(peaks.rotation[index], "dense")
+    stop = int(peaks.counts[: index + 1].sum())
+    rows = slice(stop - int(peaks.counts[index]), stop)
+    if not np.array_equal(reference.hkl, peaks.hkl[rows]):
+        return float("inf")
+    return float(np.abs(reference.intensity.T - peaks.intensity[rows]).max())
+
+
+def remove_records(
+    run: Run, partitions: list[int], on_removed: Callable[[int], None] = lambda _: None
+) -> None:
+    """Take back the proof that partitions are done, so that the next run computes them anew."""
+    for partition in partitions:
+        run.record_path(PEAKS, partition).unlink(missing_ok=True)
+        on_removed(partition)

@@ -1,0 +1,218 @@
+"""Where work runs: in this process, on local Dask workers, or on a scheduler that is up already.
+
+An engine receives a callable and its arguments and knows nothing of what they mean. Results that
+matter go to disk inside the callable; only small receipts come back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future as _Future
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import dask
+from distributed import Client, LocalCluster, as_completed
+from joblib import parallel_config
+
+from diffractory.errors import DiffractoryError, ExecutionError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: Tasks in flight for each worker: one runs, one waits, and a dead worker costs no more than these.
+_WINDOW_PER_WORKER = 2
+#: Seconds to wait for a scheduler or its first worker.
+_PATIENCE = 60
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T, R]):
+    """What became of one unit of work: a result, or the error that ended it.
+
+    Parameters
+    ----------
+    item
+        Argument of the callable.
+    result
+        What it returned; None where it failed.
+    error : Exception or None
+    """
+
+    item: T
+    result: R | None
+    error: Exception | None = None
+
+
+class Engine(Protocol):
+    """Runs a callable over many arguments."""
+
+    @property
+    def description(self) -> str:
+        """Where work runs, for people; with the dashboard's address if there is one."""
+
+    @property
+    def workers(self) -> int:
+        """How many units of work run at once."""
+
+    def run(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[Outcome[T, R]]:
+        """Yield the outcome of each item as it finishes; one failure does not stop the rest."""
+
+    def joblib(self) -> AbstractContextManager[Any]:
+        """Return a context in which joblib (and so scikit-learn) runs on this engine."""
+
+
+class InlineEngine:
+    """Runs everything in this process, one after the other: for debugging."""
+
+    description = "this process"
+    workers = 1
+
+    def run(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[Outcome[T, R]]:
+        """Yield the outcome of each item, in order."""
+        for item in items:
+            try:
+                yield Outcome(item, function(item))
+            except DiffractoryError as error:
+                yield Outcome(item, None, error)
+
+    def joblib(self) -> AbstractContextManager[Any]:
+        """Return a context that leaves joblib sequential."""
+        context: AbstractContextManager[Any] = parallel_config(backend="sequential")
+        return context
+
+
+class DaskEngine:
+    """Runs work on the workers of a Dask client, a bounded number of tasks at a time."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    @property
+    def description(self) -> str:
+        """Number of workers and the dashboard's address."""
+        return f"{self.workers} Dask worker(s), dashboard {self._client.dashboard_link}"
+
+    @property
+    def workers(self) -> int:
+        """Threads of all workers."""
+        threads: dict[str, int] = self._client.nthreads()
+        return max(1, sum(threads.values()))
+
+    def run(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[Outcome[T, R]]:
+        """Yield outcomes as tasks finish; futures are released at once, so memory stays flat."""
+        waiting = iter(items)
+        owners: dict[str, T] = {}
+        # Submitting all at once would hold a future for each of thousands of partitions.
+        finished = as_completed(raise_errors=False)
+        for item in _take(waiting, _WINDOW_PER_WORKER * self.workers):
+            finished.add(self._submit(function, item, owners))
+        for future in finished:
+            item = owners.pop(future.key)
+            outcome: Outcome[T, R]
+            if future.status == "finished":
+                outcome = Outcome(item, future.result())
+            else:
+                outcome = Outcome(item, None, _as_error(future.exception()))
+            future.release()
+            for following in _take(waiting, 1):
+                finished.add(self._submit(function, following, owners))
+            yield outcome
+
+    def _submit(self, function: Callable[[T], R], item: T, owners: dict[str, T]) -> _Future[R]:
+        future = self._client.submit(function, item, pure=False)
+        owners[future.key] = item
+        return future  # type: ignore[no-any-return]
+
+    def joblib(self) -> AbstractContextManager[Any]:
+        """Return a context in which joblib sends its tasks to the workers."""
+        # joblib waits 10 s for workers by default, too short for a busy cluster.
+        context: AbstractContextManager[Any] = parallel_config(
+            backend="dask", wait_for_workers_timeout=_PATIENCE
+        )
+        return context
+
+
+def _take(iterator: Iterator[T], count: int) -> list[T]:
+    """Return the next ``count`` elements, fewer at the end."""
+    return [element for _, element in zip(range(count), iterator, strict=False)]
+
+
+def _as_error(error: BaseException | None) -> Exception:
+    if isinstance(error, Exception):
+        return error
+    return ExecutionError(f"a worker ended without an answer ({error!r})")
+
+
+@contextmanager
+def open_engine(cluster: str, workers: int, worker_memory: int) -> Iterator[Engine]:
+    """Start or join the place where work runs, and close it afterwards.
+
+    Parameters
+    ----------
+    cluster : str
+        ``inline``, ``local``, or the address of a running scheduler (``tcp://host:port``).
+    workers : int
+        Worker processes of a local cluster, one thread each.
+    worker_memory : int
+        Bytes each of them may use.
+
+    Raises
+    ------
+    ExecutionError
+        If the name is unknown or the scheduler does not answer.
+    """
+    if cluster == "inline":
+        yield InlineEngine()
+        return
+    with contextlib.ExitStack() as stack:
+        if cluster == "local":
+            client = stack.enter_context(_local_client(workers, worker_memory))
+        elif "://" in cluster:
+            client = stack.enter_context(_remote_client(cluster))
+        else:
+            raise ExecutionError(
+                f"unknown cluster {cluster!r}",
+                fix="Use inline, local, or a scheduler's address tcp://host:port",
+            )
+        yield DaskEngine(client)
+
+
+@contextmanager
+def _local_client(workers: int, worker_memory: int) -> Iterator[Client]:
+    settings = {
+        "distributed.scheduler.allowed-failures": 10,
+        # Kernels hold the interpreter lock for seconds: a silent worker is not a dead one.
+        "distributed.comm.timeouts.tcp": "120s",
+        "distributed.worker.daemon": True,
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=worker_memory,
+            host="127.0.0.1",
+            # Any free port: two runs on one machine must not quarrel about 8787.
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _remote_client(address: str) -> AbstractContextManager[Client]:
+    try:
+        client = Client(address, timeout=_PATIENCE)
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ExecutionError(
+            f"no Dask scheduler with a worker answers at {address} ({type(error).__name__})",
+            fix="Start it, or use --cluster local",
+        ) from None
+    return client  # type: ignore[no-any-return]

@@ -1,0 +1,307 @@
+"""Saved models: a folder with ``model.json`` and ``forests.npz``, read back without running code.
+
+Whoever loads a model may not know who made it. So nothing is unpickled, the arrays must match
+the checksum in ``model.json``, and every index in them is checked before compiled code follows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffractory.crystals.systems import CRYSTAL_SYSTEMS
+from diffractory.errors import DiffractoryError, ModelError
+from diffractory.learning.forests import MedianForestRegressor, VoteForestClassifier
+from diffractory.learning.hierarchy import SymmetryHierarchy, TrainingSummary
+from diffractory.learning.trees import TreeArrays
+from diffractory.specs import ForestSpec, RadialBasisSpec, SimulationSpec, canonical_json
+from diffractory.storage import atomic_path, write_atomic
+
+FORMAT_VERSION = 1
+_HEADER, _ARRAYS = "model.json", "forests.npz"
+#: Simulation settings that change what a pattern looks like; thicknesses may differ on purpose.
+_COMPARED = ("energy_ev", "q_max", "s_max", "thermal_sigma", "form_factors")
+#: What numpy and zipfile raise on files that are no archive of arrays.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    SyntaxError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def save_model(model: SymmetryHierarchy, path: Path, provenance: Mapping[str, Any]) -> None:
+    """Save a trained hierarchy, replacing an older one at the same path at once or not at all.
+
+    Parameters
+    ----------
+    model : SymmetryHierarchy
+        Trained.
+    path : Path
+        Folder to write.
+    provenance : mapping
+        Plain JSON data on where the model comes from. ``features`` (a ``RadialBasisSpec`` as JSON
+        data) and ``simulation`` (a ``SimulationSpec``) are what :func:`check_features` compares.
+
+    Raises
+    ------
+    ModelError
+        If the model is not trained, the path is a file, or the provenance is not JSON data or
+        belongs to other features.
+    """
+    if not hasattr(model, "lattice_forests_"):
+        raise ModelError("this model is not trained", "there is nothing to save", "Call fit first")
+    if path.exists() and not path.is_dir():
+        raise ModelError(f"{path} is a file", "a model is a folder", "Choose another path")
+    _check_provenance(provenance, model.n_features_in_)
+    with atomic_path(path) as folder:
+        folder.mkdir()
+        np.savez(folder / _ARRAYS, **_arrays_of(model))
+        header = _header_of(model, provenance) | {"arrays_sha256": _sha256_of_file(folder / _ARRAYS)}
+        write_atomic(folder / _HEADER, json.dumps(header, indent=2, sort_keys=True, allow_nan=False))
+
+
+def load_model(path: Path) -> tuple[SymmetryHierarchy, dict[str, Any]]:
+    """Load a saved hierarchy and its provenance.
+
+    Parameters
+    ----------
+    path : Path
+        Folder written by :func:`save_model`.
+
+    Returns
+    -------
+    model : SymmetryHierarchy
+    provenance : dict
+
+    Raises
+    ------
+    ModelError
+        If the folder is no model, is of another format version, or is damaged.
+    """
+    header = _read_header(path)
+    arrays = _read_arrays(path, header.get("arrays_sha256"))
+    try:
+        model, provenance = _build(header, arrays), header["provenance"]
+        _check_provenance(provenance, model.n_features_in_)
+    except DiffractoryError as error:
+        raise _damaged(path, error.what) from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+    return model, provenance
+
+
+def check_features(
+    provenance: Mapping[str, Any], features: RadialBasisSpec, simulation: SimulationSpec | None = None
+) -> None:
+    """Refuse to apply a model to patterns made with other settings than it was trained on.
+
+    Parameters
+    ----------
+    provenance : mapping
+        As given by :func:`load_model`.
+    features : RadialBasisSpec
+        Features about to be computed.
+    simulation : SimulationSpec, optional
+        How the patterns were simulated; not given for measured patterns. Thicknesses are not
+        compared.
+
+    Raises
+    ------
+    ModelError
+        If a setting differs, or the model does not say what it was trained with.
+    """
+    _compare(provenance, "features", features.model_dump(mode="json"))
+    if simulation is not None:
+        settings = simulation.model_dump(mode="json")
+        _compare(provenance, "simulation", {name: settings[name] for name in _COMPARED})
+
+
+def _compare(provenance: Mapping[str, Any], section: str, wanted: Mapping[str, Any]) -> None:
+    trained = provenance.get(section)
+    if not isinstance(trained, Mapping):
+        raise ModelError(
+            f"the model does not say which {section} settings it was trained with",
+            "applied to others, its predictions would mean nothing",
+            "Train it again with 'diffractory train'",
+        )
+    differing = [
+        f"{name} = {trained.get(name)} in the model, {value} here"
+        for name, value in wanted.items()
+        if trained.get(name) != value
+    ]
+    if differing:
+        raise ModelError(
+            f"the model was trained with other {section} settings: {'; '.join(differing)}",
+            "its predictions would mean nothing",
+            "Use the model's settings, or train another model",
+        )
+
+
+def _check_provenance(provenance: Any, n_features: int) -> None:
+    if not isinstance(provenance, Mapping):
+        raise ModelError(f"the provenance must be a mapping, got {type(provenance).__name__}")
+    try:
+        canonical_json(dict(provenance))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the provenance is not plain JSON data ({error})") from None
+    features = provenance.get("features")
+    if isinstance(features, Mapping):
+        expected = RadialBasisSpec(**features).n_features
+        if expected != n_features:
+            raise ModelError(f"the model takes {n_features} features, its feature settings give {expected}")
+
+
+def _forests_of(model: SymmetryHierarchy) -> dict[str, VoteForestClassifier | MedianForestRegressor]:
+    forests: dict[str, Any] = {"system": model.system_forest_}
+    forests |= {f"group-{code}": forest for code, forest in model.group_forests_.items()}
+    return forests | {f"lattice-{code}": forest for code, forest in model.lattice_forests_.items()}
+
+
+def _arrays_of(model: SymmetryHierarchy) -> dict[str, NDArray[Any]]:
+    return {
+        f"{name}.{part}": array
+        for name, forest in _forests_of(model).items()
+        for part, array in forest.trees_.to_arrays().items()
+    }
+
+
+def _header_of(model: SymmetryHierarchy, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "spec": model.spec.model_dump(mode="json"),
+        "n_features": model.n_features_in_,
+        "systems": [CRYSTAL_SYSTEMS[code] for code in model.systems_],
+        "group_classes": {
+            CRYSTAL_SYSTEMS[code]: forest.classes_.tolist() for code, forest in model.group_forests_.items()
+        },
+        "skipped": model.skipped_,
+        "training": {CRYSTAL_SYSTEMS[code]: asdict(summary) for code, summary in model.training_.items()},
+        "provenance": dict(provenance),
+    }
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads((path / _HEADER).read_text(encoding="utf-8"))
+    except OSError:
+        raise ModelError(
+            f"{path} is not a model",
+            f"it holds no readable {_HEADER}",
+            "Give the folder that 'diffractory train' wrote",
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"{_HEADER} is not valid JSON: {error}") from None
+    if not isinstance(header, dict) or "format_version" not in header:
+        raise _damaged(path, f"{_HEADER} holds no format version")
+    if header["format_version"] != FORMAT_VERSION:
+        raise ModelError(
+            f"{path} has model format {header['format_version']!r}",
+            f"this version of diffractory reads format {FORMAT_VERSION}",
+            "Train the model again, or use the version of diffractory that wrote it",
+        )
+    return header
+
+
+def _read_arrays(path: Path, sha256: Any) -> dict[str, NDArray[Any]]:
+    try:
+        if _sha256_of_file(path / _ARRAYS) != sha256:
+            raise ValueError("it does not match its checksum")
+        with (path / _ARRAYS).open("rb") as stream:
+            stored = np.load(stream, allow_pickle=False)
+            if not isinstance(stored, np.lib.npyio.NpzFile):
+                raise ValueError("it is no archive of arrays")
+            return {name: stored[name] for name in stored.files}
+    except _UNREADABLE as error:
+        raise _damaged(path, f"{_ARRAYS} cannot be read: {error}") from None
+
+
+def _build(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> SymmetryHierarchy:
+    model = SymmetryHierarchy(ForestSpec(**header["spec"]))
+    model.n_features_in_ = _whole(header["n_features"], 1)
+    codes = [CRYSTAL_SYSTEMS.index(name) for name in header["systems"]]
+    if len(codes) < 2 or codes != sorted(set(codes)):
+        raise ValueError(f"crystal systems {header['systems']}")
+    model.systems_ = np.array(codes, dtype=np.int8)
+    model.skipped_ = {str(name): str(reason) for name, reason in header["skipped"].items()}
+    model.training_ = {code: _training_summary(header["training"][CRYSTAL_SYSTEMS[code]]) for code in codes}
+    _add_forests(model, header["group_classes"], arrays)
+    return model
+
+
+def _add_forests(
+    model: SymmetryHierarchy, group_classes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    spec, n_features = model.spec, model.n_features_in_
+    groups = {CRYSTAL_SYSTEMS.index(name): _group_classes(classes) for name, classes in group_classes.items()}
+    if not set(groups) <= set(model.systems_.tolist()):
+        raise ValueError(f"space groups of crystal systems that are not learned: {sorted(groups)}")
+    known = {"system"} | {f"{role}-{code}" for role in ("group", "lattice") for code in groups}
+    if {name.partition(".")[0] for name in arrays} != known:
+        raise ValueError(f"{_ARRAYS} does not hold the forests {sorted(known)}")
+
+    def classifier(name: str, classes: NDArray[Any], n_trees: int, depth: int) -> VoteForestClassifier:
+        forest = VoteForestClassifier(n_trees, depth)
+        forest.trees_ = _trees(arrays, name, "leaf_class", n_features, len(classes))
+        forest.classes_, forest.n_features_in_ = classes, n_features
+        return forest
+
+    model.system_forest_ = classifier("system", model.systems_, spec.system_trees, spec.system_depth)
+    model.group_forests_, model.lattice_forests_ = {}, {}
+    for code, classes in groups.items():
+        model.group_forests_[code] = classifier(f"group-{code}", classes, spec.group_trees, spec.group_depth)
+        lattice = MedianForestRegressor(spec.lattice_trees, spec.lattice_depth)
+        lattice.trees_ = _trees(arrays, f"lattice-{code}", "leaf_value", n_features, 3)
+        lattice.n_outputs_, lattice.n_features_in_ = 3, n_features
+        model.lattice_forests_[code] = lattice
+
+
+def _trees(
+    arrays: Mapping[str, NDArray[Any]], name: str, leaf: str, n_features: int, n_outputs: int
+) -> TreeArrays:
+    parts = {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
+    if leaf not in parts:
+        raise ValueError(f"forest {name!r} holds no {leaf}")
+    return TreeArrays.from_arrays(parts, n_features, n_outputs)
+
+
+def _group_classes(classes: Any) -> NDArray[np.int16]:
+    numbers = [_whole(number, 1, 230) for number in classes]
+    if not numbers or numbers != sorted(set(numbers)):
+        raise ValueError(f"space-group classes {classes}")
+    return np.array(numbers, dtype=np.int16)
+
+
+def _training_summary(stored: Mapping[str, Any]) -> TrainingSummary:
+    a, b, c = (float(length) for length in stored["median_lattice"])
+    return TrainingSummary(
+        _whole(stored["n_patterns"], 1), _whole(stored["majority_group"], 1, 230), (a, b, c)
+    )
+
+
+def _whole(value: Any, low: int, high: int = 2**31 - 1) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{value!r} is not a whole number from {low} to {high}")
+    return value
+
+
+def _sha256_of_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _damaged(path: Path, reason: str) -> ModelError:
+    return ModelError(f"the model {path} is damaged: {reason}", fix="Copy it again, or train it again")

@@ -1,0 +1,330 @@
+"""How well a trained hierarchy does on materials it has not seen, for one pattern and for several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diffractory.crystals.systems import CRYSTAL_SYSTEMS
+from diffractory.errors import ModelError
+from diffractory.learning.aggregation import aggregate_labels, aggregate_lattice
+from diffractory.learning.forests import check_features_of
+from diffractory.learning.hierarchy import SymmetryHierarchy, SystemVotes, Targets
+
+_NOTE = (
+    "All accuracies are over the crystal systems in 'systems'; patterns of other systems are counted "
+    "in 'not_learned' and in nothing else. Intervals are 95 % bootstrap intervals over materials. "
+    "'baseline' always answers with what was most frequent (lattice: the median) in training. "
+    "Space-group accuracies over all patterns count a wrong crystal system as wrong. Lattice errors "
+    "are of patterns whose crystal system was predicted right."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """Truth and prediction of n patterns, or of n groups of patterns."""
+
+    truth: Targets
+    material: NDArray[np.int64]
+    system: NDArray[np.int8]
+    confidence: NDArray[np.float64]
+    space_group: NDArray[np.int16]
+    lattice: NDArray[np.float64]
+
+    def take(self, chosen: NDArray[np.bool_]) -> Self:
+        return type(self)(
+            self.truth.take(chosen),
+            self.material[chosen],
+            self.system[chosen],
+            self.confidence[chosen],
+            self.space_group[chosen],
+            self.lattice[chosen],
+        )
+
+
+def evaluate(
+    model: SymmetryHierarchy,
+    X: ArrayLike,
+    targets: Targets,
+    materials: ArrayLike,
+    *,
+    group_size: int = 10,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Evaluate a trained hierarchy on the patterns of test materials.
+
+    Parameters
+    ----------
+    model : SymmetryHierarchy
+        Trained.
+    X : array_like of shape (n, n_features)
+        Features of the test patterns.
+    targets : Targets
+        Truth of the same n patterns.
+    materials : array_like of shape (n,), int
+        Material of each pattern, ≥ 0.
+    group_size : int
+        Patterns that are aggregated: disjoint groups of orientations of one material, drawn at
+        random. A material with fewer gives one group of all it has, reported apart as
+        ``aggregated_small_groups``.
+    n_bootstrap : int
+        Resamplings of the materials behind each interval.
+    seed : int
+        Of groups and resampling.
+
+    Returns
+    -------
+    dict
+        Plain JSON data. ``single``, ``aggregated`` and ``aggregated_small_groups`` hold the same
+        keys: ``n``, ``n_materials``, ``system``, ``space_group``, ``lattice``; a value that no
+        pattern supports is None. ``note`` says how to read the numbers.
+
+    Raises
+    ------
+    ModelError
+        If features, targets and materials do not fit each other or the model.
+    """
+    features = check_features_of(model, X)
+    owners = _check_materials(materials, len(features), len(targets))
+    for name, value in (("group_size", group_size), ("n_bootstrap", n_bootstrap)):
+        if value < 1:
+            raise ModelError(f"{name} = {value} is below 1")
+    learned = np.isin(targets.system, model.systems_)
+    if not learned.all():
+        features = features[learned]
+    truth, known = targets.take(learned), owners[learned]
+    votes = model.vote_systems(features)
+    group = group_patterns(known, group_size, seed)
+    grouped = _predict_grouped(model, features, votes, truth, known, group)
+    sizes = np.bincount(group[group >= 0])
+    reports = {
+        "single": _predict_single(model, features, votes, truth, known),
+        "aggregated": grouped.take(sizes == group_size),
+        "aggregated_small_groups": grouped.take(sizes < group_size),
+    }
+    return {
+        "format": 1,
+        "note": _NOTE,
+        "systems": [CRYSTAL_SYSTEMS[code] for code in model.systems_],
+        "group_size": group_size,
+        "n_bootstrap": n_bootstrap,
+        "seed": seed,
+        "counts": _counts(truth, known),
+        "not_learned": _counts(targets.take(~learned), owners[~learned]),
+        **{name: _report(model, answers, n_bootstrap, seed) for name, answers in reports.items()},
+    }
+
+
+def group_patterns(materials: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
+    """Divide the patterns of each material into disjoint random groups of ``size``.
+
+    Parameters
+    ----------
+    materials : ndarray of shape (n,), int
+        Material of each pattern, ≥ 0.
+    size : int
+    seed : int
+
+    Returns
+    -------
+    ndarray of shape (n,), int
+        Group of each pattern, numbered from 0; −1 for the rest of a material that does not fill
+        another group. A material with fewer than ``size`` patterns is one smaller group.
+    """
+    groups = np.full(len(materials), -1, dtype=np.int64)
+    next_group = 0
+    order = np.argsort(materials, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(materials[order])) + 1) if len(order) else []
+    for patterns in members:
+        material = int(materials[patterns[0]])
+        shuffled = np.random.default_rng([seed, material]).permutation(patterns)
+        n_groups = max(len(patterns) // size, 1)
+        numbers = np.repeat(np.arange(n_groups), size)[: len(patterns)]
+        groups[shuffled[: len(numbers)]] = next_group + numbers
+        next_group += n_groups
+    return groups
+
+
+def bootstrap_interval(
+    right: NDArray[np.bool_], materials: NDArray[np.int64], n_bootstrap: int, seed: int
+) -> list[float] | None:
+    """Return the 95 % bootstrap interval of an accuracy, resampling materials.
+
+    Patterns of one material are alike: resampling patterns would give far too narrow an interval.
+
+    Parameters
+    ----------
+    right : ndarray of shape (n,), bool
+    materials : ndarray of shape (n,), int
+    n_bootstrap : int
+    seed : int
+
+    Returns
+    -------
+    list of two floats, or None
+        Percentiles 2.5 and 97.5; None for fewer than two materials.
+    """
+    names, material = np.unique(materials, return_inverse=True)
+    if len(names) < 2:
+        return None
+    totals = np.bincount(material).astype(np.float64)
+    rights = np.bincount(material, weights=right)
+    generator = np.random.default_rng([seed, len(names)])
+    accuracies = np.empty(n_bootstrap)
+    for index in range(n_bootstrap):
+        drawn = generator.integers(len(names), size=len(names))
+        accuracies[index] = rights[drawn].sum() / totals[drawn].sum()
+    low, high = np.percentile(accuracies, [2.5, 97.5])
+    return [float(low), float(high)]
+
+
+def _check_materials(materials: ArrayLike, n_rows: int, n_targets: int) -> NDArray[np.int64]:
+    owners = np.asarray(materials)
+    if owners.shape != (n_rows,) or n_targets != n_rows:
+        raise ModelError(
+            f"{n_rows} rows of features, {n_targets} targets and materials of shape {owners.shape}"
+        )
+    if n_rows == 0 or owners.dtype.kind not in "iu" or owners.min() < 0:
+        raise ModelError("evaluation needs at least one pattern, and a material index ≥ 0 for each")
+    return owners.astype(np.int64)
+
+
+def _predict_single(
+    model: SymmetryHierarchy,
+    features: NDArray[np.float32],
+    votes: SystemVotes,
+    truth: Targets,
+    owners: NDArray[np.int64],
+) -> _Answers:
+    within = model.predict_within(features, votes.system)
+    return _Answers(truth, owners, votes.system, votes.confidence, within.space_group, within.lattice)
+
+
+def _predict_grouped(
+    model: SymmetryHierarchy,
+    features: NDArray[np.float32],
+    votes: SystemVotes,
+    truth: Targets,
+    owners: NDArray[np.int64],
+    group: NDArray[np.int64],
+) -> _Answers:
+    used = group >= 0
+    members = group[used]
+    systems = aggregate_labels(votes.system[used], votes.difference[used], members)
+    # The whole group goes through the models of the system it was given, whatever each said alone.
+    codes = np.full(len(group), -1)
+    codes[used] = systems.label[members]
+    within = model.predict_within(features, codes)
+    space_groups = aggregate_labels(within.space_group[used], within.group_difference[used], members)
+    first = np.unique(members, return_index=True)[1]
+    return _Answers(
+        truth.take(np.flatnonzero(used)[first]),
+        owners[used][first],
+        systems.label,
+        systems.confidence,
+        space_groups.label,
+        aggregate_lattice(within.lattice[used], members),
+    )
+
+
+def _counts(truth: Targets, owners: NDArray[np.int64]) -> dict[str, Any]:
+    by_system = {
+        CRYSTAL_SYSTEMS[code]: {
+            "patterns": int(np.sum(truth.system == code)),
+            "materials": len(np.unique(owners[truth.system == code])),
+        }
+        for code in np.unique(truth.system)
+    }
+    return {"patterns": len(truth), "materials": len(np.unique(owners)), "by_system": by_system}
+
+
+def _report(model: SymmetryHierarchy, answers: _Answers, n_bootstrap: int, seed: int) -> dict[str, Any]:
+    codes = [int(code) for code in model.systems_]
+    return {
+        "n": len(answers.truth),
+        "n_materials": len(np.unique(answers.material)),
+        "system": _report_system(model, answers, codes, n_bootstrap, seed),
+        "space_group": _report_space_group(model, answers, codes, n_bootstrap, seed),
+        "lattice": {CRYSTAL_SYSTEMS[code]: _report_lattice(model, answers, code) for code in codes},
+    }
+
+
+def _report_system(
+    model: SymmetryHierarchy, answers: _Answers, codes: list[int], n_bootstrap: int, seed: int
+) -> dict[str, Any]:
+    right = answers.system == answers.truth.system
+    majority = _majority_system(model)
+    cells = [
+        [(answers.truth.system == true) & (answers.system == predicted) for predicted in codes]
+        for true in codes
+    ]
+    return {
+        "accuracy": _mean(right),
+        "interval": bootstrap_interval(right, answers.material, n_bootstrap, seed),
+        "baseline": _mean(answers.truth.system == majority),
+        "baseline_answer": CRYSTAL_SYSTEMS[majority],
+        "confidence_right": _mean(answers.confidence[right]),
+        "confidence_wrong": _mean(answers.confidence[~right]),
+        "by_system": {CRYSTAL_SYSTEMS[code]: _mean(right[answers.truth.system == code]) for code in codes},
+        "confusion": [[int(cell.sum()) for cell in row] for row in cells],
+        "confidence": [[_mean(answers.confidence[cell]) for cell in row] for row in cells],
+    }
+
+
+def _report_space_group(
+    model: SymmetryHierarchy, answers: _Answers, codes: list[int], n_bootstrap: int, seed: int
+) -> dict[str, Any]:
+    truth = answers.truth
+    right_system = answers.system == truth.system
+    right = right_system & (answers.space_group == truth.space_group)
+    learned = [forest.classes_ for forest in model.group_forests_.values()]
+    unseen = ~np.isin(truth.space_group, np.concatenate([np.empty(0), *learned]))
+    by_system = {}
+    for code in codes:
+        here = truth.system == code
+        by_system[CRYSTAL_SYSTEMS[code]] = {
+            "n": int(here.sum()),
+            "accuracy": _mean(right[here]),
+            "n_right_system": int((here & right_system).sum()),
+            "given_right_system": _mean(right[here & right_system]),
+            "baseline": _mean(truth.space_group[here] == model.training_[code].majority_group),
+        }
+    majority = model.training_[_majority_system(model)].majority_group
+    return {
+        "accuracy": _mean(right),
+        "interval": bootstrap_interval(right, answers.material, n_bootstrap, seed),
+        "given_right_system": _mean(right[right_system]),
+        "baseline": _mean(truth.space_group == majority),
+        "n_unseen_in_training": int(unseen.sum()),
+        "by_system": by_system,
+    }
+
+
+def _report_lattice(model: SymmetryHierarchy, answers: _Answers, code: int) -> dict[str, Any]:
+    right = (answers.truth.system == code) & (answers.system == code)
+    right &= ~np.isnan(answers.lattice).any(axis=1)
+    truth = answers.truth.lattice[right]
+    reference = np.array(model.training_[code].median_lattice)
+    return {
+        "n": int(right.sum()),
+        "median_error": _median_errors(answers.lattice[right] - truth),
+        "baseline": _median_errors(reference - truth),
+    }
+
+
+def _majority_system(model: SymmetryHierarchy) -> int:
+    return max(model.training_, key=lambda code: model.training_[code].n_patterns)
+
+
+def _median_errors(errors: NDArray[np.float64]) -> dict[str, float | None]:
+    """Return the median absolute error of a, b and c in Å."""
+    medians = np.median(np.abs(errors), axis=0).tolist() if len(errors) else [None] * 3
+    return dict(zip("abc", medians, strict=True))
+
+
+def _mean(values: NDArray[Any]) -> float | None:
+    return float(np.mean(values)) if len(values) else None

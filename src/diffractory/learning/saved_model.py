@@ -1,0 +1,50 @@
+"""A saved model by its path: small enough to send anywhere, loaded where it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diffractory.learning.artefact import load_model
+from diffractory.learning.hierarchy import SymmetryHierarchy, SystemVotes, WithinSystem
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: Path) -> tuple[SymmetryHierarchy, dict[str, Any]]:
+    return load_model(path)
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """Offers the predictions of the hierarchy saved at ``path``; forests never travel with tasks.
+
+    Parameters
+    ----------
+    path : Path
+        Folder written by :func:`diffractory.learning.artefact.save_model`.
+    """
+
+    path: Path
+
+    @property
+    def systems_(self) -> NDArray[np.int64]:
+        """Codes of the learned crystal systems."""
+        return np.asarray(_loaded(self.path)[0].systems_, dtype=np.int64)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the model comes from."""
+        return _loaded(self.path)[1]
+
+    def vote_systems(self, X: ArrayLike) -> SystemVotes:
+        """As :meth:`SymmetryHierarchy.vote_systems`."""
+        return _loaded(self.path)[0].vote_systems(X)
+
+    def predict_within(self, X: ArrayLike, system: ArrayLike) -> WithinSystem:
+        """As :meth:`SymmetryHierarchy.predict_within`."""
+        return _loaded(self.path)[0].predict_within(X, system)

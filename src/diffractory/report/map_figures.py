@@ -1,0 +1,275 @@
+"""Figures of a map: crystal systems with their confidence, lattice constants, comparison with the truth."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
+
+from diffractory.crystals.systems import CRYSTAL_SYSTEMS
+from diffractory.errors import ScanError
+from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, new_figure, tidy, title
+from diffractory.scan.label_map import LATTICE_AXES, summarise
+from diffractory.scan.synthetic import score_map
+
+#: Share of its colour that a position of the lowest confidence keeps; the rest is white.
+_PALEST: Final = 0.15
+_RIGHT, _WRONG, _MISSED, _VACUUM = "#8CC6A9", "#A4243B", UNLABELLED_COLOUR, "#FFFFFF"
+
+
+def figure_of_systems(dataset: xr.Dataset) -> Figure:
+    """Draw the crystal system of every position, paler where the forest was less sure.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`diffractory.scan.label_map.to_dataset` makes it.
+
+    Returns
+    -------
+    Figure
+        Left: the map; grey = unlabelled; a scale bar where the scan step is known. Right: share of
+        each crystal system among the labelled positions, plain (bars) and weighted by confidence
+        (ticks), and the scale of the paleness.
+    """
+    left, right = _map_beside(dataset, 4.0)
+    lowest, highest = _confidence_range(dataset)
+    image = _system_image(dataset["crystal_system"].to_numpy(), _paleness(dataset, lowest, highest))
+    _draw_map(left, image, dataset)
+    summary = summarise(dataset)
+    title(left, f"Crystal system of {summary['labelled']:,} of {summary['positions']:,} positions")
+    _draw_shares(right, summary)
+    _draw_confidence_key(right, lowest, highest)
+    return _figure_of(left)
+
+
+def figure_of_lattice(dataset: xr.Dataset, axis: str = "a") -> Figure:
+    """Draw one lattice constant of every position, and its histogram with the median.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`diffractory.scan.label_map.to_dataset` makes it.
+    axis : {"a", "b", "c"}
+        Which lattice constant.
+
+    Raises
+    ------
+    ScanError
+        If there is no such axis.
+    """
+    if axis not in LATTICE_AXES:
+        raise ScanError(f"'{axis}' is not a lattice constant", "", f"Use one of {', '.join(LATTICE_AXES)}")
+    values = dataset[axis].to_numpy().astype(float)
+    known = values[np.isfinite(values)]
+    left, right = _map_beside(dataset, 4.0)
+    low, high = _value_range(known)
+    _draw_map(left, values, dataset, cmap="viridis", vmin=low, vmax=high)
+    left.set_facecolor(UNLABELLED_COLOUR)
+    bar = _figure_of(left).colorbar(left.images[0], ax=left, shrink=0.9, pad=0.02, extend="both")
+    bar.set_label(f"{axis} (Å)", color=INK, fontsize=9)
+    bar.ax.tick_params(colors=INK, labelsize=8)
+    title(left, f"Lattice constant {axis} (grey: none)")
+    _draw_histogram(right, known, axis, dataset)
+    return _figure_of(left)
+
+
+def figure_of_truth(dataset: xr.Dataset, truth: xr.Dataset) -> Figure:
+    """Draw truth, map and where they agree, side by side, for a synthetic scan.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`diffractory.scan.label_map.to_dataset` makes it.
+    truth : xarray.Dataset
+        As :func:`diffractory.scan.synthetic.synthetic_scan` makes it.
+
+    Raises
+    ------
+    ScanError
+        If the two do not cover the same scan.
+    """
+    score = score_map(dataset, truth)
+    guess, true = dataset["crystal_system"].to_numpy(), truth["crystal_system"].to_numpy()
+    figure = new_figure(10.4, 3.35 * float(np.clip(true.shape[0] / true.shape[1], 0.3, 2.0)) + 0.75)
+    axes = figure.subplots(1, 3)
+    _draw_map(axes[0], _system_image(true, np.ones(true.shape), absent=_VACUUM), dataset)
+    title(axes[0], "Truth")
+    _draw_map(axes[1], _system_image(guess, _paleness(dataset, *_confidence_range(dataset))), dataset)
+    title(axes[1], "Map, paler = less sure")
+    _draw_agreement(axes[2], guess, true, dataset)
+    accuracy = "no label" if score["accuracy"] is None else f"{100 * score['accuracy']:.0f} % of labels right"
+    title(axes[2], accuracy)
+    present = [code for code in range(len(CRYSTAL_SYSTEMS)) if np.any(true == code) or np.any(guess == code)]
+    handles = [_patch(SYSTEM_COLOURS[CRYSTAL_SYSTEMS[code]], CRYSTAL_SYSTEMS[code]) for code in present]
+    handles += [_patch(UNLABELLED_COLOUR, "unlabelled"), _patch(_VACUUM, "vacuum")]
+    handles += [_patch(_RIGHT, "right"), _patch(_WRONG, "wrong")]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8,
+        labelcolor=INK, handlelength=1.2, columnspacing=1.4,
+    )  # fmt: skip
+    return figure
+
+
+def _map_beside(dataset: xr.Dataset, other_width: float) -> tuple[Axes, Axes]:
+    """Return axes for a map and, to its right, for something ``other_width`` inches wide."""
+    height = 4.0
+    width = height * float(np.clip(dataset.sizes["scan_x"] / dataset.sizes["scan_y"], 0.5, 1.6))
+    figure = new_figure(width + other_width + 1.6, height + 0.6)
+    left, right = figure.subplots(1, 2, width_ratios=[width + 0.6, other_width])
+    return left, right
+
+
+def _figure_of(axes: Axes) -> Figure:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def _patch(colour: str, label: str) -> Patch:
+    return Patch(facecolor=colour, edgecolor=INK, linewidth=0.5, label=label)
+
+
+def _confidence_range(dataset: xr.Dataset) -> tuple[float, float]:
+    """Return the confidence of a guess among all systems, and the highest that is common in the map."""
+    labelled = dataset["crystal_system"].to_numpy() >= 0
+    values = dataset["confidence"].to_numpy()[labelled]
+    values = values[np.isfinite(values)]
+    lowest = 1.0 / max(dataset.sizes["crystal_system_class"], 2)
+    highest = float(np.percentile(values, 98)) if values.size else 1.0
+    return lowest, max(highest, lowest + 0.05)
+
+
+def _paleness(dataset: xr.Dataset, lowest: float, highest: float) -> NDArray[np.float64]:
+    confidence = np.nan_to_num(dataset["confidence"].to_numpy().astype(float))
+    weight: NDArray[np.float64] = np.clip((confidence - lowest) / (highest - lowest), 0.0, 1.0)
+    return _PALEST + (1.0 - _PALEST) * weight
+
+
+def _system_image(
+    codes: NDArray[Any], weight: NDArray[np.float64], absent: str = UNLABELLED_COLOUR
+) -> NDArray[np.float64]:
+    """Return colours of shape (n_y, n_x, 3): each system's own, mixed with white by the weight."""
+    palette = np.array([to_rgb(SYSTEM_COLOURS[name]) for name in CRYSTAL_SYSTEMS])
+    mixed = 1.0 - weight[..., None] * (1.0 - palette[np.maximum(codes, 0)])
+    image: NDArray[np.float64] = np.where((codes < 0)[..., None], to_rgb(absent), mixed)
+    return image
+
+
+def _draw_map(axes: Axes, image: NDArray[Any], dataset: xr.Dataset, **options: Any) -> None:
+    axes.imshow(image, origin="upper", interpolation="nearest", **options)
+    for spine in axes.spines.values():
+        spine.set_color(INK)
+        spine.set_linewidth(0.6)
+    axes.tick_params(colors=INK, labelsize=8)
+    if dataset["scan_x"].attrs.get("units") == "angstrom" and dataset.sizes["scan_x"] > 1:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        x = dataset["scan_x"].to_numpy()
+        _draw_scale_bar(axes, float(x[1] - x[0]), (image.shape[0], image.shape[1]))
+        return
+    axes.set_xlabel("scan x (positions)", fontsize=9, color=INK)
+    axes.set_ylabel("scan y (positions)", fontsize=9, color=INK)
+
+
+def _draw_scale_bar(axes: Axes, step: float, shape: tuple[int, int]) -> None:
+    """Draw a bar of a round length, about a quarter of the width, on a white plate."""
+    width = shape[1] * step / 10.0  # nm
+    magnitude = 10.0 ** np.floor(np.log10(0.3 * width))
+    length = max(m * magnitude for m in (1.0, 2.0, 5.0) if m * magnitude <= 0.3 * width)
+    pixels = length * 10.0 / step
+    x, y, margin = 0.04 * shape[1], 0.955 * shape[0], 0.022 * shape[1]
+    plate = (x - margin, y - 0.085 * shape[0]), pixels + 2 * margin, 0.115 * shape[0]
+    axes.add_patch(Rectangle(*plate, facecolor="white", alpha=0.85, edgecolor="none", zorder=3))
+    axes.plot([x, x + pixels], [y, y], color=INK, linewidth=2.5, solid_capstyle="butt", zorder=4)
+    axes.text(
+        x + pixels / 2, y - 0.015 * shape[0], f"{length:g} nm",
+        ha="center", va="bottom", fontsize=8, color=INK, zorder=4,
+    )  # fmt: skip
+
+
+def _draw_shares(axes: Axes, summary: dict[str, Any]) -> None:
+    systems = summary["systems"]
+    places = np.arange(len(CRYSTAL_SYSTEMS))
+    plain = np.array([100 * systems[name]["fraction"] for name in CRYSTAL_SYSTEMS])
+    weighted = np.array([100 * systems[name]["weighted_fraction"] for name in CRYSTAL_SYSTEMS])
+    colours = [SYSTEM_COLOURS[name] for name in CRYSTAL_SYSTEMS]
+    axes.barh(places, plain, height=0.68, color=colours, edgecolor=INK, linewidth=0.5)
+    axes.vlines(
+        weighted[weighted > 0], places[weighted > 0] - 0.42, places[weighted > 0] + 0.42,
+        color=INK, linewidth=2.2,
+    )  # fmt: skip
+    for place, share, other in zip(places, plain, weighted, strict=True):
+        text = f"{share:.1f} %" if share else "–"
+        axes.annotate(
+            text, (max(share, other), place), xytext=(5, 0), textcoords="offset points",
+            va="center", fontsize=8, color=INK,
+        )  # fmt: skip
+    axes.set_yticks(places, CRYSTAL_SYSTEMS)
+    axes.set_ylim(len(places) - 0.4, -1.7)  # room above the bars for the key
+    axes.set_xlim(0, 1.25 * max(plain.max(), weighted.max(), 1.0))
+    axes.set_xlabel("share of the labelled positions (%)\nblack tick: weighted by confidence")
+    tidy(axes)
+    axes.grid(visible=False)
+    axes.tick_params(axis="y", length=0)
+    unlabelled = summary["unlabelled"]
+    title(
+        axes, f"Unlabelled: {unlabelled['few_spots']:,} few spots, {unlabelled['low_difference']:,} undecided"
+    )
+
+
+def _draw_confidence_key(axes: Axes, lowest: float, highest: float) -> None:
+    """Draw how colour pales with confidence, as a small ramp inside the axes."""
+    key = axes.inset_axes((0.5, 0.9, 0.44, 0.04))
+    weight = _PALEST + (1.0 - _PALEST) * np.linspace(0.0, 1.0, 64)
+    ramp = 1.0 - weight[None, :, None] * (1.0 - np.array(to_rgb(INK)))
+    key.imshow(ramp, aspect="auto", extent=(lowest, highest, 0.0, 1.0))
+    key.set_yticks([])
+    key.set_xticks([lowest, highest], [f"≤ {lowest:.2f}", f"≥ {highest:.2f}"])
+    key.tick_params(length=2, labelsize=7, colors=INK)
+    key.set_title("confidence", fontsize=8, color=INK, pad=3)
+    for spine in key.spines.values():
+        spine.set_linewidth(0.5)
+
+
+def _value_range(known: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the range of colours: nearly all values, and never empty."""
+    if not known.size:
+        return 0.0, 1.0
+    low, high = np.percentile(known, [2, 98])
+    return (float(low), float(high)) if high - low > 1e-3 else (float(low) - 0.05, float(high) + 0.05)
+
+
+def _draw_histogram(axes: Axes, known: NDArray[np.float64], axis: str, dataset: xr.Dataset) -> None:
+    axes.set_xlabel(f"{axis} (Å)")
+    axes.set_ylabel("positions")
+    tidy(axes)
+    if not known.size:
+        title(axes, "No position has a lattice")
+        return
+    labels = dataset["crystal_system"].to_numpy()
+    values = dataset[axis].to_numpy().astype(float)
+    low, high = known.min(), known.max()
+    edges = np.linspace(low - 0.05, high + 0.05, 41)
+    present = [code for code in range(len(CRYSTAL_SYSTEMS)) if np.isfinite(values[labels == code]).any()]
+    axes.hist(
+        [values[(labels == code) & np.isfinite(values)] for code in present], edges, stacked=True,
+        color=[SYSTEM_COLOURS[CRYSTAL_SYSTEMS[code]] for code in present], edgecolor="white", linewidth=0.3,
+        label=[CRYSTAL_SYSTEMS[code] for code in present],
+    )  # fmt: skip
+    median = float(np.median(known))
+    axes.axvline(median, color=INK, linewidth=1.2, linestyle="--", label=f"median {median:.2f} Å")
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    title(axes, f"{axis} of {known.size:,} positions")
+
+
+def _draw_agreement(axes: Axes, guess: NDArray[Any], true: NDArray[Any], dataset: xr.Dataset) -> None:
+    kind = np.where(guess < 0, np.where(true < 0, 0, 1), np.where(guess == true, 2, 3))
+    colours = ListedColormap([_VACUUM, _MISSED, _RIGHT, _WRONG])
+    _draw_map(axes, kind, dataset, cmap=colours, vmin=-0.5, vmax=3.5)

@@ -1,0 +1,93 @@
+"""One look for all figures. Figures are plain objects: no pyplot, no global state, no display."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from diffractory.crystals.systems import CRYSTAL_SYSTEMS
+from diffractory.errors import DiffractoryError
+from diffractory.storage import atomic_path
+
+#: Colour of each crystal system, the same in every figure and map: the seven hues of
+#: Okabe & Ito (2008), which people with any common colour blindness can tell apart.
+SYSTEM_COLOURS: Final[dict[str, str]] = dict(
+    zip(
+        CRYSTAL_SYSTEMS,
+        ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2"),
+        strict=True,
+    )
+)
+#: Colour of what has no label.
+UNLABELLED_COLOUR: Final = "#BBBBBB"
+#: Colour of text and axes.
+INK: Final = "#333333"
+
+_FONT_SIZE: Final = 9.0
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure that lays itself out.
+
+    Parameters
+    ----------
+    width, height : float
+        Size in inches.
+    """
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def tidy(axes: Axes) -> None:
+    """Give axes the look of this package: ink, no box, a light grid behind the data."""
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=_FONT_SIZE - 1)
+    for text in (axes.xaxis.label, axes.yaxis.label):
+        text.set_color(INK)
+        text.set_fontsize(_FONT_SIZE)
+
+
+def title(axes: Axes, text: str) -> None:
+    """Put a bold title at the left end of the axes."""
+    axes.set_title(text, loc="left", fontsize=_FONT_SIZE + 1, fontweight="bold", color=INK)
+
+
+def save_figure(fig: Figure, path: Path | str, dpi: int = 150) -> None:
+    """Write a figure; a reader sees the old file or the whole new one.
+
+    Parameters
+    ----------
+    fig : Figure
+        What to draw.
+    path : Path or str
+        Target; its suffix chooses the format (png, pdf, svg).
+    dpi : int
+        Pixels per inch.
+
+    Raises
+    ------
+    DiffractoryError
+        If matplotlib does not know the format, or the file cannot be written.
+    """
+    path = Path(path)
+    known = sorted(fig.canvas.get_supported_filetypes())
+    if path.suffix.lower().lstrip(".") not in known:
+        raise DiffractoryError(
+            f"cannot draw to {path}",
+            f"{path.suffix or 'a name without suffix'!r} is no picture format",
+            f"Use one of {', '.join(known)}",
+        )
+    if path.is_dir():
+        raise DiffractoryError(f"cannot draw to {path}", "it is a folder", "Name a file")
+    try:
+        with atomic_path(path) as temporary:
+            fig.savefig(temporary, dpi=dpi)
+    except OSError as error:
+        raise DiffractoryError(f"cannot write {path} ({error})", fix="Choose another place") from None

@@ -1,0 +1,145 @@
+"""A scan of Bragg peaks: one pattern a position, calibrated; and how it is written for py4DSTEM."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import py4DSTEM
+from emdfile import Metadata
+from py4DSTEM.braggvectors import BraggVectors
+
+from diffractory.errors import ScanError
+from diffractory.patterns.peak_table import PeakTable
+from diffractory.storage import atomic_path
+
+#: Detector pixel of a written file, in Å⁻¹: fine enough to look like a detector to py4DSTEM.
+WRITTEN_PIXEL_SIZE = 0.01
+#: No detected spot lies further out, in Å⁻¹: 10 Å⁻¹ is 200 mrad at 300 keV.
+MAX_REACH = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class BraggScan:
+    """Calibrated Bragg peaks of a scan.
+
+    Parameters
+    ----------
+    peaks : PeakTable
+        One pattern a position, in row-major order: scan_y slow, scan_x fast. ``q`` in Å⁻¹, with the
+        direct beam at the origin; its two columns are py4DSTEM's qx and qy.
+    shape : tuple of int
+        Number of positions (n_y, n_x).
+    step : float or None
+        Distance of neighbouring positions in Å; None = unknown.
+    energy_ev : float or None
+        Beam energy in eV; None = unknown.
+    source : str
+        Where the scan came from, for messages and provenance.
+    attrs : mapping
+        Further provenance, JSON values only.
+
+    Raises
+    ------
+    ScanError
+        If the table does not fit the shape, or a value is not finite or out of range.
+    """
+
+    peaks: PeakTable
+    shape: tuple[int, int]
+    step: float | None = None
+    energy_ev: float | None = None
+    source: str = ""
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(n) for n in self.shape)
+        object.__setattr__(self, "shape", shape)
+        if len(shape) != 2 or min(shape) < 1:
+            raise ScanError(f"a scan has two dimensions with at least one position each, got {shape}")
+        if len(self.peaks) != shape[0] * shape[1]:
+            raise ScanError(
+                f"{len(self.peaks)} patterns for a scan of {shape[0]} × {shape[1]} positions",
+                "every position needs exactly one pattern, if an empty one",
+            )
+        for name, value, unit in (("step", self.step, "Å"), ("energy_ev", self.energy_ev, "eV")):
+            if value is not None and not (math.isfinite(value) and value > 0.0):
+                raise ScanError(f"{name} = {value} {unit}", "it must be finite and above 0, or None")
+        _check_peaks(self.peaks)
+
+    def __len__(self) -> int:
+        return len(self.peaks)
+
+    def to_emd(self, path: Path) -> None:
+        """Write this scan as a py4DSTEM file; see :func:`write_bragg_emd`."""
+        write_bragg_emd(self, path)
+
+
+def _check_peaks(peaks: PeakTable) -> None:
+    if not (np.all(np.isfinite(peaks.q)) and np.all(np.isfinite(peaks.intensity))):
+        raise ScanError("the scan holds peaks with a position or intensity that is not finite")
+    reach = float(np.abs(peaks.q).max(initial=0.0))
+    if reach > MAX_REACH:
+        raise ScanError(
+            f"peaks reach {reach:.4g} Å⁻¹ from the direct beam",
+            f"nothing is detected beyond {MAX_REACH:g} Å⁻¹, so the calibration is wrong",
+            "Give the size of a detector pixel with --pixel-size (in Å⁻¹)",
+        )
+
+
+def write_bragg_emd(scan: BraggScan, path: Path) -> None:
+    """Write a scan as a py4DSTEM EMD 1.0 file with BraggVectors and their calibration.
+
+    The positions are stored as detector pixels with an origin and a pixel size, as an instrument's
+    would be; :func:`diffractory.scan.emd_reader.read_bragg_scan` and ``py4DSTEM.read`` give them
+    back in Å⁻¹. Which spot is the direct beam is not part of the format: readers take the one
+    nearest the origin.
+
+    Parameters
+    ----------
+    scan : BraggScan
+        What to write.
+    path : Path
+        Target; the file is whole or not there.
+
+    Raises
+    ------
+    ScanError
+        If the file cannot be written.
+    """
+    vectors = _bragg_vectors(scan)
+    try:
+        # emdfile draws progress bars on stderr and has no switch for it.
+        with atomic_path(path) as temporary, contextlib.redirect_stderr(io.StringIO()):
+            py4DSTEM.save(str(temporary), vectors)
+    except OSError as error:
+        raise ScanError(f"cannot write {path}", str(error), "Choose a folder you may write to") from None
+
+
+def _bragg_vectors(scan: BraggScan) -> BraggVectors:
+    half = math.ceil(float(np.abs(scan.peaks.q).max(initial=0.0)) / WRITTEN_PIXEL_SIZE) + 2
+    vectors = BraggVectors(scan.shape, (2 * half, 2 * half), name="braggvectors")
+    calibration = vectors.calibration
+    calibration.set_origin((float(half), float(half)))
+    calibration.set_Q_pixel_size(WRITTEN_PIXEL_SIZE)
+    calibration.set_Q_pixel_units("A^-1")
+    if scan.step is not None:
+        calibration.set_R_pixel_size(scan.step)
+        calibration.set_R_pixel_units("A")
+    vectors.metadata = Metadata("diffractory", {"energy_ev": scan.energy_ev, "source": scan.source})
+    raw = np.zeros(
+        len(scan.peaks.intensity), dtype=[("qx", np.float64), ("qy", np.float64), ("intensity", np.float64)]
+    )
+    raw["qx"], raw["qy"] = (scan.peaks.q / WRITTEN_PIXEL_SIZE + half).T
+    raw["intensity"] = scan.peaks.intensity
+    offsets = scan.peaks.offsets
+    for index, (y, x) in enumerate(np.ndindex(*scan.shape)):
+        # py4DSTEM names the slow scan direction x.
+        vectors._v_uncal[y, x].add(raw[offsets[index] : offsets[index + 1]])
+    return vectors

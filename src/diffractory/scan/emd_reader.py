@@ -1,0 +1,317 @@
+"""Reads Bragg-peak scans from py4DSTEM files: EMD 1.0 BraggVectors and the older PointListArray.
+
+The peaks themselves are read with h5py in one go, because all versions of the format keep them in
+the same kind of dataset (a grid of variable-length lists with fields qx, qy, intensity), because
+``py4DSTEM.read`` chooses its reader by the file's suffix, loads everything else in the file too and
+draws progress bars. The calibration is read and applied by py4DSTEM's own classes. Neither h5py nor
+emdfile evaluates or unpickles anything from the file: emdfile looks class names up in a table of
+EMD classes. The search for peaks follows no links, so it stays inside the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import h5py
+import numpy as np
+from emdfile import Metadata, PointListArray
+from numpy.typing import NDArray
+from py4DSTEM.braggvectors import BraggVectors
+from py4DSTEM.data import Calibration
+from py4DSTEM.io.legacy.legacy13 import Calibration as LegacyCalibration
+
+from diffractory.errors import ScanError
+from diffractory.patterns.peak_table import PeakTable
+from diffractory.scan.bragg_scan import BraggScan
+
+#: Fields every list of Bragg peaks has.
+_FIELDS: Final = ("qx", "qy", "intensity")
+#: Units of the scan step that py4DSTEM files carry, in Å.
+_STEP_UNITS: Final = {"A": 1.0, "Å": 1.0, "nm": 10.0, "um": 1e4, "µm": 1e4, "μm": 1e4}
+#: A spot further from the origin than this is not the direct beam, in Å⁻¹: one ring of the radial
+#: basis, and less than any reflection of a cell up to 20 Å.
+DIRECT_RADIUS: Final = 0.05
+#: Reach up to which centred positions without any stated unit are taken as Å⁻¹.
+_REACH_OF_INVERSE_ANGSTROM: Final = 6.0
+
+#: Grid (n_y, n_x) of structured arrays with the fields qx, qy and intensity.
+Lists: TypeAlias = NDArray[Any]
+
+_PIXEL_FIX = "Give the size of a detector pixel with --pixel-size (in Å⁻¹; 1 if they are in Å⁻¹ already)"
+
+
+def read_bragg_scan(
+    path: Path,
+    *,
+    pixel_size: float | None = None,
+    center: tuple[float, float] | None = None,
+    dataset: str | None = None,
+) -> BraggScan:
+    """Read a scan of Bragg peaks and apply its calibration.
+
+    What the file holds decides how it is read, not its suffix. Calibrations (origin, ellipse, pixel
+    size, rotation) are those stored in the file, applied by py4DSTEM. A file without any is accepted
+    as it is only if its numbers leave no doubt: positions centred on the origin that reach no
+    further than 6, which no detector does in pixels.
+
+    Parameters
+    ----------
+    path : Path
+        EMD 1.0 file with BraggVectors, or an older py4DSTEM file with a PointListArray.
+    pixel_size : float, optional
+        Size of a detector pixel in Å⁻¹; goes before the one in the file.
+    center : tuple of float, optional
+        Position (qx, qy) of the direct beam in the file's own units; goes before the one in the file.
+    dataset : str, optional
+        Which set of Bragg peaks to read, where the file holds several.
+
+    Returns
+    -------
+    BraggScan
+        Peaks in Å⁻¹, with the direct beam at the origin. ``attrs`` holds the sha256 of the file,
+        the name of the data set, how the units were settled and how many unusable peaks were left out.
+
+    Raises
+    ------
+    ScanError
+        If the file is absent, not HDF5, damaged, holds no Bragg peaks or several sets of them, or
+        lacks the calibration.
+    """
+    _check_options(pixel_size, center)
+    with _open(path) as file:
+        name, group = _choose(_bragg_groups(file), dataset, path)
+        lists = _peak_lists(group, name, path)
+        calibration = _calibration(group)
+        notes = _own_notes(group)
+    if not any(len(peaks) for peaks in lists.flat):
+        raise ScanError(f"{path} holds no Bragg peak: all {lists.size} positions of '{name}' are empty")
+    stated = calibration is not None
+    calibration = calibration if calibration is not None else Calibration()
+    units = _settle_units(calibration, stated, lists, pixel_size, center, path)
+    try:
+        peaks, dropped = _calibrated_table(lists, calibration)
+    except (IndexError, ValueError, TypeError, AssertionError) as error:
+        raise ScanError(
+            f"the calibration in {path} does not fit its {lists.shape[0]} × {lists.shape[1]} positions",
+            str(error),
+            "Calibrate the peaks again with py4DSTEM",
+        ) from None
+    attrs = {
+        "sha256": _sha256(path),
+        "dataset": name,
+        "units_from": units,
+        "dropped_peaks": dropped,
+    }
+    shape = (lists.shape[0], lists.shape[1])
+    return BraggScan(peaks, shape, _step(calibration), notes.get("energy_ev"), str(path), attrs)
+
+
+def _check_options(pixel_size: float | None, center: tuple[float, float] | None) -> None:
+    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0.0):
+        raise ScanError(f"--pixel-size {pixel_size}", "it must be finite and above 0", "Give it in Å⁻¹")
+    if center is not None and not np.all(np.isfinite(center)):
+        raise ScanError(f"--center {center}", "it must be two finite numbers: qx and qy")
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ScanError(f"{path} {what}", "", "Give the path of a py4DSTEM file with Bragg peaks")
+    try:
+        readable = h5py.is_hdf5(path)
+        file = h5py.File(path, "r") if readable else None
+    except OSError as error:
+        raise ScanError(
+            f"{path} is damaged: {error}", "it looks cut off", "Copy the file again, or use another one"
+        ) from None
+    if file is None:
+        raise ScanError(
+            f"{path} is not an HDF5 file",
+            "Bragg-peak scans are read from py4DSTEM's HDF5 files (.h5, .emd)",
+            "Detect Bragg peaks with py4DSTEM first and save them with py4DSTEM.save",
+        )
+    with file:
+        try:
+            yield file
+        except ScanError:
+            raise
+        except Exception as error:  # h5py and emdfile raise all kinds, bare Exception too
+            raise ScanError(
+                f"{path} is damaged: {error}", "a part of it cannot be read", "Copy the file again"
+            ) from None
+
+
+def _bragg_groups(file: h5py.File) -> dict[str, h5py.Group]:
+    """Return the groups that hold Bragg peaks, by the name a user would call them."""
+    found: dict[str, h5py.Group] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if not (isinstance(item, h5py.Dataset) and item.ndim == 2 and name.split("/")[-1] == "data"):
+            return
+        dtype = h5py.check_vlen_dtype(item.dtype)
+        if dtype is None or dtype.names is None or not set(_FIELDS) <= set(dtype.names):
+            return
+        # BraggVectors keep raw vectors one level down, version 13 a calibrated copy beside them.
+        if item.parent.name.endswith("/_v_cal"):
+            return
+        is_vectors = item.parent.name.endswith("/_v_uncal")
+        owner = item.parent.parent if is_vectors else item.parent
+        found[owner.name.strip("/")] = owner
+
+    file.visititems(visit)
+    return found
+
+
+def _choose(groups: dict[str, h5py.Group], dataset: str | None, path: Path) -> tuple[str, h5py.Group]:
+    names = ", ".join(f"'{name}'" for name in groups)
+    if not groups:
+        raise ScanError(
+            f"{path} holds no Bragg peaks",
+            "no grid of lists with the fields qx, qy and intensity is inside",
+            "Detect Bragg peaks with py4DSTEM first and save them with py4DSTEM.save",
+        )
+    if dataset is not None:
+        chosen = [name for name in groups if name == dataset.strip("/") or name.endswith(f"/{dataset}")]
+        if len(chosen) != 1:
+            raise ScanError(f"{path} has no single set of Bragg peaks '{dataset}'", f"it holds {names}")
+        return chosen[0], groups[chosen[0]]
+    if len(groups) > 1:
+        raise ScanError(
+            f"{path} holds {len(groups)} sets of Bragg peaks: {names}",
+            "it is not clear which one to map",
+            "Name one with --dataset",
+        )
+    return next(iter(groups.items()))
+
+
+def _peak_lists(group: h5py.Group, name: str, path: Path) -> Lists:
+    data = group["_v_uncal/data"] if "_v_uncal" in group else group["data"]
+    if 0 in data.shape:
+        raise ScanError(
+            f"{path} holds an empty scan: '{name}' has {data.shape[0]} × {data.shape[1]} positions"
+        )
+    lists: Lists = data[...]
+    return lists
+
+
+def _calibration(group: h5py.Group) -> Calibration | None:
+    """Return the calibration next to or above a group, as py4DSTEM's own object; None without one."""
+    while True:
+        if "metadatabundle/calibration" in group:
+            return Calibration.from_h5(group["metadatabundle/calibration"])
+        for child in group.values():
+            if isinstance(child, h5py.Group) and child.attrs.get("py4dstem_class") == "Calibration":
+                calibration = Calibration()
+                calibration._params.update(LegacyCalibration.from_h5(child)._params)
+                return calibration
+        if group.name == "/":
+            return None
+        group = group.parent
+
+
+def _own_notes(group: h5py.Group) -> dict[str, Any]:
+    """Return what this package wrote beside the peaks; py4DSTEM has no field for the beam energy."""
+    if "metadatabundle/diffractory" not in group:
+        return {}
+    notes: dict[str, Any] = Metadata.from_h5(group["metadatabundle/diffractory"])._params
+    return notes
+
+
+def _settle_units(
+    calibration: Calibration,
+    stated: bool,
+    lists: Lists,
+    pixel_size: float | None,
+    center: tuple[float, float] | None,
+    path: Path,
+) -> str:
+    """Complete the calibration from the options, and say where the units come from."""
+    size = calibration.get_Q_pixel_size()
+    if not (size is not None and np.isfinite(size) and size > 0.0):
+        raise ScanError(f"{path} states a detector pixel of {size}", "it must be above 0", _PIXEL_FIX)
+    if center is not None:
+        calibration.set_origin(center)
+    if pixel_size is not None:
+        calibration.set_Q_pixel_size(pixel_size)
+        calibration.set_Q_pixel_units("A^-1")
+        origin_known = calibration.get_origin() is not None
+        return "option" if origin_known else _check_centred(lists, path)
+    units = calibration.get_Q_pixel_units()
+    if not stated:
+        _check_centred(lists, path)
+        if _reach(lists) <= _REACH_OF_INVERSE_ANGSTROM:
+            return "positions (centred and within 6: taken as Å⁻¹)"
+    elif units == "A^-1":
+        return "file" if calibration.get_origin() is not None else f"file; {_check_centred(lists, path)}"
+    raise ScanError(
+        f"{path} has no calibration in Å⁻¹",
+        f"its positions are in {units} and reach {_reach(lists):.4g}",
+        _PIXEL_FIX,
+    )
+
+
+def _reach(lists: Lists) -> float:
+    return max(float(np.hypot(p["qx"], p["qy"]).max(initial=0.0)) for p in lists.flat)
+
+
+def _check_centred(lists: Lists, path: Path) -> str:
+    """Refuse positions whose origin is evidently not the direct beam."""
+    nearest = [np.hypot(p["qx"], p["qy"]).min() for p in lists.flat if len(p)]
+    if np.median(nearest) > 0.05 * _reach(lists):
+        raise ScanError(
+            f"{path} does not say where the direct beam is",
+            "no origin is stored, and the positions are not centred on 0",
+            f"Give it with --center (qx and qy, in the file's units). {_PIXEL_FIX}",
+        )
+    return "option; origin as stored"
+
+
+def _calibrated_table(lists: Lists, calibration: Calibration) -> tuple[PeakTable, int]:
+    """Return the calibrated peaks, and how many unusable ones were left out."""
+    raw = PointListArray(dtype=[(name, np.float64) for name in _FIELDS], shape=lists.shape)
+    for y, x in np.ndindex(*lists.shape):
+        peaks = np.zeros(len(lists[y, x]), dtype=raw.dtype)
+        for name in _FIELDS:
+            peaks[name] = lists[y, x][name]
+        raw[y, x].add(peaks)
+    vectors = BraggVectors(lists.shape, (1, 1), calibration=calibration)
+    vectors.set_raw_vectors(raw)
+    vectors.setcal()
+    calibrated = [vectors.cal[y, x].data for y, x in np.ndindex(*lists.shape)]
+    counts = np.array([len(peaks) for peaks in calibrated])
+    flat = np.concatenate(calibrated)
+    q = np.stack([flat["qx"], flat["qy"]], axis=1)
+    usable = np.isfinite(q).all(axis=1) & np.isfinite(flat["intensity"]) & (flat["intensity"] > 0.0)
+    pattern = np.repeat(np.arange(len(counts)), counts)[usable]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(pattern, minlength=len(counts)))])
+    direct = _direct_beams(q[usable], pattern, offsets)
+    return PeakTable(q[usable], flat["intensity"][usable], offsets, direct), int((~usable).sum())
+
+
+def _direct_beams(
+    q: NDArray[np.float64], pattern: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the peak nearest the origin of each pattern; -1 where none is near it."""
+    radius = np.hypot(*q.T)
+    order = np.lexsort((radius, pattern))
+    filled = np.diff(offsets) > 0
+    nearest = np.full(len(offsets) - 1, -1, dtype=np.int64)
+    nearest[filled] = order[offsets[:-1][filled]]
+    nearest[filled & (np.append(radius, np.inf)[nearest] > DIRECT_RADIUS)] = -1
+    return nearest
+
+
+def _step(calibration: Calibration) -> float | None:
+    factor = _STEP_UNITS.get(str(calibration.get_R_pixel_units()))
+    size = calibration.get_R_pixel_size()
+    return None if factor is None or not size else float(size) * factor
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffractory.errors import ModelError
+from diffractory.learning.artefact import check_features, load_model, save_model
+from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
+from diffractory.specs import ForestSpec, RadialBasisSpec, SimulationSpec
+
+FEATURES = RadialBasisSpec(n_rings=2, n_orders=2)
+PROVENANCE = {
+    "features": FEATURES.model_dump(mode="json"),
+    "simulation": SimulationSpec().model_dump(mode="json"),
+    "plan_id": "abc",
+}
+GENERATOR = np.random.default_rng(6)
+X = GENERATOR.random((90, 8)).astype(np.float32)
+
+
+def fitted(seed: int = 0) -> SymmetryHierarchy:
+    code = np.array([0, 3, 6])[np.arange(90) % 3]
+    group = np.array([2, 123, 225])[np.arange(90) % 3]
+    spec = ForestSpec(system_trees=6, group_trees=5, lattice_trees=4, seed=seed)
+    return SymmetryHierarchy(spec).fit(X, Targets.from_labels(code, group, 3.0 + GENERATOR.random((90, 3))))
+
+
+MODEL = fitted()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_model(MODEL, tmp_path / "model", PROVENANCE)
+    return tmp_path / "model"
+
+
+def change_header(folder: Path, **values: Any) -> None:
+    header = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(header | values))
+
+
+def change_arrays(folder: Path, change: dict[str, np.ndarray | None]) -> None:
+    """Replace arrays and make the checksum right again, as somebody hostile would."""
+    with np.load(folder / "forests.npz") as stored:
+        arrays = dict(stored) | change
+    np.savez(folder / "forests.npz", **{name: array for name, array in arrays.items() if array is not None})
+    change_header(folder, arrays_sha256=hashlib.sha256((folder / "forests.npz").read_bytes()).hexdigest())
+
+
+def npy_bytes() -> bytes:
+    """A whole file of one array: readable, but no archive of named ones."""
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(3))
+    return stream.getvalue()
+
+
+def test_a_loaded_model_answers_exactly_like_the_saved_one(folder: Path):
+    model, provenance = load_model(folder)
+    assert provenance == PROVENANCE
+    for name in ("votes", "system", "confidence", "difference"):
+        np.testing.assert_array_equal(
+            getattr(model.vote_systems(X), name), getattr(MODEL.vote_systems(X), name)
+        )
+    codes = np.array([-1, 3, 6])[np.arange(90) % 3]
+    for name in ("space_group", "group_confidence", "group_difference", "lattice"):
+        np.testing.assert_array_equal(
+            getattr(model.predict_within(X, codes), name), getattr(MODEL.predict_within(X, codes), name)
+        )
+    assert model.spec == MODEL.spec
+    assert model.skipped_ == MODEL.skipped_
+    assert model.training_ == MODEL.training_
+    assert model.n_forests_ == MODEL.n_forests_ == 5
+    assert model.systems_.dtype == MODEL.systems_.dtype
+
+
+def test_saving_again_replaces_the_model_and_leaves_nothing_behind(folder: Path):
+    save_model(fitted(seed=1), folder, {"note": "second"})
+    model, provenance = load_model(folder)
+    assert provenance == {"note": "second"}
+    assert model.spec.seed == 1
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_loaded_model_can_be_saved_again(folder: Path, tmp_path: Path):
+    model, provenance = load_model(folder)
+    save_model(model, tmp_path / "copy", provenance)
+    assert (tmp_path / "copy" / "model.json").exists()
+    np.testing.assert_array_equal(load_model(tmp_path / "copy")[0].predict(X), MODEL.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("provenance", "message"),
+    [
+        ({"when": object()}, "not plain JSON data"),
+        ({"loss": float("nan")}, "not plain JSON data"),
+        ({"features": RadialBasisSpec().model_dump()}, "takes 8 features, its feature settings give 1066"),
+        ([1], "must be a mapping, got list"),
+    ],
+)
+def test_provenance_that_cannot_be_true_is_refused(tmp_path: Path, provenance: Any, message: str):
+    with pytest.raises(ModelError, match=message):
+        save_model(MODEL, tmp_path / "model", provenance)
+    assert not list(tmp_path.iterdir())
+
+
+def test_untrained_models_and_files_in_the_way_are_refused(tmp_path: Path):
+    with pytest.raises(ModelError, match="not trained"):
+        save_model(SymmetryHierarchy(), tmp_path / "model", {})
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ModelError, match=r"notes.txt is a file.*Choose another path"):
+        save_model(MODEL, tmp_path / "notes.txt", {})
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_no_model_at_all(tmp_path: Path):
+    with pytest.raises(ModelError, match=r"is not a model.*diffractory train"):
+        load_model(tmp_path)
+    with pytest.raises(ModelError, match="is not a model"):
+        load_model(tmp_path / "missing")
+
+
+def test_another_format_version_is_refused(folder: Path):
+    change_header(folder, format_version=99)
+    with pytest.raises(ModelError, match=r"has model format 99.*reads format 1"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\xff\xfe", "[" * 100_000])
+def test_a_damaged_header_is_refused(folder: Path, text: str):
+    (folder / "model.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ModelError, match="is damaged"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 100, -1])
+def test_truncated_arrays_are_refused(folder: Path, keep: int):
+    content = (folder / "forests.npz").read_bytes()
+    (folder / "forests.npz").write_bytes(content[:keep])
+    with pytest.raises(ModelError, match=r"forests.npz cannot be read: it does not match its checksum"):
+        load_model(folder)
+    (folder / "forests.npz").unlink()
+    with pytest.raises(ModelError, match=r"is damaged: forests.npz cannot be read"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"\x93NUMPY", npy_bytes()])
+def test_files_that_are_no_archive_are_refused_despite_a_right_checksum(folder: Path, content: bytes):
+    (folder / "forests.npz").write_bytes(content)
+    change_header(folder, arrays_sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(ModelError, match=r"forests.npz cannot be read"):
+        load_model(folder)
+
+
+def test_nothing_is_unpickled(folder: Path, tmp_path: Path):
+    class Trap:
+        def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+            return Path.touch, (tmp_path / "sprung",)
+
+    trap = np.array([Trap()], dtype=object)
+    with np.load(folder / "forests.npz") as stored:
+        arrays = dict(stored)
+    np.savez(folder / "forests.npz", **(arrays | {"system.left": trap}))
+    change_header(folder, arrays_sha256=hashlib.sha256((folder / "forests.npz").read_bytes()).hexdigest())
+    with pytest.raises(ModelError, match="is damaged"):
+        load_model(folder)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"systems": ["cubic"]},
+        {"systems": ["cubic", "tetragonal"]},
+        {"systems": ["tetragonal", "round"]},
+        {"systems": 7},
+        {"n_features": 3},
+        {"n_features": "8"},
+        {"n_features": True},
+        {"spec": {"system_trees": -1}},
+        {"spec": []},
+        {"group_classes": {}},
+        {"group_classes": {"tetragonal": [123], "cubic": []}},
+        {"group_classes": {"tetragonal": [123], "cubic": [999]}},
+        {"group_classes": {"tetragonal": [123], "trigonal": [166]}},
+        {"group_classes": []},
+        {"skipped": None},
+        {"training": {}},
+        {"training": {"tetragonal": {"median_lattice": [1, 2]}, "cubic": {}}},
+        {"provenance": None},
+        {"provenance": {"features": {"n_rings": "many"}}},
+        {"arrays_sha256": None},
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(folder: Path, values: dict[str, Any]):
+    change_header(folder, **values)
+    with pytest.raises(ModelError, match="is damaged"):
+        load_model(folder)
+
+
+def test_hostile_arrays_are_refused_despite_a_right_checksum(folder: Path):
+    with np.load(folder / "forests.npz") as stored:
+        left, feature = stored["system.left"].copy(), stored["group-6.feature"].copy()
+    left[0] = 2**31 - 1
+    change_arrays(folder, {"system.left": left})
+    with pytest.raises(ModelError, match="is damaged: a node of a forest has children outside its tree"):
+        load_model(folder)
+    save_model(MODEL, folder, PROVENANCE)
+    change_arrays(folder, {"lattice-3.leaf_value": np.zeros((feature.size, 1))})
+    with pytest.raises(ModelError, match="is damaged"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["system.left", "lattice-3.leaf_value", "group-6.leaf_class"])
+def test_missing_arrays_are_refused(folder: Path, name: str):
+    change_arrays(folder, {name: None})
+    with pytest.raises(ModelError, match="is damaged"):
+        load_model(folder)
+
+
+def test_unknown_arrays_are_refused(folder: Path):
+    change_arrays(folder, {"lattice-1.left": np.zeros(3)})
+    with pytest.raises(ModelError, match="does not hold the forests"):
+        load_model(folder)
+
+
+def test_same_settings_may_be_used():
+    check_features(PROVENANCE, FEATURES)
+    check_features(PROVENANCE, FEATURES, SimulationSpec(thicknesses=(100.0, 300.0)))
+
+
+def test_other_settings_are_refused_by_name_and_value():
+    with pytest.raises(ModelError, match=r"ring_width = 0.05 in the model, 0.1 here.*Use the model's"):
+        check_features(PROVENANCE, RadialBasisSpec(ring_width=0.1, n_rings=2, n_orders=2))
+    other = SimulationSpec(energy_ev=200e3, thermal_sigma=0.1)
+    with pytest.raises(ModelError, match=r"energy_ev = 300000.0 in the model, 200000.0 here; thermal_sigma"):
+        check_features(PROVENANCE, FEATURES, other)
+
+
+def test_a_model_that_does_not_say_is_refused():
+    with pytest.raises(ModelError, match="does not say which features settings"):
+        check_features({}, FEATURES)
+    with pytest.raises(ModelError, match="does not say which simulation settings"):
+        check_features({"features": PROVENANCE["features"]}, FEATURES, SimulationSpec())

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffractory.errors import ModelError
+from diffractory.learning.evaluation import bootstrap_interval, evaluate, group_patterns
+from diffractory.learning.hierarchy import (
+    SymmetryHierarchy,
+    SystemVotes,
+    Targets,
+    TrainingSummary,
+    WithinSystem,
+)
+from diffractory.specs import ForestSpec
+
+SYSTEMS = np.array([3, 6], dtype=np.int8)
+
+
+class ScriptedModel:
+    """Predicts what its features say: system, votes of the winner, space group, a."""
+
+    n_features_in_ = 4
+    systems_ = SYSTEMS
+    group_forests_: ClassVar = {
+        code: SimpleNamespace(classes_=np.array([number])) for code, number in ((3, 123), (6, 225))
+    }
+    training_: ClassVar = {
+        3: TrainingSummary(30, 123, (4.0, 4.0, 6.0)),
+        6: TrainingSummary(70, 225, (5.0, 5.0, 5.0)),
+    }
+
+    def vote_systems(self, X: np.ndarray) -> SystemVotes:
+        system, top = X[:, 0].astype(np.int8), X[:, 1].astype(np.int32)
+        votes = np.where(system[:, None] == SYSTEMS, top[:, None], 10 - top[:, None]).astype(np.int32)
+        return SystemVotes(votes, system, top / 10, (2 * top - 10) / 10)
+
+    def predict_within(self, X: np.ndarray, system: np.ndarray) -> WithinSystem:
+        n, none = len(X), np.asarray(system) == -1
+        group = np.where(none, 0, X[:, 2]).astype(np.int16)
+        lattice = np.where(none[:, None], np.nan, X[:, 3:4] * np.ones(3))
+        return WithinSystem(group, np.ones(n), np.ones(n), lattice)
+
+
+def scripted(rows: list[tuple[float, ...]], truth: list[tuple[int, int]], **options: Any) -> dict[str, Any]:
+    """Evaluate scripted answers; truth holds system and material of each pattern; a is 5 Å."""
+    system = [code for code, _ in truth]
+    groups = np.array([2, 14, 62, 123, 166, 194, 225])[system]
+    targets = Targets.from_labels(np.array(system), groups, np.full((len(truth), 3), 5.0))
+    features = np.array(rows, dtype=np.float32)
+    return evaluate(ScriptedModel(), features, targets, [m for _, m in truth], **options)
+
+
+def test_single_pattern_numbers_by_hand():
+    rows = [(6, 9, 225, 5.1), (6, 7, 221, 5.3), (3, 6, 123, 9.0), (3, 8, 123, 4.8)]
+    single = scripted(rows, [(6, 0), (6, 0), (6, 1), (3, 2)])["single"]
+    assert (single["n"], single["n_materials"]) == (4, 3)
+    system = single["system"]
+    assert system["accuracy"] == 0.75
+    assert system["baseline"] == 0.75
+    assert system["baseline_answer"] == "cubic"
+    assert system["confidence_right"] == pytest.approx(0.8)
+    assert system["confidence_wrong"] == pytest.approx(0.6)
+    assert system["confusion"] == [[1, 0], [1, 2]]
+    assert system["confidence"][0] == [pytest.approx(0.8), None]
+    assert system["confidence"][1] == [pytest.approx(0.6), pytest.approx(0.8)]
+    assert system["by_system"] == {"tetragonal": 1.0, "cubic": pytest.approx(2 / 3)}
+    group = single["space_group"]
+    assert group["accuracy"] == 0.5
+    assert group["given_right_system"] == pytest.approx(2 / 3)
+    assert group["by_system"]["cubic"] == {
+        "n": 3,
+        "accuracy": pytest.approx(1 / 3),
+        "n_right_system": 2,
+        "given_right_system": 0.5,
+        "baseline": 1.0,
+    }
+    assert group["baseline"] == 0.75
+    assert group["n_unseen_in_training"] == 0
+    cubic = single["lattice"]["cubic"]
+    assert cubic["n"] == 2
+    assert cubic["median_error"]["a"] == pytest.approx(0.2, abs=1e-6)
+    assert cubic["baseline"] == {"a": 0.0, "b": 0.0, "c": 0.0}
+    assert single["lattice"]["tetragonal"]["baseline"] == {"a": 1.0, "b": 1.0, "c": 1.0}
+
+
+def test_aggregation_lets_sure_patterns_outvote_unsure_ones():
+    rows = [(6, 10, 225, 5.0), (3, 6, 225, 5.2), (3, 6, 225, 5.6)]
+    result = scripted(rows, [(6, 0)] * 3, group_size=3)
+    assert result["single"]["system"]["accuracy"] == pytest.approx(1 / 3)
+    aggregated = result["aggregated"]
+    assert aggregated["n"] == 1
+    assert aggregated["system"]["accuracy"] == 1.0
+    assert aggregated["system"]["confidence_right"] == pytest.approx(1.0 / 1.4)
+    assert aggregated["space_group"]["accuracy"] == 1.0
+    # The whole group goes through the cubic models: the median is over all three patterns.
+    assert aggregated["lattice"]["cubic"]["median_error"]["a"] == pytest.approx(0.2, abs=1e-6)
+    assert result["aggregated_small_groups"]["n"] == 0
+
+
+def test_small_materials_are_reported_apart():
+    result = scripted([(6, 9, 225, 5.0)] * 15, [(6, 0)] * 12 + [(6, 1)] * 3, group_size=5)
+    assert result["aggregated"]["n"] == 2
+    assert result["aggregated"]["n_materials"] == 1
+    assert result["aggregated_small_groups"]["n"] == 1
+    assert result["counts"] == {
+        "patterns": 15,
+        "materials": 2,
+        "by_system": {"cubic": {"patterns": 15, "materials": 2}},
+    }
+
+
+def test_systems_that_are_not_learned_count_in_nothing_else():
+    rows = [(6, 9, 225, 5.0), (3, 9, 225, 5.0), (3, 9, 123, 5.0)]
+    result = scripted(rows, [(6, 0), (0, 1), (0, 1)])
+    assert result["single"]["n"] == 1
+    assert result["single"]["system"]["accuracy"] == 1.0
+    assert result["systems"] == ["tetragonal", "cubic"]
+    assert result["not_learned"] == {
+        "patterns": 2,
+        "materials": 1,
+        "by_system": {"triclinic": {"patterns": 2, "materials": 1}},
+    }
+
+
+def test_nothing_that_was_learned_gives_no_numbers():
+    result = scripted([(3, 9, 123, 5.0)] * 2, [(0, 0), (0, 1)])
+    json.dumps(result, allow_nan=False)
+    for part in ("single", "aggregated", "aggregated_small_groups"):
+        assert result[part]["n"] == 0
+        assert result[part]["system"]["accuracy"] is None
+        assert result[part]["system"]["interval"] is None
+        assert result[part]["lattice"]["cubic"]["median_error"] == {"a": None, "b": None, "c": None}
+
+
+@given(counts=st.lists(st.integers(0, 25), max_size=6), size=st.integers(1, 12), seed=st.integers(0, 99))
+def test_groups_are_disjoint_and_of_one_material(counts: list[int], size: int, seed: int):
+    materials = np.repeat(np.arange(len(counts)), counts)
+    groups = group_patterns(materials, size, seed)
+    present = np.unique(groups[groups >= 0])
+    assert present.tolist() == list(range(len(present)))
+    for group in present:
+        assert len(set(materials[groups == group])) == 1
+    for material, count in enumerate(counts):
+        sizes = np.unique(groups[(materials == material) & (groups >= 0)], return_counts=True)[1].tolist()
+        expected = [] if count == 0 else [size] * (count // size) or [count]
+        assert sizes == expected
+
+
+def test_groups_are_random_but_seeded():
+    materials = np.repeat([4, 9], 40)
+    first = group_patterns(materials, 10, 0)
+    np.testing.assert_array_equal(first, group_patterns(materials, 10, 0))
+    assert not np.array_equal(first, group_patterns(materials, 10, 1))
+    # Another material in the set does not change how this one is divided.
+    np.testing.assert_array_equal(group_patterns(materials[:40], 10, 0), first[:40])
+    assert (np.diff(first[:40]) != 0).sum() > 10
+
+
+def test_interval_resamples_materials_not_patterns():
+    generator = np.random.default_rng(0)
+    by_material = generator.random(40) < 0.5
+    right, materials = np.repeat(by_material, 100), np.repeat(np.arange(40), 100)
+    low, high = bootstrap_interval(right, materials, 1000, 0)
+    assert low < right.mean() < high
+    # 40 independent materials: about ± 2 · 0.5/√40 = 0.16; 4000 patterns would give ± 0.016.
+    assert 0.2 < high - low < 0.4
+    assert bootstrap_interval(right, materials, 1000, 0) == [low, high]
+    assert bootstrap_interval(right, np.zeros(4000, dtype=int), 10, 0) is None
+
+
+def test_a_real_model_gives_plain_json():
+    generator = np.random.default_rng(3)
+    n = 280
+    materials = np.arange(n) // 10
+    codes = materials % 7
+    groups = np.array([2, 14, 62, 123, 166, 194, 225])[codes]
+    targets = Targets.from_labels(codes, groups, 3.0 + generator.random((n, 3)))
+    X = generator.random((n, 6)).astype(np.float32)
+    X[:, 0] += codes
+    spec = ForestSpec(system_trees=10, group_trees=5, lattice_trees=5)
+    model = SymmetryHierarchy(spec).fit(X, targets, materials)
+    result = evaluate(model, X, targets, materials, n_bootstrap=50)
+    json.dumps(result, allow_nan=False)
+    assert result["single"]["system"]["accuracy"] > 0.9
+    assert result["aggregated"]["n"] == 24
+    assert result["aggregated"]["system"]["accuracy"] == 1.0
+    assert result["not_learned"]["patterns"] == 40
+    assert "six" not in result["note"]
+    assert "'not_learned'" in result["note"]
+    assert evaluate(model, X, targets, materials, n_bootstrap=50) == result
+
+
+@pytest.mark.parametrize(
+    ("materials", "options", "message"),
+    [
+        ([0], {}, r"2 rows of features, 2 targets and materials of shape \(1,\)"),
+        ([0.5, 1.5], {}, "a material index ≥ 0"),
+        ([0, -1], {}, "a material index ≥ 0"),
+        ([0, 1], {"group_size": 0}, "group_size = 0 is below 1"),
+        ([0, 1], {"n_bootstrap": 0}, "n_bootstrap = 0 is below 1"),
+    ],
+)
+def test_bad_input_is_refused(materials: list[float], options: dict[str, int], message: str):
+    targets = Targets.from_labels(["cubic"] * 2, [225] * 2, np.ones((2, 3)))
+    with pytest.raises(ModelError, match=message):
+        evaluate(ScriptedModel(), np.zeros((2, 4)), targets, materials, **options)
+
+
+def test_no_patterns_and_other_features_are_refused():
+    targets = Targets.from_labels(np.empty(0, dtype=int), np.empty(0, dtype=int), np.empty((0, 3)))
+    with pytest.raises(ModelError, match="at least one pattern"):
+        evaluate(ScriptedModel(), np.empty((0, 4)), targets, np.empty(0, dtype=int))
+    with pytest.raises(ModelError, match="trained on 4 features, got 9"):
+        evaluate(ScriptedModel(), np.empty((0, 9)), targets, np.empty(0, dtype=int))

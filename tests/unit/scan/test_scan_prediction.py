@@ -1,0 +1,176 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from diffractory.crystals.systems import system_code
+from diffractory.errors import ModelError, SpecError
+from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
+from diffractory.patterns.peak_table import PeakTable
+from diffractory.patterns.radial_basis import radial_basis, scale_total
+from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.label_map import REASONS
+from diffractory.scan.prediction import predict_scan, predict_systems_block, predict_within_block
+from diffractory.specs import ForestSpec, MapSpec, RadialBasisSpec
+
+FEATURES = RadialBasisSpec(ring_width=0.1, n_rings=12, n_orders=3)
+TETRAGONAL, CUBIC = system_code("tetragonal"), system_code("cubic")
+
+
+class FakeModel:
+    """Calls a pattern cubic if its outer half is empty; remembers what it was asked."""
+
+    systems_ = np.array([TETRAGONAL, CUBIC], dtype=np.int8)
+    n_trees = 10
+
+    def __init__(self):
+        self.asked = []
+
+    def vote_systems(self, X):
+        self.asked.append(X)
+        outer = X[:, 6 * FEATURES.n_orders : 12 * FEATURES.n_orders].sum(axis=1) > 0
+        votes = np.where(outer[:, None], [7, 3], [1, 9]).astype(np.int32)
+        system = self.systems_[votes.argmax(axis=1)]
+        return SimpleNamespace(
+            votes=votes,
+            system=system,
+            confidence=votes.max(axis=1) / 10,
+            difference=(votes.max(axis=1) - votes.min(axis=1)) / 10,
+        )
+
+    def predict_within(self, X, systems):
+        cubic = np.asarray(systems) == CUBIC
+        n = len(X)
+        return SimpleNamespace(
+            space_group=np.where(cubic, 225, 123).astype(np.int16),
+            group_confidence=np.full(n, 0.5),
+            group_difference=np.full(n, 0.25),
+            lattice=np.where(cubic[:, None], [4.0, 4.0, 4.0], [3.0, 3.0, 5.0]) + X[:, :1],
+        )
+
+
+def ring(radius, n, brightness=1.0):
+    angle = np.linspace(0.0, 2.0 * np.pi, n, endpoint=False)
+    q = np.concatenate([np.zeros((1, 2)), radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)])
+    return q, np.full(n + 1, brightness)
+
+
+def scan_of(patterns, shape):
+    return BraggScan(PeakTable.from_detected(*zip(*patterns, strict=True)), shape)
+
+
+def mixed_scan():
+    """Left half cubic, right half tetragonal, few spots in the first row."""
+    shape = (6, 8)
+    patterns = [
+        ring(0.35 if x < 4 else 0.85, 2 if y == 0 else 6, brightness=1.0 + x + y)
+        for y, x in np.ndindex(*shape)
+    ]
+    return scan_of(patterns, shape)
+
+
+def test_positions_with_few_spots_are_not_asked():
+    model = FakeModel()
+    peaks = scan_of([ring(0.35, 6), ring(0.35, 3), ring(0.85, 4)], (1, 3)).peaks
+    block = predict_systems_block(model, peaks, MapSpec(min_spots=5), FEATURES)
+    assert block.system.tolist() == [CUBIC, -1, TETRAGONAL]
+    assert block.votes.tolist() == [[1, 9], [0, 0], [7, 3]]
+    np.testing.assert_array_equal(block.confidence, [0.9, np.nan, 0.7])
+    np.testing.assert_allclose(block.difference, [0.8, np.nan, 0.4])
+    assert len(model.asked[0]) == 2
+
+
+def test_features_do_not_depend_on_the_detectors_gain():
+    model = FakeModel()
+    peaks = scan_of([ring(0.35, 6, brightness=1e4)], (1, 1)).peaks
+    predict_systems_block(model, peaks, MapSpec(total_intensity=0.3), FEATURES)
+    expected = radial_basis(scale_total(peaks, 0.3), FEATURES)
+    np.testing.assert_array_equal(model.asked[0], expected)
+    assert model.asked[0][0, ::3].max() < 0.3
+
+
+def test_block_of_nothing_never_calls_the_model():
+    peaks = scan_of([ring(0.35, 1), ring(0.35, 1)], (1, 2)).peaks
+    model = FakeModel()
+    block = predict_systems_block(model, peaks, MapSpec(), FEATURES)
+    within = predict_within_block(model, peaks, block.system, MapSpec(), FEATURES)
+    assert model.asked == []
+    assert block.votes.shape == (2, 2)
+    assert within.space_group.tolist() == [0, 0]
+    assert np.isnan(within.lattice).all()
+
+
+def test_within_follows_the_given_systems():
+    peaks = scan_of([ring(0.35, 6)] * 3, (1, 3)).peaks
+    systems = np.array([CUBIC, -1, TETRAGONAL], dtype=np.int8)
+    block = predict_within_block(FakeModel(), peaks, systems, MapSpec(), FEATURES)
+    assert block.space_group.tolist() == [225, 0, 123]
+    assert np.isnan(block.lattice[1]).all()
+    assert np.isnan(block.group_confidence[1])
+    assert block.lattice[2, 2] > block.lattice[2, 0]
+
+
+def test_whole_scan():
+    prediction = predict_scan(FakeModel(), mixed_scan(), MapSpec(median_size=3), FEATURES)
+    labels = prediction.labels.reshape(6, 8)
+    assert np.all(labels[0] == -1)
+    assert np.all(labels[1:, :4] == CUBIC)
+    assert np.all(labels[1:, 4:] == TETRAGONAL)
+    assert np.all(prediction.reason.reshape(6, 8)[0] == REASONS.index("few_spots"))
+    assert np.all(prediction.within.space_group.reshape(6, 8)[1:, 0] == 225)
+    assert prediction.columns == (TETRAGONAL, CUBIC)
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 48, 1000])
+def test_blocks_change_no_result(block_size):
+    whole = predict_scan(FakeModel(), mixed_scan(), MapSpec(), FEATURES)
+    parts = predict_scan(FakeModel(), mixed_scan(), MapSpec(), FEATURES, block_size=block_size)
+    for name in ("votes", "system", "confidence", "difference"):
+        np.testing.assert_array_equal(getattr(whole.systems, name), getattr(parts.systems, name))
+    np.testing.assert_array_equal(whole.labels, parts.labels)
+    np.testing.assert_array_equal(whole.within.lattice, parts.within.lattice)
+
+
+def test_the_caller_decides_where_blocks_run():
+    calls = []
+
+    def map_blocks(function, items):
+        calls.append(len(items))
+        return [function(item) for item in items]
+
+    predict_scan(FakeModel(), mixed_scan(), MapSpec(), FEATURES, map_blocks=map_blocks, block_size=20)
+    assert calls == [3, 3]
+
+
+def test_assumed_system_is_used_at_every_labelled_position():
+    spec = MapSpec(median_size=1, assume="cubic")
+    prediction = predict_scan(FakeModel(), mixed_scan(), spec, FEATURES)
+    labelled = prediction.labels >= 0
+    assert set(prediction.labels[labelled]) == {TETRAGONAL, CUBIC}
+    assert set(prediction.within.space_group[labelled]) == {225}
+    assert set(prediction.within.space_group[~labelled]) == {0}
+
+
+def test_bad_assumptions():
+    with pytest.raises(SpecError, match=r"'quasi' is not a crystal system.*cubic"):
+        predict_scan(FakeModel(), mixed_scan(), MapSpec(assume="quasi"), FEATURES)
+    with pytest.raises(ModelError, match=r"knows nothing of 'hexagonal'.*tetragonal, cubic"):
+        predict_scan(FakeModel(), mixed_scan(), MapSpec(assume="hexagonal"), FEATURES)
+
+
+def test_the_real_model_fits_the_protocol():
+    scan = mixed_scan()
+    chosen = np.flatnonzero(scan.peaks.counts >= 5)
+    X = radial_basis(scale_total(scan.peaks.take(chosen), 0.3), FEATURES)
+    cubic = chosen % 8 < 4
+    targets = Targets.from_labels(
+        np.where(cubic, "cubic", "tetragonal"),
+        np.where(cubic, 225, 123),
+        np.where(cubic[:, None], [4.0, 4.0, 4.0], [3.0, 3.0, 5.0]),
+    )
+    forests = ForestSpec(system_trees=5, group_trees=3, lattice_trees=3)
+    model = SymmetryHierarchy(forests).fit(X, targets, np.arange(len(chosen)) % 4)
+    prediction = predict_scan(model, scan, MapSpec(median_size=1), FEATURES)
+    np.testing.assert_array_equal(prediction.labels[chosen], targets.system)
+    np.testing.assert_array_equal(prediction.within.space_group[chosen], targets.space_group)
+    np.testing.assert_allclose(prediction.within.lattice[chosen], targets.lattice)
