@@ -13,6 +13,7 @@ from diffractory.cli.progress import engine_here, run_all
 from diffractory.dataset.run import Run
 from diffractory.dataset.verify import Verification, remove_records, verify_partition
 from diffractory.errors import RunError
+from diffractory.execution.engine import Engine
 
 app = typer.Typer()
 
@@ -35,23 +36,20 @@ def verify(
 ) -> None:
     """Check records, checksums and physical invariants, and solve a sample again by another solver."""
     opened = Run.open(run)
-    partitions = list(range(len(opened.plan.partitions)))
     with engine_here(cluster, workers, run) as engine:
-        findings = run_all(engine, partial(verify_partition, run, sample=sample), partitions, "verifying")
-    findings.sort(key=lambda finding: finding.partition)
+        findings = check_partitions(opened, engine, sample)
     bad = [finding for finding in findings if finding.problems]
     if repair:
         remove_records(opened, [finding.partition for finding in bad])
     if as_json:
         print_json(_summary(findings, bad))
-    if bad:
-        _refuse(opened, bad, repair)
+    refuse_damaged(opened, findings, repair)
     if not as_json:
         again = sum(finding.n_solved_again for finding in findings)
         worst = max((finding.largest_difference for finding in findings), default=0.0)
         patterns = sum(finding.n_patterns for finding in findings)
         out.print(
-            f"{run}: whole. {len(partitions)} partitions, {patterns:,} patterns; "
+            f"{run}: whole. {len(findings)} partitions, {patterns:,} patterns; "
             f"{again} orientations solved again, largest difference {worst:.1e}",
             highlight=False,
         )
@@ -68,7 +66,18 @@ def _summary(findings: list[Verification], bad: list[Verification]) -> dict[str,
     }
 
 
-def _refuse(run: Run, bad: list[Verification], repaired: bool) -> None:
+def check_partitions(run: Run, engine: Engine, sample: float) -> list[Verification]:
+    """Verify all partitions of a run and return what was found, by partition."""
+    partitions = list(range(len(run.plan.partitions)))
+    findings = run_all(engine, partial(verify_partition, run.path, sample=sample), partitions, "verifying")
+    return sorted(findings, key=lambda finding: finding.partition)
+
+
+def refuse_damaged(run: Run, findings: list[Verification], repaired: bool = False) -> None:
+    """Raise RunError if any partition has a problem, naming the first ones."""
+    bad = [finding for finding in findings if finding.problems]
+    if not bad:
+        return
     for finding in bad[:_NAMED]:
         note(f"  partition {finding.partition}: {finding.problems[0]}")
     raise RunError(

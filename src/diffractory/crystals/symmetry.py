@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from diffractory.errors import StructureError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
+
+# spglib's C code writes to stderr whenever it has to tighten its tolerance, which is no news to a user.
+os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
 #: Distance within which atoms count as symmetry-equivalent, in Å; the catalogue's labels use the same.
 SYMPREC: Final = 0.1

@@ -97,6 +97,20 @@ class PeakTable:
         direct = [int(np.argmin(np.hypot(*positions.T))) if len(positions) else -1 for positions in q]
         return cls.from_lists(q, intensity, direct)
 
+    @classmethod
+    def concatenate(cls, tables: Sequence[Self]) -> Self:
+        """Join tables: the patterns of the first, then those of the second, and so on."""
+        starts = np.cumsum([0, *(len(table.q) for table in tables)])
+        pairs = list(zip(tables, starts.tolist(), strict=False))
+        return cls(
+            np.concatenate([np.empty((0, 2)), *(table.q for table in tables)]),
+            np.concatenate([np.empty(0), *(table.intensity for table in tables)]),
+            np.concatenate([[0], *(table.offsets[1:] + start for table, start in pairs)]),
+            np.concatenate(
+                [np.empty(0), *(np.where(t.direct >= 0, t.direct + start, -1) for t, start in pairs)]
+            ),
+        )
+
     def pattern(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return positions (n, 2) and intensities (n,) of one pattern, as views."""
         peaks = slice(self.offsets[index], self.offsets[index + 1])

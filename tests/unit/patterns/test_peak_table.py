@@ -85,3 +85,13 @@ def test_arrays_that_do_not_fit_are_refused(change: dict[str, np.ndarray], messa
     PeakTable(**arrays)
     with pytest.raises(ValueError, match=message):
         PeakTable(**(arrays | change))
+
+
+def test_concatenated_tables_keep_every_pattern_and_its_direct_beam() -> None:
+    first = PeakTable.from_lists([np.zeros((1, 2)), np.ones((2, 2))], [np.ones(1), np.ones(2)], [0, -1])
+    second = PeakTable.from_lists([np.full((3, 2), 2.0)], [np.arange(3.0)], [1])
+    joined = PeakTable.concatenate([first, second])
+    assert joined.counts.tolist() == [1, 2, 3]
+    assert joined.direct.tolist() == [0, -1, 4]
+    assert joined.pattern(2)[1].tolist() == [0.0, 1.0, 2.0]
+    assert len(PeakTable.concatenate([])) == 0
