@@ -225,7 +225,8 @@ def _arnoldi(
         known = basis[:size]
         # Classical Gram-Schmidt twice: as stable as modified, and all matrix-vector products.
         for _ in range(2):
-            overlap = known.conj() @ vector
+            # Conjugating the vector instead of the basis saves a copy of the basis.
+            overlap = (known @ vector.conj()).conj()
             vector -= overlap @ known
             hessenberg[:size, size - 1] += overlap
         residual = float(np.linalg.norm(vector))
