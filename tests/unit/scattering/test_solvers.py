@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from diffractory.errors import SimulationError
-from diffractory.scattering import solvers
+from diffractory.scattering import chebyshev, solvers
+from diffractory.scattering.chebyshev import Spectrum, spectrum_of
 from diffractory.scattering.solvers import cheapest_solver, propagate
 
 
@@ -25,14 +26,14 @@ def random_matrix(n: int, seed: int, absorption: float = 2e-4) -> np.ndarray:
     s=st.floats(-0.05, 0.05),
     extinction=st.floats(100.0, 2000.0),
     thickness=st.floats(1.0, 2000.0),
-    solver=st.sampled_from(["krylov", "step", "dense"]),
+    solver=st.sampled_from(["chebyshev", "step", "dense"]),
 )
 def test_two_beams_follow_the_analytic_solution(
     s: float, extinction: float, thickness: float, solver: str
 ) -> None:
     thickness = round(thickness, 3)
     matrix = np.array([[0.0, 0.5 / extinction], [0.5 / extinction, s]], dtype=complex)
-    wave = propagate(matrix, (thickness,), solver)[0]  # type: ignore[arg-type]
+    wave = propagate(matrix, (thickness,), solver, "double")[0]  # type: ignore[arg-type]
     effective = np.hypot(s, 1.0 / extinction)
     expected = (np.sin(np.pi * thickness * effective) / (extinction * effective)) ** 2
     assert_allclose(np.abs(wave) ** 2, [1.0 - expected, expected], atol=1e-9)
@@ -43,21 +44,43 @@ def test_two_beams_follow_the_analytic_solution(
 def test_all_solvers_agree(n: int, thicknesses: tuple[float, ...]) -> None:
     matrix = random_matrix(n, seed=n)
     dense = propagate(matrix, thicknesses, "dense")
-    for solver in ("krylov", "step", "auto"):
+    for solver in ("chebyshev", "step", "auto"):
         assert_allclose(np.abs(propagate(matrix, thicknesses, solver)) ** 2, np.abs(dense) ** 2, atol=1e-6)
 
 
-def test_krylov_restarts_on_a_path_too_long_for_one_space(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_series_is_restarted_on_a_path_too_long_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = random_matrix(200, seed=3)
-    monkeypatch.setattr(solvers, "_KRYLOV_MAX", 60)
-    waves = propagate(matrix, (100.0, 900.0, 950.0), "krylov")
-    assert_allclose(np.abs(waves), np.abs(propagate(matrix, (100.0, 900.0, 950.0), "dense")), atol=1e-6)
+    monkeypatch.setattr(chebyshev, "MAX_TERMS", 150)
+    thicknesses = (100.0, 900.0, 950.0)
+    assert spectrum_of(matrix).reach < 200.0
+    waves = propagate(matrix, thicknesses, "chebyshev")
+    assert_allclose(np.abs(waves), np.abs(propagate(matrix, thicknesses, "dense")), atol=1e-6)
 
 
-def test_krylov_that_does_not_converge_falls_back_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("absorption", [0.0, 1e-4, 2e-3, 1e-2])
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_series_keep_their_bound_at_any_absorption(absorption: float, precision: str) -> None:
+    matrix = random_matrix(120, seed=8, absorption=absorption)
+    thicknesses = (20.0, 200.0, 2000.0)
+    waves = propagate(matrix, thicknesses, "chebyshev", precision)  # type: ignore[arg-type]
+    bound = 2e-6 if precision == "single" else 1e-9
+    dense = propagate(matrix, thicknesses, "dense")
+    assert_allclose(np.abs(waves) ** 2, np.abs(dense) ** 2, rtol=0, atol=bound)
+
+
+@given(n=st.integers(2, 80), seed=st.integers(0, 10**6))
+def test_the_interval_holds_the_spectrum(n: int, seed: int) -> None:
+    matrix = random_matrix(n, seed)
+    found = spectrum_of(matrix)
+    eigenvalues = np.linalg.eigvalsh(0.5 * (matrix + matrix.conj().T))
+    assert found.middle.real - found.half_width <= eigenvalues[0]
+    assert found.middle.real + found.half_width >= eigenvalues[-1]
+
+
+def test_a_series_that_diverges_falls_back_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = random_matrix(60, seed=4)
-    monkeypatch.setattr(solvers, "_arnoldi", lambda *_: None)
-    assert_allclose(propagate(matrix, (200.0,), "krylov"), propagate(matrix, (200.0,), "dense"))
+    monkeypatch.setattr(solvers, "spectrum_of", lambda _: Spectrum(0j, 0.02, 1e-4))
+    assert_allclose(propagate(matrix, (200.0,), "chebyshev"), propagate(matrix, (200.0,), "dense"))
 
 
 def test_thicknesses_without_a_common_step_fall_back() -> None:
@@ -76,8 +99,9 @@ def test_numbers_that_are_not_finite_never_leave() -> None:
         propagate(matrix, (200.0,), "dense")
 
 
-def test_the_cheapest_solver_is_krylov_for_large_and_step_for_series() -> None:
+def test_the_cheapest_solver_is_a_series_for_large_and_the_step_operator_for_small() -> None:
     series = tuple(20.0 * i for i in range(1, 101))
-    assert cheapest_solver(1000, (200.0,), 0.06) == "krylov"
-    assert cheapest_solver(400, series, 0.06) == "step"
-    assert cheapest_solver(400, (0.000123, 1234.567891), 0.06) == "krylov"
+    assert cheapest_solver(1000, (200.0,), 0.06) == "chebyshev"
+    assert cheapest_solver(1000, series, 0.06) == "chebyshev"
+    assert cheapest_solver(60, series, 0.06) == "step"
+    assert cheapest_solver(60, (0.000123, 1234.567891), 0.06) == "chebyshev"
