@@ -71,6 +71,10 @@ class ScanError(DiffractoryError):
     """A scan file cannot be read or lacks what is needed to interpret it."""
 
 
+class AccessError(DiffractoryError):
+    """A file or folder cannot be read or written where the user wants it."""
+
+
 class ExecutionError(DiffractoryError):
     """Some units of work failed; the rest was finished."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -41,9 +42,30 @@ class Resources:
             Number of workers; the cores available to this process by default.
         """
         count = workers or len(os.sched_getaffinity(0))
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_memory_limits()])
         existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         return cls(count, int(_MEMORY_SHARE * memory / count), shutil.disk_usage(existing).free)
+
+
+def _memory_limits(
+    own: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")
+) -> list[int]:
+    """Return the limits, in bytes, that a container or a job scheduler sets on this process."""
+    limits: list[int] = []
+    lines = own.read_text().splitlines() if own.is_file() else []
+    for _, controllers, group in (line.split(":", 2) for line in lines):
+        if not controllers:
+            root, name = mounted, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = mounted / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        folder = root / group.strip("/")
+        # The tightest of all groups around this process counts; most of them set none.
+        for level in (folder, *(parent for parent in folder.parents if parent.is_relative_to(root))):
+            with contextlib.suppress(OSError, ValueError):
+                limits.append(int((level / name).read_text()))
+    return limits
 
 
 def human_bytes(count: float) -> str:

@@ -35,7 +35,7 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -61,7 +61,7 @@ class Spec(BaseModel):
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise SpecError(f"{cls.__name__}: not valid JSON ({error})") from None
         if not isinstance(values, dict):
             raise SpecError(f"{cls.__name__}: expected a JSON object, got {type(values).__name__}")
@@ -77,9 +77,11 @@ def _spec_error(name: str, error: ValidationError) -> SpecError:
 
 
 def _as_tuple(value: Any) -> Any:
-    if isinstance(value, (int, float)):
-        return (value,)
-    return tuple(value) if isinstance(value, list) or hasattr(value, "tolist") else value
+    """Make a tuple of one number, a list or an array; leave the rest to be refused."""
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(plain, (int, float)):
+        return (plain,)
+    return tuple(plain) if isinstance(plain, list) else plain
 
 
 Thicknesses = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
@@ -199,6 +201,13 @@ class LabProtocolSpec(Spec):
     thickness_range: tuple[float, float] = (100.0, 500.0)
     rotate: bool = True
 
+    @field_validator("thickness_range")
+    @classmethod
+    def _check_range(cls, values: tuple[float, float]) -> tuple[float, float]:
+        if not 0.0 < values[0] <= values[1]:
+            raise ValueError("the range goes from a thickness above 0 to one at least as large")
+        return values
+
 
 class ForestSpec(Spec):
     """The paper's 13 forests and the split they are trained on.
@@ -253,7 +262,7 @@ class MapSpec(Spec):
     min_spots: int = Field(5, ge=1)
     median_size: int = Field(5, ge=1, le=101)
     min_difference: float = Field(0.005, ge=0.0, le=1.0)
-    total_intensity: float = Field(0.3, gt=0.0)
+    total_intensity: float = Field(0.3, gt=0.0, le=1e6)
     assume: str | None = None
 
     @field_validator("median_size")

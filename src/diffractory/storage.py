@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -34,6 +35,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Works for files and folders. An existing folder is moved away first and removed last, so that
     the target is missing at most for the moment between two renames. On an error the temporary
     is removed and the target stays as it was.
+
+    Raises
+    ------
+    OSError
+        If the target cannot be written, or is a folder and what was written is a file; it names
+        the target, not the temporary.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept last: some writers choose the format by it, or append their own.
@@ -41,6 +48,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _rename_into_place(temporary, path)
+    except OSError as error:
+        if error.filename is not None and Path(os.fsdecode(error.filename)) == temporary:
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         _remove(temporary)
 
@@ -49,14 +60,22 @@ def _rename_into_place(temporary: Path, path: Path) -> None:
     if not path.is_dir():
         temporary.replace(path)
         return
+    if not temporary.is_dir():
+        # A folder may hold anything: no file takes its place.
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     retired = path.with_name(f".{path.name}.{uuid.uuid4().hex}.retired")
     path.rename(retired)
-    temporary.rename(path)
+    try:
+        temporary.rename(path)
+    except OSError:
+        retired.rename(path)
+        raise
     _remove(retired)
 
 
 def _remove(path: Path) -> None:
-    remove: Callable[[Path], None] = shutil.rmtree if path.is_dir() else _unlink
+    is_folder = path.is_dir() and not path.is_symlink()
+    remove: Callable[[Path], None] = shutil.rmtree if is_folder else _unlink
     remove(path)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from diffractory import __version__
-from diffractory.errors import DiffractoryError
+from diffractory.errors import AccessError, DiffractoryError
 
 #: Sub-command -> (module with its typer app, one line of help). Modules are loaded when their
 #: command is used: the libraries behind all of them together take ten seconds to import.
@@ -28,17 +30,15 @@ _COMMANDS = {
     "map": ("map_scan", "Map a 4D-STEM scan of Bragg peaks with a model."),
 }
 
+_COMPLETION = ("install_completion", "show_completion")
+
 
 class _LazyGroup(TyperGroup):
     """Lists commands from the table, and loads the one that is run."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in _COMMANDS:
-            return None
-        return TyperCommand(cmd_name, help=_COMMANDS[cmd_name][1])
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.commands = {name: TyperCommand(name, help=text) for name, (_, text) in _COMMANDS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, found, rest = super().resolve_command(ctx, args)
@@ -46,7 +46,17 @@ class _LazyGroup(TyperGroup):
             module = import_module(f"diffractory.cli.{_COMMANDS[name][0]}")
             found = get_command(module.app)
             found.name = name
+            # Each module is an app of its own; completion is installed once, for all of them.
+            found.params = [option for option in found.params if option.name not in _COMPLETION]
         return name, found, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # Caught here because typer ends the program on it without a word.
+            typer.echo("stopped; what was finished is kept, run the same command again to go on", err=True)
+            raise typer.Exit(130) from None
 
 
 app = typer.Typer(
@@ -58,26 +68,51 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _main(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    """Electron diffraction at supercomputer scale: simulate, learn, map."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"diffractory {__version__}")
         raise typer.Exit
 
 
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Electron diffraction at supercomputer scale: simulate, learn, map."""
+
+
 def main() -> None:
     """Run the command line; known errors become a message on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that lacks Å and × shows ? instead; a result is not lost over it.
+            stream.reconfigure(errors="replace")
     try:
         app()
     except DiffractoryError as error:
-        typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
-        typer.echo(str(error), err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("stopped; what was finished is kept, run the same command again to go on", err=True)
-        sys.exit(130)
+        _exit_with(error)
+    except OSError as error:
+        _exit_with(_access_error(error))
+
+
+def _exit_with(error: DiffractoryError) -> NoReturn:
+    typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+    typer.echo(str(error), err=True)
+    sys.exit(error.exit_code)
+
+
+def _access_error(error: OSError) -> AccessError:
+    """Say what the operating system refused, for files and folders that no room checks itself."""
+    place = error.filename2 or error.filename
+    what = f"{place}: {error.strerror}" if place and error.strerror else str(error) or type(error).__name__
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return AccessError(
+        what,
+        "the disk or your share of it is full" if full else "the operating system refused it",
+        "Make room and run the same command again"
+        if full
+        else "Check the path and your permission to read and write there, then run the same command again",
+    )

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 import typer
 from pymatgen.symmetry.groups import sg_symbol_from_int_number
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from diffractory.cli.console import JsonFlag, err, note, out, print_json
+from diffractory.cli.options import check_output_folder
 from diffractory.crystals.build import MAX_VOLUME, BuildResult, CatalogueFilter, Dropped, build_catalogue
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.crystals.sources import Candidate
@@ -100,7 +100,7 @@ def build(
         trust_symmetry=trust_symmetry,
     )
     _check_options(source, input_path, trust_symmetry)
-    _check_outputs(target, dropped)
+    _check_targets(target, dropped)
     candidates, total = _open_source(source, input_path)
     result = _build_with_bar(candidates, total, filters)
     result.catalogue.to_parquet(target)
@@ -119,6 +119,7 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Count the crystals of a catalogue by crystal system and space group, and draw the counts."""
+    _check_outputs(figure)
     loaded = Catalogue.from_parquet(catalogue)
     if figure is not None:
         save_figure(figure_of_counts(loaded.counts()), figure)
@@ -126,9 +127,9 @@ def show(
         print_json({**_summary(loaded, catalogue), "figure": figure})
         return
     out.print(_counts_table(loaded))
-    out.print(f"{catalogue}: {len(loaded):,} crystals, content {loaded.content_hash[:16]}", highlight=False)
+    out.print(f"{catalogue}: {len(loaded):,} crystals, content {loaded.content_hash[:16]}")
     if figure is not None:
-        out.print(f"figure: {figure}", highlight=False)
+        out.print(f"figure: {figure}")
 
 
 def _names(text: str) -> frozenset[str]:
@@ -154,10 +155,28 @@ def _check_options(source: Source, input_path: Path | None, trust_symmetry: bool
 
 
 def _check_outputs(*paths: Path | None) -> None:
-    """Refuse folders as outputs before the work, not after it."""
+    """Refuse outputs that cannot be written, before the work and not after it."""
     for path in paths:
         if path is not None and path.is_dir():
             raise CatalogueError(f"{path} is a folder", "the output is one file", "Name a file in it")
+        if path is not None:
+            check_output_folder(path.parent)
+
+
+def _check_targets(target: Path, dropped: Path | None) -> None:
+    """Refuse outputs that would be written over each other or over an input."""
+    _check_outputs(target, dropped)
+    if target.suffix.lower() != ".parquet":
+        # Whoever names a CIF here means an input; it must not be overwritten.
+        raise CatalogueError(
+            f"{target} is no name for a catalogue",
+            "catalogues are Parquet files",
+            "Name a file that ends in .parquet; structures are read with --source cif --input PATH",
+        )
+    if dropped is not None and dropped.resolve() == target.resolve():
+        raise CatalogueError(
+            f"--dropped {dropped} is the catalogue itself", fix="Name another file, such as dropped.csv"
+        )
 
 
 def _open_source(source: Source, input_path: Path | None) -> tuple[Iterator[Candidate], int]:
@@ -222,7 +241,6 @@ def _print_build(result: BuildResult, path: Path, trust_symmetry: bool) -> None:
     out.print(
         f"{path}: {len(catalogue):,} crystals, {len(result.dropped):,} dropped, "
         f"content {catalogue.content_hash[:16]}",
-        highlight=False,
     )
 
 
@@ -233,7 +251,7 @@ def _dropped_table(result: BuildResult) -> Table:
     table.add_column("first examples", overflow="fold")
     for reason, count in result.counts_by_reason().items():
         examples = [item for item in result.dropped if item.reason == reason][:_N_EXAMPLES]
-        lines = [escape(f"{item.material_id}: {item.detail}") for item in examples]
+        lines = [f"{item.material_id}: {item.detail}" for item in examples]
         table.add_row(reason, f"{count:,}", "\n".join(lines))
     return table
 

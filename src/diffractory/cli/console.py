@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-#: Results: tables, paths, JSON.
-out = Console(soft_wrap=True)
+#: Results: tables, paths, JSON. Text is printed as it is: paths and messages may hold brackets.
+out = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
 #: Progress, notes and errors.
-err = Console(stderr=True, soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
@@ -23,4 +23,4 @@ def print_json(value: dict[str, Any]) -> None:
 
 def note(text: str) -> None:
     """Tell the person at the terminal something, on stderr."""
-    err.print(text, highlight=False)
+    err.print(text)

@@ -202,10 +202,8 @@ def _unseen_patterns(run: Run, trained_on: set[str]) -> tuple[PeakTable, GrainLa
 
 
 def _print(summary: dict[str, Any]) -> None:
-    out.print(
-        f"\n[bold]Done in {human_seconds(summary['seconds'])}.[/bold] {summary['patterns']:,} patterns",
-        highlight=False,
-    )
+    seconds = human_seconds(summary["seconds"])
+    out.print(f"\nDone in {seconds}. {summary['patterns']:,} patterns", style="bold", highlight=False)
     for name in ("dataset", "model", "evaluation"):
         out.print(f"  {name:<11} {summary[name]}", highlight=False)
     for path in summary["maps"]:
@@ -216,6 +214,9 @@ def _print(summary: dict[str, Any]) -> None:
         values = ", ".join(
             f"{label} {100 * value:.0f} %" for label, value in numbers.items() if value is not None
         )
+        mapped = summary["map_accuracy"][protocol]
+        share = "nothing labelled in the map" if mapped is None else f"map {100 * mapped:.0f} %"
         out.print(
-            f"  crystal system right on unseen materials, {protocol} protocol: {values}", highlight=False
+            f"  crystal system right on unseen materials, {protocol} protocol: {values}, {share}",
+            highlight=False,
         )

@@ -12,11 +12,11 @@ import typer
 from rich.table import Table
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
-from diffractory.cli.options import ClusterOption, RunArgument, WorkersOption
+from diffractory.cli.options import ClusterOption, RunArgument, WorkersOption, check_output_folder
 from diffractory.cli.progress import engine_here, run_all
 from diffractory.dataset.reader import complete_records
 from diffractory.dataset.run import Run
-from diffractory.errors import ModelError
+from diffractory.errors import ModelError, RunError
 from diffractory.execution.engine import Engine
 from diffractory.learning.artefact import check_features, load_model
 from diffractory.learning.evaluation import evaluate as evaluate_model
@@ -37,14 +37,15 @@ def evaluate(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where results go; MODEL-evaluation by default."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of noise, groups and bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of noise, groups and bootstrap.")] = 0,
     cluster: ClusterOption = "local",
     workers: WorkersOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Evaluate a model on the materials of a run it was not trained on: paper and lab protocol."""
-    target = folder or model.with_name(model.name + "-evaluation")
+    target = folder or _beside(model)
     opened = Run.open(run)
+    check_output_folder(target)
     with engine_here(cluster, workers, run) as engine:
         results = evaluate_on_run(model, opened, engine, target, seed)
     if as_json:
@@ -52,6 +53,12 @@ def evaluate(
         return
     _print(results)
     note(f"written: {target / 'evaluation.json'}, {target / 'evaluation.png'}")
+
+
+def _beside(model: Path) -> Path:
+    """Return MODEL-evaluation, for a model named by "." as well."""
+    named = model if model.name not in ("", "..") else model.resolve()
+    return named.parent / f"{named.name}-evaluation"
 
 
 def evaluate_on_run(
@@ -72,8 +79,8 @@ def evaluate_on_run(
             "an accuracy on training materials says nothing",
             "Evaluate on another run, or train with a larger --test-fraction",
         )
-    thickness = float(provenance["forests"]["thickness"])
-    lab = LabProtocolSpec()
+    thickness, lab = float(provenance["forests"]["thickness"]), LabProtocolSpec()
+    drawn_from = _check_thicknesses(run, thickness, lab)
     protocols = {
         "paper": Protocol(basis, thickness, None, seed),
         "lab": Protocol(basis, thickness, lab, seed),
@@ -83,10 +90,7 @@ def evaluate_on_run(
         features, crystals = _collect(run, engine, unseen, protocol, f"{name} protocol")
         truth = targets_of(run.catalogue, crystals)
         results[name] = evaluate_model(hierarchy, features, truth, crystals, seed=seed)
-    low, high = lab.thickness_range
-    results["lab"]["thicknesses_drawn_from"] = [
-        t for t in run.plan.simulation.thicknesses if low <= t <= high
-    ]
+    results["lab"]["thicknesses_drawn_from"] = drawn_from
     results["lab"]["protocol"] = lab.model_dump(mode="json")
     results["paper"]["thickness"] = thickness
     results["model"], results["run"], results["plan_id"] = str(model_path), str(run.path), run.plan.plan_id
@@ -94,6 +98,19 @@ def evaluate_on_run(
     write_atomic(target / "evaluation.json", json.dumps(results, indent=1))
     save_figure(figure_of_evaluation({name: results[name] for name in protocols}), target / "evaluation.png")
     return results
+
+
+def _check_thicknesses(run: Run, thickness: float, lab: LabProtocolSpec) -> list[float]:
+    """Return the thicknesses the lab protocol draws from; refuse a run that lacks what is needed."""
+    available, (low, high) = run.plan.simulation.thicknesses, lab.thickness_range
+    drawn_from = [t for t in available if low <= t <= high]
+    if thickness not in available or not drawn_from:
+        raise RunError(
+            f"{run.path} holds patterns at {list(available)} Å only",
+            f"the model was trained at {thickness} Å, and the lab protocol draws from {low} … {high} Å",
+            "Evaluate on a run with both, such as `diffractory plan RUN --thickness 100:500:100`",
+        )
+    return drawn_from
 
 
 def _collect(
@@ -128,7 +145,6 @@ def _print(results: dict[str, Any]) -> None:
     out.print(
         f"{counts['patterns']:,} patterns of {counts['materials']:,} materials; "
         "intervals are 95 %, over materials",
-        highlight=False,
     )
 
 

@@ -31,14 +31,14 @@ def features(
 ) -> None:
     """Compute the radial-basis features of a run. Interrupted or killed: run the same command again."""
     opened = Run.open(run)
-    chosen = parse_thicknesses(thickness) if thickness else None
+    chosen = None if thickness is None else parse_thicknesses(thickness)
     complete_records(opened)
     with engine_here(cluster, workers, run) as engine:
         result = compute_features(opened, engine, chosen)
     if as_json:
         print_json(result)
         return
-    out.print(f"{run}: {result['patterns']:,} patterns × {result['features']} features", highlight=False)
+    out.print(f"{run}: {result['patterns']:,} patterns × {result['features']} features")
     note(f"next: diffractory train {run} --out MODEL")
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from rich.table import Table
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
-from diffractory.cli.options import ClusterOption, WorkersOption
+from diffractory.cli.options import ClusterOption, WorkersOption, check_output_folder
 from diffractory.cli.progress import engine_here, map_ordered
 from diffractory.execution.engine import Engine
 from diffractory.learning.saved_model import SavedModel
@@ -70,6 +70,7 @@ def map_scan(
         total_intensity=total_intensity,
         assume=assume,
     )
+    check_output_folder(folder)
     saved = SavedModel(model.absolute())
     _ = saved.systems_  # a broken model is refused before the scan is read and workers are started
     loaded = read_bragg_scan(scan, pixel_size=pixel_size, center=center, dataset=dataset)
@@ -81,7 +82,7 @@ def map_scan(
         return
     print_map(report)
     for name in ("map.zarr", "system.png", "lattice.png", "summary.json"):
-        out.print(f"  {folder / name}", highlight=False)
+        out.print(f"  {folder / name}")
 
 
 def map_with_model(

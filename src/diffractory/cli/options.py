@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from diffractory.errors import SpecError
+from diffractory.errors import AccessError, SpecError
+
+
+def _known_cluster(name: str) -> str:
+    if name not in ("local", "inline") and "://" not in name:
+        raise SpecError(
+            f"--cluster {name!r} is unknown",
+            fix="Use local, inline, or a scheduler's address tcp://host:port",
+        )
+    return name
+
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 ClusterOption = Annotated[
     str,
     typer.Option(
         metavar="WHERE",
+        callback=_known_cluster,
         help="Where work runs: local (Dask workers), inline, or tcp://host:port of a scheduler.",
     ),
 ]
@@ -37,7 +50,7 @@ def parse_thicknesses(text: str) -> tuple[float, ...]:
         if ":" not in text:
             return tuple(float(part) for part in text.split(","))
         start, stop, step = (float(part) for part in text.split(":"))
-        if not step > 0 or not stop >= start or (stop - start) / step > _MAX_THICKNESSES:
+        if not (step > 0 and math.isfinite(start) and 0 <= (stop - start) / step <= _MAX_THICKNESSES):
             raise ValueError
     except ValueError:
         raise SpecError(
@@ -46,3 +59,24 @@ def parse_thicknesses(text: str) -> tuple[float, ...]:
         ) from None
     count = int((stop - start) / step + 1e-9) + 1
     return tuple(round(start + i * step, 6) for i in range(count))
+
+
+def check_output_folder(path: Path) -> None:
+    """Refuse, before the work, a folder to which the results could not be written after it.
+
+    Raises
+    ------
+    AccessError
+        If the path is not a folder, cannot become one, or may not be written to.
+    """
+    nearest = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not nearest.is_dir():
+        raise AccessError(
+            f"nothing can be written to {path}", f"{nearest} is a file, not a folder", "Name another folder"
+        )
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise AccessError(
+            f"nothing can be written to {path}",
+            f"you may not write to {nearest}",
+            "Name another folder, or ask for write permission",
+        )

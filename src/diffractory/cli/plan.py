@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from diffractory.cli.console import JsonFlag, err, note, out, print_json
-from diffractory.cli.options import WorkersOption, parse_thicknesses
+from diffractory.cli.options import WorkersOption, check_output_folder, parse_thicknesses
 from diffractory.cli.progress import counting_bar
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.dataset.plan import Plan, check_fits, make_plan
@@ -67,6 +67,7 @@ def plan(
         thicknesses=parse_thicknesses(thickness),
         form_factors=form_factors,
     )
+    check_output_folder(run)
     frames = OrientationSpec(count=orientations, in_plane=in_plane, seed=seed)
     resources = Resources.of_this_machine(run, workers)
     made = plan_run(run, Catalogue.from_parquet(catalogue), simulation, frames, resources, partition_seconds)
@@ -137,4 +138,4 @@ def _print(run: Run, resources: Resources) -> None:
         "disk, at most", f"{human_bytes(plan.disk_bytes)} of {human_bytes(resources.disk_free)} free"
     )
     out.print(table)
-    err.print("[dim]seconds are a rough prediction until the engine is calibrated on this machine[/dim]")
+    err.print("seconds are a rough prediction until the engine is calibrated on this machine", style="dim")

@@ -91,7 +91,9 @@ def run_all(
         task = progress.add_task(label, total=total, done=0, count=len(items), failed="")
         for outcome in engine.run(_Numbered(function), list(enumerate(items))):
             if outcome.error is not None:
-                failures.append(f"{outcome.item[1]}: {outcome.error}")
+                index, item = outcome.item
+                # Partitions are known by their number; a block of peaks has no name but its place.
+                failures.append(f"part {item if isinstance(item, int) else index}: {outcome.error}")
             elif outcome.result is not None:
                 results.append(outcome.result[1])
             failed = f", {len(failures)} failed" if failures else ""

@@ -32,6 +32,7 @@ def simulate(
 ) -> None:
     """Simulate what a run still lacks. Interrupted or killed: run the same command again."""
     opened = Run.open(run)
+    _ = opened.catalogue  # another catalogue than the planned one is refused before workers are started
     started = time.perf_counter()
     if partition is not None:
         record = simulate_partition(run, partition)
@@ -45,7 +46,7 @@ def simulate(
     if as_json:
         print_json(result)
         return
-    out.print(f"{run}: simulated in {human_seconds(result['wall_seconds'])}", highlight=False)
+    out.print(f"{run}: simulated in {human_seconds(result['wall_seconds'])}")
     note(f"next: diffractory verify {run}; diffractory features {run}")
 
 

@@ -36,6 +36,7 @@ def verify(
 ) -> None:
     """Check records, checksums and physical invariants, and solve a sample again by another solver."""
     opened = Run.open(run)
+    _ = opened.catalogue  # another catalogue than the planned one is refused before workers are started
     with engine_here(cluster, workers, run) as engine:
         findings = check_partitions(opened, engine, sample)
     bad = [finding for finding in findings if finding.problems]
@@ -51,7 +52,6 @@ def verify(
         out.print(
             f"{run}: whole. {len(findings)} partitions, {patterns:,} patterns; "
             f"{again} orientations solved again, largest difference {worst:.1e}",
-            highlight=False,
         )
 
 

@@ -74,10 +74,11 @@ def plan_features(
     Raises
     ------
     RunError
-        If a thickness was not simulated.
+        If a thickness was not simulated, or the run folder cannot be written.
     """
     available = run.plan.simulation.thicknesses
-    wanted = available if thicknesses is None else tuple(thicknesses)
+    # Sorted, none twice: the same thicknesses are the same feature set, however they were named.
+    wanted = available if thicknesses is None else tuple(sorted({float(t) for t in thicknesses}))
     missing = [t for t in wanted if t not in available]
     if missing or not wanted:
         raise RunError(
@@ -87,11 +88,18 @@ def plan_features(
         )
     plan = FeaturePlan(run.plan.plan_id, basis, wanted)
     plan_file = run.path / f"{plan.stage}.json"
-    if not plan_file.exists():
+    if plan_file.exists():
+        return plan
+    try:
         create_feature_store(
             run.path / f"{plan.stage}.zarr", run.plan, len(wanted), basis.n_features, plan.plan_id
         )
         write_atomic(plan_file, json.dumps({"plan_id": plan.plan_id, **plan.content()}, indent=1))
+    except OSError as error:
+        raise RunError(
+            f"a feature set cannot be made in {run.path} ({error.strerror or error})",
+            fix="Make room on the disk, or make it writable, and run the same command again",
+        ) from None
     return plan
 
 
@@ -110,7 +118,7 @@ def planned_features(run: Run) -> list[FeaturePlan]:
             basis = RadialBasisSpec(**content["basis"])
             plan = FeaturePlan(content["run_plan_id"], basis, tuple(content["thicknesses"]))
             intact = plan.plan_id == content["plan_id"] and plan.run_plan_id == run.plan.plan_id
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             intact = False
         if not intact:
             raise RunError(

@@ -85,21 +85,26 @@ def simulate_partition(run_path: Path | str, partition: int) -> Record:
         raise RunError(
             f"{run.path} has partitions 0 … {len(run.plan.partitions) - 1}, there is no partition {partition}"
         )
-    patterns: list[PeakList] = []
+    intensity: list[NDArray[np.float32]] = []
+    hkl: list[NDArray[np.int16]] = []
     rotations: list[NDArray[np.float64]] = []
     for pattern, rotation in _solve(run, partition):
-        patterns.append(pattern)
+        # Narrowed at once: what waits here must fit the memory that the plan counted.
+        intensity.append(pattern.intensity.T.astype(np.float32))
+        hkl.append(pattern.hkl.astype(np.int16))
         rotations.append(rotation)
+    counts = tuple(len(indices) for indices in hkl)
     blocks: dict[str, NDArray[Any]] = {
-        "intensity": np.concatenate([p.intensity.T for p in patterns]).astype(np.float32),
-        "hkl": np.concatenate([p.hkl for p in patterns]).astype(np.int16),
+        "intensity": np.concatenate(intensity),
+        "hkl": np.concatenate(hkl),
         "rotation": np.array(rotations),
     }
+    del intensity, hkl
     record = Record(
         run.plan.plan_id,
         PEAKS,
         partition,
-        tuple(len(p) for p in patterns),
+        counts,
         write_block(run.path, _STORE, partition, blocks),
         __version__,
         platform.node(),
@@ -111,15 +116,23 @@ def simulate_partition(run_path: Path | str, partition: int) -> Record:
 
 def _solve(run: Run, partition: int) -> Iterator[tuple[PeakList, NDArray[np.float64]]]:
     """Yield the pattern and orientation of each item, crystal by crystal."""
-    plan, catalogue = run.plan, run.catalogue
-    chosen, count = plan.partitions[partition], plan.orientations.count
+    for crystal, matrices in _frames(run, partition):
+        patterns = iterate_patterns(run.catalogue.crystal(crystal), matrices, run.plan.simulation)
+        yield from zip(patterns, matrices, strict=True)
+
+
+def _frames(run: Run, partition: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Yield each crystal of a partition with those of its orientations that are in it."""
+    chosen, count = run.plan.partitions[partition], run.plan.orientations.count
     for crystal in range(chosen.first // count, (chosen.stop - 1) // count + 1):
         first = max(chosen.first - crystal * count, 0)
         stop = min(chosen.stop - crystal * count, count)
-        matrices = crystal_orientations(catalogue, crystal, plan.orientations)[first:stop]
-        yield from zip(
-            iterate_patterns(catalogue.crystal(crystal), matrices, plan.simulation), matrices, strict=True
-        )
+        yield crystal, crystal_orientations(run.catalogue, crystal, run.plan.orientations)[first:stop]
+
+
+def planned_orientations(run: Run, partition: int) -> NDArray[np.float64]:
+    """Return the orientation matrices of a partition's items, of shape (n_items, 3, 3)."""
+    return np.concatenate([matrices for _, matrices in _frames(run, partition)])
 
 
 def read_partition(run: Run, partition: int, record: Record | None = None) -> PartitionPeaks:

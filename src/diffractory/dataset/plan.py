@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -120,7 +121,7 @@ class Plan:
         shard = self.peaks_per_shard * (4 * len(self.simulation.thicknesses) + 6)
         return RESERVED_BYTES + predicted_solve_bytes(self.largest_solve) + 3 * shard
 
-    @property
+    @cached_property
     def plan_id(self) -> str:
         """sha256 of the canonical JSON of everything in the plan."""
         return sha256_of(self._content())
@@ -153,8 +154,12 @@ class Plan:
         try:
             content = json.loads(text)
             version = content["format_version"]
-        except (ValueError, KeyError, TypeError):
-            raise RunError(f"{source} is not a readable plan", "it is damaged or cut short") from None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise RunError(
+                f"{source} is not a readable plan",
+                "it is damaged or cut short",
+                "Restore it from a copy, or plan a new run folder",
+            ) from None
         if version != FORMAT_VERSION:
             raise RunError(
                 f"{source} has format version {version}, this program writes and reads {FORMAT_VERSION}",
@@ -171,12 +176,22 @@ class Plan:
                 version,
                 content["code_version"],
             )
-            intact = bool(plan.partitions) and plan.plan_id == content["plan_id"]
+            intact = plan.plan_id == content["plan_id"] and plan._covers_all_items()
         except (KeyError, TypeError, ValueError):
             intact = False
         if not intact:
-            raise RunError(f"{source} does not match its own id", "it was edited or damaged after planning")
+            raise RunError(
+                f"{source} does not match its own id",
+                "it was edited or damaged after planning",
+                "Restore it from a copy, or plan a new run folder",
+            )
         return plan
+
+    def _covers_all_items(self) -> bool:
+        """Return whether the partitions follow each other and leave no item out."""
+        borders = [0, *(p.stop for p in self.partitions)]
+        follow = all(p.first == border < p.stop for p, border in zip(self.partitions, borders, strict=False))
+        return follow and borders[-1] == self.n_items > 0
 
 
 def crystal_orientations(catalogue: Catalogue, index: int, spec: OrientationSpec) -> NDArray[np.float64]:
@@ -224,7 +239,7 @@ def make_plan(
     Raises
     ------
     PlanError
-        If the catalogue is empty, or one crystal alone is too large for a shard.
+        If the catalogue is empty, or the partitions' cost is not above 0.
     """
     if len(catalogue) == 0:
         raise PlanError("the catalogue is empty", fix="Build one with `diffractory catalogue build`")
@@ -258,7 +273,7 @@ def _partitions(
     max_peaks = max(MAX_SHARD_BYTES // (4 * n_thicknesses), PEAK_CHUNK)
     total = float(costs.sum() + setup.sum())
     # Even shares instead of full ones and a small rest.
-    share = total / max(1, round(total / target))
+    share = total / round(float(np.clip(total / target, 1, len(peaks))))
     partitions: list[Partition] = []
     first, n_peaks, cost = 0, 0, 0.0
     for item in range(len(peaks)):
@@ -284,13 +299,13 @@ def check_fits(plan: Plan, resources: Resources) -> None:
     """
     if plan.worker_bytes > resources.worker_memory:
         solve = predicted_solve_bytes(plan.largest_solve)
+        shard = plan.worker_bytes - solve - RESERVED_BYTES
         raise PlanError(
             f"the plan needs {human_bytes(plan.worker_bytes)} a worker and "
             f"{human_bytes(resources.worker_memory)} are there",
             f"the largest solve has {plan.largest_solve} beams and takes {human_bytes(solve)}, a shard and "
-            f"its copies {human_bytes(plan.worker_bytes - solve - RESERVED_BYTES)}",
-            "Use fewer workers (--workers), smaller partitions (--partition-seconds), fewer thicknesses, a "
-            "smaller --q-max, or leave out the largest crystals (catalogue build --max-volume)",
+            f"its copies {human_bytes(shard)}, the program itself {human_bytes(RESERVED_BYTES)}",
+            _how_to_shrink(solve, shard),
         )
     if plan.disk_bytes > resources.disk_free:
         raise PlanError(
@@ -299,3 +314,18 @@ def check_fits(plan: Plan, resources: Resources) -> None:
             f"{plan.n_peaks} peaks at {len(plan.simulation.thicknesses)} thicknesses, uncompressed",
             "Give another run folder, fewer thicknesses, fewer orientations or fewer crystals",
         )
+
+
+def _how_to_shrink(solve: int, shard: int) -> str:
+    """Name what makes the largest term of a worker's memory smaller."""
+    if max(solve, shard) < RESERVED_BYTES:
+        return "Use fewer workers (--workers)"
+    if solve > shard:
+        return (
+            "Shrink the largest solve: a smaller --q-max, or leave out the largest crystals (catalogue "
+            "build --max-volume); or use fewer workers (--workers)"
+        )
+    return (
+        "Shrink the shards: smaller partitions (--partition-seconds) or fewer thicknesses; or use fewer "
+        "workers (--workers)"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +15,60 @@ from xarray.core import indexing
 from diffractory.dataset.partition import peak_positions, read_partition
 from diffractory.dataset.records import Record
 from diffractory.dataset.run import Run
-from diffractory.dataset.store import open_array
+from diffractory.dataset.store import block_rows, open_array, read_rows
 from diffractory.errors import RunError
 
 _STORE = "peaks.zarr"
 
 
-class _PartitionedArray(BackendArray):
-    """Rows of all partitions' blocks behind each other, without the padding between them."""
+class _LazyRows(BackendArray, ABC):
+    """An array whose rows are read, or computed, when they are used."""
 
-    def __init__(self, run: Run, name: str, lengths: NDArray[np.int64]) -> None:
-        self._array = open_array(run.path / _STORE, name)
-        self._block = (self._array.shards or self._array.chunks)[0]
-        self._stops = np.cumsum(lengths)
-        self._starts = self._stops - lengths
-        self.shape = (int(self._stops[-1]), *self._array.shape[1:])
-        self.dtype = self._array.dtype
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @abstractmethod
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Return rows ``start`` … ``stop - 1``."""
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
-        rows, rest = key[0], key[1:]
-        if not isinstance(rows, slice):
-            return np.asarray(self.rows(int(rows), int(rows) + 1)[(0, *rest)])
-        start, stop, step = rows.indices(self.shape[0])
-        if step < 0:
-            start, stop = stop + 1, start + 1
-        block = self.rows(start, max(start, stop))
-        return np.asarray(block[:: step if step > 0 else 1][:: 1 if step > 0 else step][(slice(None), *rest)])
+        first, rest = key[0], key[1:]
+        if not isinstance(first, slice):
+            index = range(self.shape[0])[int(first)]
+            return np.asarray(self.rows(index, index + 1)[(0, *rest)])
+        chosen = range(self.shape[0])[first]
+        if len(chosen) == 0:
+            return np.empty((0, *self.shape[1:]), dtype=self.dtype)[(slice(None), *rest)]
+        low = min(chosen[0], chosen[-1])
+        block = self.rows(low, max(chosen[0], chosen[-1]) + 1)
+        return np.asarray(block[:: chosen.step][(slice(None), *rest)])
+
+
+class _PartitionedArray(_LazyRows):
+    """Rows of all partitions' blocks behind each other, without the padding between them."""
+
+    def __init__(self, run: Run, name: str, lengths: NDArray[np.int64]) -> None:
+        self._array = open_array(run.path / _STORE, name)
+        self._block = block_rows(self._array)
+        self._stops = np.cumsum(lengths)
+        self._starts = self._stops - lengths
+        self.shape = (int(self._stops[-1]), *self._array.shape[1:])
+        self.dtype = self._array.dtype
 
     def rows(self, start: int, stop: int) -> NDArray[Any]:
         """Read rows ``start`` … ``stop - 1``, partition by partition."""
-        parts = [np.empty((0, *self.shape[1:]), dtype=self.dtype)]
+        parts = []
         for p in np.flatnonzero((self._stops > start) & (self._starts < stop)):
             offset = int(p) * self._block - int(self._starts[p])
             low, high = max(start, int(self._starts[p])), min(stop, int(self._stops[p]))
-            parts.append(np.asarray(self._array[offset + low : offset + high]))
+            parts.append(read_rows(self._array, offset + low, offset + high))
         return np.concatenate(parts)
 
 
-class _PositionArray(BackendArray):
+class _PositionArray(_LazyRows):
     """Detector positions, computed from hkl, cell and orientation where they are read."""
 
     def __init__(
@@ -66,25 +80,31 @@ class _PositionArray(BackendArray):
         self.shape = (hkl.shape[0], 2)
         self.dtype = np.dtype(np.float64)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
-
-    def _read(self, key: tuple[Any, ...]) -> NDArray[np.float64]:
-        rows, rest = key
-        chosen = np.arange(self.shape[0])[rows]
-        if chosen.size == 0:
-            return np.empty((0, 2))[(slice(None), rest)]
-        low, high = int(chosen.min()), int(chosen.max()) + 1
-        first, last = (int(i) for i in np.searchsorted(self._stops, [low, high - 1], side="right"))
-        start = int(self._stops[first] - self._counts[first])
+    def rows(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Compute the positions of peaks ``start`` … ``stop - 1`` with those of their patterns."""
+        first, last = (int(i) for i in np.searchsorted(self._stops, [start, stop - 1], side="right"))
+        origin = int(self._stops[first] - self._counts[first])
         positions = peak_positions(
             self._run,
             first,
             self._counts[first : last + 1],
-            self._hkl.rows(start, int(self._stops[last])),
+            self._hkl.rows(origin, int(self._stops[last])),
             self._rotation.rows(first, last + 1),
         )
-        return np.asarray(positions[chosen - start][..., rest])
+        return positions[start - origin : stop - origin]
+
+
+class _PerCrystalArray(_LazyRows):
+    """Rows of items, gathered to one row a crystal."""
+
+    def __init__(self, items: _PartitionedArray, count: int) -> None:
+        self._items, self._count = items, count
+        self.shape = (items.shape[0] // count, count, *items.shape[1:])
+        self.dtype = items.dtype
+
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Read the items of crystals ``start`` … ``stop - 1``."""
+        return self._items.rows(start * self._count, stop * self._count).reshape(-1, *self.shape[1:])
 
 
 def open_dataset(path: Path | str) -> xr.Dataset:
@@ -145,7 +165,7 @@ def open_dataset(path: Path | str) -> xr.Dataset:
             ),
             "rotation": (
                 ("crystal", "orientation", "row", "lab_axis"),
-                rotation.rows(0, run.plan.n_items).reshape(*per_item, 3, 3),
+                indexing.LazilyIndexedArray(_PerCrystalArray(rotation, run.plan.orientations.count)),
                 {"long_name": "orientation matrix, columns are the lab axes"},
             ),
         },
@@ -189,7 +209,19 @@ def _coordinates(run: Run) -> dict[str, Any]:
 
 
 def read_pattern(run: Run, crystal: int, orientation: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Read one pattern: positions (n, 2) in Å⁻¹ and intensities (n, n_thicknesses)."""
+    """Read one pattern: positions (n, 2) in Å⁻¹ and intensities (n, n_thicknesses).
+
+    Raises
+    ------
+    RunError
+        If there is no such pattern, or its partition is not done or damaged.
+    """
+    if not (0 <= crystal < run.plan.n_crystals and 0 <= orientation < run.plan.orientations.count):
+        raise RunError(
+            f"{run.path} has no crystal {crystal} in orientation {orientation}",
+            f"it holds {run.plan.n_crystals} crystals in {run.plan.orientations.count} orientations, "
+            "counted from 0",
+        )
     item = crystal * run.plan.orientations.count + orientation
     partition = next(i for i, p in enumerate(run.plan.partitions) if p.first <= item < p.stop)
     peaks = read_partition(run, partition)

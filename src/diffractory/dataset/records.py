@@ -63,9 +63,22 @@ class Record:
     seconds: float
 
     def write(self, path: Path) -> None:
-        """Write atomically, with a checksum over all of it."""
+        """Write atomically, with a checksum over all of it.
+
+        Raises
+        ------
+        RunError
+            If the disk is full or the folder cannot be written.
+        """
         content = asdict(self)
-        write_atomic(path, json.dumps({"checksum": sha256_of(content), **content}))
+        try:
+            write_atomic(path, json.dumps({"checksum": sha256_of(content), **content}))
+        except OSError as error:
+            raise RunError(
+                f"record {path} cannot be written ({error.strerror or error})",
+                "without it the partition does not count as done",
+                "Make room on the disk, or make the folder writable, and run the same command again",
+            ) from error
 
     @classmethod
     def read(cls, path: Path) -> Record:
@@ -84,7 +97,7 @@ class Record:
             intact = checksum == sha256_of(content)
             shards = {key: ShardSum(**value) for key, value in content.pop("shards").items()}
             record = cls(**{**content, "counts": tuple(content["counts"])}, shards=shards)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
                 f"record {path} cannot be read ({type(error).__name__})",
                 "it is damaged or cut short, so its partition does not count as done",

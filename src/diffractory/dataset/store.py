@@ -2,12 +2,11 @@
 
 All partitions own equally long blocks of every array, each block exactly one shard, so that one
 partition writes whole files and never touches another's. The padding at the end of a block is index
-space only: chunks that hold nothing are not stored.
+space only: it is zeros, which compress to next to nothing.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,24 @@ from zarr.codecs import BloscCodec, BloscShuffle
 from diffractory.dataset.plan import PEAK_CHUNK, Plan
 from diffractory.dataset.records import ShardSum
 from diffractory.errors import RunError
+from diffractory.storage import write_atomic
 
 #: Items a chunk of arrays with one row an item holds.
 _ITEM_CHUNK = 1024
+#: Feature rows a chunk holds: about 270 kB at one thickness.
+_FEATURE_CHUNK = 64
+
+#: What zarr and its codecs raise on stores that are damaged.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    RuntimeError,
+    MemoryError,
+    zarr.errors.BaseZarrError,
+)
 
 
 def _create(
@@ -34,8 +48,9 @@ def _create(
     dtype: str,
     attributes: dict[str, Any],
 ) -> None:
-    # A shard must be a multiple of its chunks.
-    chunk = min(chunk, rows) if rows % min(chunk, rows) == 0 else rows
+    # A shard is a multiple of its chunks.
+    chunk = min(chunk, rows)
+    rows = -(-rows // chunk) * chunk
     group.create_array(
         name,
         shape=(n_partitions * rows, *row_shape),
@@ -67,7 +82,7 @@ def create_feature_store(path: Path, plan: Plan, n_thicknesses: int, n_features:
         "features",
         len(plan.partitions),
         rows,
-        64,
+        _FEATURE_CHUNK,
         (n_thicknesses, n_features),
         "float32",
         {"units": "1"},
@@ -84,7 +99,7 @@ def open_array(path: Path, name: str) -> zarr.Array[Any]:
     """
     try:
         array = zarr.open_array(path / name, mode="r")
-    except (OSError, ValueError, KeyError, TypeError, zarr.errors.BaseZarrError) as error:
+    except _UNREADABLE as error:
         raise RunError(
             f"array {path / name} cannot be opened ({type(error).__name__})",
             "the store is missing or its metadata are damaged",
@@ -110,33 +125,64 @@ def write_block(
     Raises
     ------
     RunError
-        If the disk is full or the store cannot be written.
+        If the disk is full, or the store cannot be written or is not the planned one.
     """
     sums: dict[str, ShardSum] = {}
     for name, rows in blocks.items():
-        # Empty chunks are written too: a shard that exists is part of the proof that it is done.
-        array = zarr.open_array(run_path / store / name, mode="r+", config={"write_empty_chunks": True})
-        owned = array.shards[0] if array.shards else array.chunks[0]
-        padded = np.zeros((owned, *array.shape[1:]), dtype=array.dtype)
-        padded[: len(rows)] = rows
+        array = open_array(run_path / store, name)
+        owned = block_rows(array)
+        if len(rows) > owned or rows.shape[1:] != array.shape[1:] or (partition + 1) * owned > array.shape[0]:
+            raise RunError(
+                f"partition {partition} with rows {rows.shape} does not fit array {run_path / store / name} "
+                f"of blocks {(owned, *array.shape[1:])}",
+                "the store is not the one that was planned",
+                "Restore it from a copy, or plan a new run folder",
+            )
+        key = _shard_key(array, partition)
+        shard = run_path / store / name / key
         try:
-            array[partition * owned : (partition + 1) * owned] = padded
-            key = "/".join(["c", str(partition), *("0" for _ in array.shape[1:])])
-            shard = run_path / store / name / key
-            _flush(shard)
+            write_atomic(shard, _encoded(array, rows))
             sums[f"{store}/{name}/{key}"] = ShardSum.of_file(shard)
         except OSError as error:
             raise RunError(
                 f"partition {partition} cannot be written to {run_path / store} ({error.strerror or error})",
-                fix="Make room on the disk and run the same command again: finished partitions are kept",
+                fix="Make room on the disk, or make it writable, and run the same command again: finished "
+                "partitions are kept",
             ) from error
     return sums
 
 
-def _flush(path: Path) -> None:
-    """Force a file to disk: the record that vouches for it is written next."""
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
+def block_rows(array: zarr.Array[Any]) -> int:
+    """Return the rows of an array that each partition owns: one shard."""
+    return int((array.shards or array.chunks)[0])
+
+
+def _encoded(array: zarr.Array[Any], rows: NDArray[Any]) -> bytes:
+    """Return the bytes of a shard that starts with these rows and ends in zeros.
+
+    Asked to replace a shard, zarr reads the old one first, and fails where that is damaged; so the
+    shard is encoded in memory, and written by us: at once or not at all, and flushed to disk.
+    """
+    entries: dict[str, Any] = {}
+    shard = zarr.create_array(
+        entries,
+        shape=(block_rows(array), *array.shape[1:]),
+        chunks=array.chunks,
+        shards=array.shards,
+        dtype=array.dtype,
+        compressors=array.compressors,
+        fill_value=array.fill_value,
+        # A shard of zeros is written too: that it exists is part of the proof that it is done.
+        config={"write_empty_chunks": True},
+    )
+    padded = np.zeros(shard.shape, dtype=shard.dtype)
+    padded[: len(rows)] = rows
+    shard[...] = padded
+    return bytes(entries[_shard_key(array, 0)].to_bytes())
+
+
+def _shard_key(array: zarr.Array[Any], partition: int) -> str:
+    return "/".join(["c", str(partition), *("0" for _ in array.shape[1:])])
 
 
 def read_block(run_path: Path, store: str, name: str, partition: int, n_rows: int) -> NDArray[Any]:
@@ -148,12 +194,24 @@ def read_block(run_path: Path, store: str, name: str, partition: int, n_rows: in
         If the shard is damaged.
     """
     array = open_array(run_path / store, name)
-    owned = array.shards[0] if array.shards else array.chunks[0]
+    first = partition * block_rows(array)
+    return read_rows(array, first, first + n_rows)
+
+
+def read_rows(array: zarr.Array[Any], start: int, stop: int) -> NDArray[Any]:
+    """Read rows ``start`` … ``stop - 1`` of an array.
+
+    Raises
+    ------
+    RunError
+        If a shard is damaged.
+    """
     try:
-        return np.asarray(array[partition * owned : partition * owned + n_rows])
-    except (OSError, ValueError, RuntimeError) as error:
+        return np.asarray(array[start:stop])
+    except _UNREADABLE as error:
         raise RunError(
-            f"partition {partition} of {run_path / store / name} cannot be decoded ({type(error).__name__})",
+            f"partition {start // block_rows(array)} of {array.store_path} cannot be decoded "
+            f"({type(error).__name__})",
             "its shard is damaged",
             "`diffractory verify RUN` names all damaged partitions; `--repair` has them computed anew",
         ) from error

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffractory.dataset.partition import PartitionPeaks, read_partition
-from diffractory.dataset.records import ShardSum
+from diffractory.dataset.partition import PartitionPeaks, planned_orientations, read_partition
+from diffractory.dataset.records import Record, ShardSum
 from diffractory.dataset.run import PEAKS, Run
 from diffractory.errors import RunError
 from diffractory.scattering.simulate import Scatterer
@@ -19,8 +19,8 @@ from diffractory.scattering.simulate import Scatterer
 _SUM_TOLERANCE = 1e-5
 #: A sample solved again must agree to this.
 _SOLVE_TOLERANCE = 1e-5
-#: Problems named for one partition; more say nothing new.
-_MAX_PROBLEMS = 5
+#: Stored orientation matrices must agree with the planned ones to this, on whatever machine.
+_FRAME_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -62,28 +62,34 @@ def verify_partition(run_path: Path | str, partition: int, sample: float = 0.01)
         record = run.record(PEAKS, partition, run.plan.plan_id)
     except RunError as error:
         return Verification(partition, 0, 0, 0.0, (str(error),))
-    problems = [
-        f"shard {name} does not match its checksum: a bit changed after writing"
-        for name, expected in record.shards.items()
-        if ShardSum.of_file(run.path / name) != expected
-    ]
-    expected_items = run.plan.partitions[partition].stop - run.plan.partitions[partition].first
-    if len(record.counts) != expected_items:
-        problems.append(f"the record counts {len(record.counts)} orientations, the plan {expected_items}")
+    problems = [problem for name in record.shards if (problem := _shard_problem(run, name, record))]
     if problems:
         return Verification(partition, 0, 0, 0.0, tuple(problems))
     try:
         peaks = read_partition(run, partition, record)
     except RunError as error:
         return Verification(partition, 0, 0, 0.0, (str(error),))
+    n_patterns = len(peaks.counts) * peaks.intensity.shape[1]
     problems = _broken_invariants(peaks)
+    if not np.abs(peaks.rotation - planned_orientations(run, partition)).max() < _FRAME_TOLERANCE:
+        problems.append("an orientation matrix is not the planned one")
+    if problems:
+        return Verification(partition, n_patterns, 0, 0.0, tuple(problems))
     chosen = [i for i in range(len(peaks.counts)) if _drawn(run.plan.plan_id, peaks.first_item + i, sample)]
     differences = [_difference_from_reference(run, peaks, i) for i in chosen]
     largest = max(differences, default=0.0)
     if largest > _SOLVE_TOLERANCE:
         problems.append(f"intensities differ by {largest:.1e} from the dense reference")
-    n_patterns = len(peaks.counts) * peaks.intensity.shape[1]
-    return Verification(partition, n_patterns, len(chosen), largest, tuple(problems[:_MAX_PROBLEMS]))
+    return Verification(partition, n_patterns, len(chosen), largest, tuple(problems))
+
+
+def _shard_problem(run: Run, name: str, record: Record) -> str:
+    """Say why a shard is not what was written; nothing if it is."""
+    try:
+        intact = ShardSum.of_file(run.path / name) == record.shards[name]
+    except OSError as error:
+        return f"shard {name} cannot be read ({error.strerror or error})"
+    return "" if intact else f"shard {name} does not match its checksum: a bit changed after writing"
 
 
 def _drawn(plan_id: str, item: int, share: float) -> bool:
@@ -98,15 +104,12 @@ def _broken_invariants(peaks: PartitionPeaks) -> list[str]:
     if np.any(peaks.counts < 1) or np.any(peaks.hkl[starts] != 0):
         return ["a pattern lacks its direct beam"]
     if not np.all(np.isfinite(peaks.intensity)):
-        problems.append("an intensity is not finite")
-    elif peaks.intensity.min() < 0.0:
+        return ["an intensity is not finite"]
+    if peaks.intensity.min() < 0.0:
         problems.append("an intensity is negative")
     sums = np.add.reduceat(peaks.intensity.astype(np.float64), starts, axis=0)
     if sums.max() > 1.0 + _SUM_TOLERANCE:
         problems.append(f"the intensities of a pattern sum to {sums.max():.6f}, more than the incident beam")
-    deviation = np.abs(peaks.rotation @ peaks.rotation.transpose(0, 2, 1) - np.eye(3)).max()
-    if not deviation < 1e-6:
-        problems.append("an orientation matrix is not a rotation")
     return problems
 
 
@@ -125,7 +128,20 @@ def _difference_from_reference(run: Run, peaks: PartitionPeaks, index: int) -> f
 def remove_records(
     run: Run, partitions: list[int], on_removed: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Take back the proof that partitions are done, so that the next run computes them anew."""
+    """Take back the proof that partitions are done, so that the next run computes them anew.
+
+    Features computed from them go with them: they may have been computed from the damaged peaks.
+
+    Raises
+    ------
+    RunError
+        If the run folder cannot be written.
+    """
     for partition in partitions:
-        run.record_path(PEAKS, partition).unlink(missing_ok=True)
+        for stage in (run.path / "records").glob("*"):
+            record = run.record_path(stage.name, partition)
+            try:
+                record.unlink(missing_ok=True)
+            except OSError as error:
+                raise RunError(f"record {record} cannot be removed ({error.strerror or error})") from None
         on_removed(partition)

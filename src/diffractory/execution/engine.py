@@ -131,7 +131,7 @@ class DaskEngine:
         """Return a context in which joblib sends its tasks to the workers."""
         # joblib waits 10 s for workers by default, too short for a busy cluster.
         context: AbstractContextManager[Any] = parallel_config(
-            backend="dask", wait_for_workers_timeout=_PATIENCE
+            backend="dask", client=self._client, wait_for_workers_timeout=_PATIENCE
         )
         return context
 
@@ -206,13 +206,15 @@ def _local_client(workers: int, worker_memory: int) -> Iterator[Client]:
         yield client
 
 
-def _remote_client(address: str) -> AbstractContextManager[Client]:
-    try:
-        client = Client(address, timeout=_PATIENCE)
-        client.wait_for_workers(1, timeout=_PATIENCE)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise ExecutionError(
-            f"no Dask scheduler with a worker answers at {address} ({type(error).__name__})",
-            fix="Start it, or use --cluster local",
-        ) from None
-    return client  # type: ignore[no-any-return]
+@contextmanager
+def _remote_client(address: str) -> Iterator[Client]:
+    with contextlib.ExitStack() as stack:
+        try:
+            client = stack.enter_context(Client(address, timeout=_PATIENCE))
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except (OSError, ValueError, TypeError, TimeoutError) as error:
+            raise ExecutionError(
+                f"no Dask scheduler with a worker answers at {address} ({type(error).__name__})",
+                fix="Start it, or use --cluster local",
+            ) from None
+        yield client

@@ -14,8 +14,18 @@ from diffractory.learning.artefact import load_model
 from diffractory.learning.hierarchy import SymmetryHierarchy, SystemVotes, WithinSystem
 
 
-@lru_cache(maxsize=2)
 def _loaded(path: Path) -> tuple[SymmetryHierarchy, dict[str, Any]]:
+    """Return the model at a path, loaded once for each version of its files."""
+    try:
+        header = (path / "model.json").stat()
+    except OSError:
+        return load_model(path)
+    return _load_version(path, (header.st_ino, header.st_mtime_ns, header.st_size))
+
+
+@lru_cache(maxsize=2)
+def _load_version(path: Path, version: tuple[int, ...]) -> tuple[SymmetryHierarchy, dict[str, Any]]:
+    del version
     return load_model(path)
 
 
@@ -26,10 +36,14 @@ class SavedModel:
     Parameters
     ----------
     path : Path
-        Folder written by :func:`diffractory.learning.artefact.save_model`.
+        Folder written by :func:`diffractory.learning.artefact.save_model`; made absolute, since
+        workers elsewhere may stand in another working directory.
     """
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path).absolute())
 
     @property
     def systems_(self) -> NDArray[np.int64]:

@@ -1,0 +1,97 @@
+"""Small runs for tests: a few crystals of the zoo, planned and simulated in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from diffractory.crystals.build import CatalogueFilter, build_catalogue
+from diffractory.crystals.catalogue import Catalogue
+from diffractory.crystals.sources import Candidate
+from diffractory.dataset.partition import simulate_partition
+from diffractory.dataset.plan import Plan, make_plan
+from diffractory.dataset.records import Record, ShardSum
+from diffractory.dataset.run import PEAKS, Run
+from diffractory.specs import OrientationSpec, SimulationSpec
+from zoo import ZOO
+
+NAMES = ("cubic-F-c-copper", "cubic-P-a-FeSi", "hexagonal-P-a-ZnO", "triclinic-P-a-invented")
+SIMULATION = SimulationSpec(q_max=0.9, thicknesses=(100.0, 200.0, 350.0))
+ORIENTATIONS = OrientationSpec(count=5)
+
+
+def zoo_catalogue(names: tuple[str, ...] = NAMES) -> Catalogue:
+    """Return some crystals of the zoo as a catalogue, in their own cells."""
+    candidates = [Candidate(name, ZOO[name], None, "test", "CC0") for name in names]
+    return build_catalogue(candidates, CatalogueFilter(keep_setting=True)).catalogue
+
+
+def small_plan(
+    catalogue: Catalogue,
+    parts: float = 3,
+    orientations: OrientationSpec = ORIENTATIONS,
+    simulation: SimulationSpec = SIMULATION,
+) -> Plan:
+    """Plan a run in about ``parts`` partitions."""
+    seconds = make_plan(catalogue, simulation, orientations).seconds
+    return make_plan(catalogue, simulation, orientations, seconds / parts)
+
+
+def finish(run: Run) -> Run:
+    """Simulate what a run lacks, here."""
+    for partition in range(len(run.plan.partitions)):
+        if partition not in run.done():
+            simulate_partition(run.path, partition)
+    return run
+
+
+def contents(run: Run) -> dict[str, np.ndarray]:
+    """Return the peaks of a finished run, item by item, whatever its partitions."""
+    group = zarr.open_group(run.path / "peaks.zarr", mode="r")
+    blocks: dict[str, list[np.ndarray]] = {"intensity": [], "hkl": [], "rotation": []}
+    counts: list[int] = []
+    for index, record in sorted(run.done().items()):
+        for name, parts in blocks.items():
+            array = group[name]
+            start = index * array.shards[0]
+            rows = len(record.counts) if name == "rotation" else sum(record.counts)
+            parts.append(array[start : start + rows])
+        counts += record.counts
+    return {name: np.concatenate(parts) for name, parts in blocks.items()} | {"counts": np.array(counts)}
+
+
+def shard_bytes(run: Run) -> dict[str, bytes]:
+    """Return the bytes of every shard of the peaks."""
+    store = run.path / "peaks.zarr"
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in sorted(store.glob("*/c/**/*"))
+        if path.is_file() and not path.name.endswith(".partial")
+    }
+
+
+def forge(run: Run, name: str, partition: int, change) -> None:
+    """Change stored rows of one partition and make the record's checksum right again."""
+    array = zarr.open_array(run.path / "peaks.zarr" / name, mode="r+", config={"write_empty_chunks": True})
+    first = partition * array.shards[0]
+    rows = array[first : first + array.shards[0]]
+    change(rows)
+    array[first : first + array.shards[0]] = rows
+    path = run.record_path(PEAKS, partition)
+    shards = {key: ShardSum.of_file(run.path / key) for key in Record.read(path).shards}
+    rewrite_record(path, shards=shards)
+
+
+def rewrite_record(path: Path, **changes: object) -> None:
+    """Change fields of a record, checksum included, as somebody hostile would."""
+    record = Record.read(path)
+    fields = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    Record(**(fields | changes)).write(path)
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    """Change fields of a JSON file and leave everything else, checksums too, as it was."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -1,0 +1,82 @@
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffractory.settings import Resources, _memory_limits, human_bytes, human_seconds
+
+
+def test_this_machine_is_measured(tmp_path: Path) -> None:
+    found = Resources.of_this_machine(tmp_path / "not" / "yet" / "there")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert found.workers == len(os.sched_getaffinity(0))
+    assert 0 < found.worker_memory * found.workers < memory
+    assert found.disk_free > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_workers_share_the_memory(tmp_path: Path) -> None:
+    one, four = (Resources.of_this_machine(tmp_path, n) for n in (1, 4))
+    assert (one.workers, four.workers) == (1, 4)
+    assert one.worker_memory == pytest.approx(4 * four.worker_memory, abs=4)
+
+
+def test_a_relative_folder_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Resources.of_this_machine(Path("runs/first")).disk_free > 0
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_limits_of_all_groups_around_this_process_count(tmp_path: Path) -> None:
+    own, mounted = tmp_path / "cgroup", tmp_path / "sys"
+    own.write_text("0::/job/step\n")
+    _write(mounted / "job" / "step" / "memory.max", "max\n")
+    _write(mounted / "job" / "memory.max", "2000\n")
+    _write(mounted / "memory.max", "3000\n")
+    _write(tmp_path / "memory.max", "1\n")
+    assert _memory_limits(own, mounted) == [2000, 3000]
+
+
+def test_limits_of_the_older_control_groups_count(tmp_path: Path) -> None:
+    own, mounted = tmp_path / "cgroup", tmp_path / "sys"
+    own.write_text("5:devices:/a\n4:cpu,memory:/job\n")
+    _write(mounted / "memory" / "job" / "memory.limit_in_bytes", "4000")
+    _write(mounted / "devices" / "a" / "memory.limit_in_bytes", "1")
+    assert _memory_limits(own, mounted) == [4000]
+
+
+def test_no_control_groups_no_limit(tmp_path: Path) -> None:
+    assert _memory_limits(tmp_path / "nothing", tmp_path) == []
+
+
+def test_a_limit_below_the_memory_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffractory.settings._memory_limits", lambda: [10_000_000, 2**62])
+    assert Resources.of_this_machine(tmp_path, 2).worker_memory == 4_000_000
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e6, "2.5 MB"), (1e9, "1.0 GB"), (7e15, "7000.0 TB")],
+)
+def test_bytes_for_people(count: float, text: str) -> None:
+    assert human_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (90, "1.5 min"), (5399, "90.0 min"), (5400, "1.5 h")]
+)
+def test_durations_for_people(seconds: float, text: str) -> None:
+    assert human_seconds(seconds) == text
+
+
+@given(st.floats(1e3, 9.9e14))
+def test_bytes_are_not_off_by_a_prefix(count: float) -> None:
+    number, unit = human_bytes(count).split()
+    factor = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
+    assert float(number) * factor == pytest.approx(count, rel=0.06)

@@ -1,0 +1,267 @@
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from diffractory.errors import SpecError
+from diffractory.specs import (
+    ForestSpec,
+    LabProtocolSpec,
+    MapSpec,
+    OrientationSpec,
+    RadialBasisSpec,
+    SimulationSpec,
+    Spec,
+    canonical_json,
+    sha256_of,
+)
+
+SPECS = (SimulationSpec, OrientationSpec, RadialBasisSpec, LabProtocolSpec, ForestSpec, MapSpec)
+
+
+def _positive(high: float) -> st.SearchStrategy[float]:
+    return st.floats(0.0, high, exclude_min=True)
+
+
+simulations = st.builds(
+    SimulationSpec,
+    energy_ev=st.floats(30e3, 1e6),
+    q_max=_positive(6.0),
+    s_max=_positive(1.0),
+    thermal_sigma=st.floats(0.0, 1.0).map(abs),
+    thicknesses=st.lists(_positive(1e5), min_size=1, unique=True).map(sorted),
+    form_factors=st.sampled_from(["wk-cp", "wk"]),
+)
+orientations = st.builds(
+    OrientationSpec,
+    count=st.integers(1, 100_000),
+    in_plane=st.sampled_from(["paper", "random"]),
+    seed=st.integers(0, 2**63 - 1),
+)
+bases = st.builds(
+    RadialBasisSpec, ring_width=_positive(1.0), n_rings=st.integers(1, 1000), n_orders=st.integers(1, 200)
+)
+laboratories = st.builds(
+    LabProtocolSpec,
+    electrons=_positive(1e12),
+    thickness_range=st.tuples(_positive(1e4), _positive(1e4)).map(sorted),
+    rotate=st.booleans(),
+)
+forests = st.builds(
+    ForestSpec, system_trees=st.integers(1, 500), thickness=_positive(1e4), seed=st.integers(0, 2**32 - 1)
+)
+maps = st.builds(
+    MapSpec, median_size=st.integers(0, 50).map(lambda n: 2 * n + 1), assume=st.none() | st.text()
+)
+any_spec = st.one_of(simulations, orientations, bases, laboratories, forests, maps)
+
+
+@given(any_spec)
+def test_json_gives_the_same_spec_back(spec: Spec) -> None:
+    again = type(spec).from_json(spec.to_json())
+    assert again == spec
+    assert hash(again) == hash(spec)
+    assert again.spec_id == spec.spec_id
+    # Python's own writer loses no digit either: this is what goes into plans and models.
+    assert type(spec)(**json.loads(canonical_json(spec.model_dump(mode="json")))) == spec
+
+
+@given(any_spec, any_spec)
+def test_different_specs_have_different_ids(one: Spec, other: Spec) -> None:
+    if type(one) is type(other):
+        assert (one == other) == (one.spec_id == other.spec_id)
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.floats(allow_nan=False, allow_infinity=False)))
+def test_the_order_of_keys_is_without_effect(values: dict[str, float]) -> None:
+    assert sha256_of(values) == sha256_of(dict(reversed(values.items())))
+
+
+def test_nan_is_not_hashed() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json({"a": math.nan})
+
+
+OTHER = [
+    (SimulationSpec, "energy_ev", 200e3),
+    (SimulationSpec, "q_max", 1.5),
+    (SimulationSpec, "s_max", 0.05),
+    (SimulationSpec, "thermal_sigma", 0.0),
+    (SimulationSpec, "thicknesses", (200.0, 300.0)),
+    (SimulationSpec, "form_factors", "wk"),
+    (OrientationSpec, "count", 101),
+    (OrientationSpec, "in_plane", "random"),
+    (OrientationSpec, "seed", 1),
+    (RadialBasisSpec, "ring_width", 0.04),
+    (RadialBasisSpec, "n_rings", 40),
+    (RadialBasisSpec, "n_orders", 12),
+    (LabProtocolSpec, "intensity_floor", 0.0),
+    (LabProtocolSpec, "position_sigma", 0.0),
+    (LabProtocolSpec, "electrons", 1e4),
+    (LabProtocolSpec, "scale_error", 0.0),
+    (LabProtocolSpec, "ellipticity", 0.0),
+    (LabProtocolSpec, "thickness_range", (100.0, 400.0)),
+    (LabProtocolSpec, "rotate", False),
+    (ForestSpec, "system_trees", 81),
+    (ForestSpec, "system_depth", 41),
+    (ForestSpec, "group_trees", 129),
+    (ForestSpec, "group_depth", 31),
+    (ForestSpec, "lattice_trees", 81),
+    (ForestSpec, "lattice_depth", 101),
+    (ForestSpec, "with_triclinic", True),
+    (ForestSpec, "thickness", 100.0),
+    (ForestSpec, "test_fraction", 0.5),
+    (ForestSpec, "seed", 1),
+    (MapSpec, "min_spots", 4),
+    (MapSpec, "median_size", 3),
+    (MapSpec, "min_difference", 0.0),
+    (MapSpec, "total_intensity", 1.0),
+    (MapSpec, "assume", "cubic"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), OTHER)
+def test_every_field_enters_the_id(kind: type[Spec], name: str, value: Any) -> None:
+    default, changed = kind(), kind(**{name: value})
+    assert changed != default
+    assert changed.spec_id != default.spec_id
+
+
+def test_no_field_was_forgotten() -> None:
+    assert {(kind, name) for kind, name, _ in OTHER} == {
+        (kind, name) for kind in SPECS for name in kind.model_fields
+    }
+
+
+REFUSED = [
+    (SimulationSpec, "energy_ev", [29_999.0, 1_000_001.0, 300.0, -3e5, math.nan, math.inf, "fast", None]),
+    (SimulationSpec, "q_max", [0.0, -1.0, 6.01, math.nan, math.inf]),
+    (SimulationSpec, "s_max", [0.0, -0.1, 1.01, math.nan]),
+    (SimulationSpec, "thermal_sigma", [-0.01, 1.01, math.nan]),
+    (
+        SimulationSpec,
+        "thicknesses",
+        [
+            *((), (0.0,), (-5.0,), (math.nan,), (math.inf,), (2.0, 1.0), (1.0, 1.0), (100_001.0,)),
+            *("thick", None, [[1.0, 2.0]], np.ones((2, 2))),
+        ],
+    ),
+    (SimulationSpec, "form_factors", ["lobato", "", None]),
+    (OrientationSpec, "count", [0, -1, 100_001, 1.5, "many"]),
+    (OrientationSpec, "in_plane", ["plain", "", None]),
+    (OrientationSpec, "seed", [-1, 2**63, 0.5]),
+    (RadialBasisSpec, "ring_width", [0.0, 1.1, math.nan]),
+    (RadialBasisSpec, "n_rings", [0, 1001]),
+    (RadialBasisSpec, "n_orders", [0, 201]),
+    (LabProtocolSpec, "intensity_floor", [-1e-9, 1.0, math.nan]),
+    (LabProtocolSpec, "position_sigma", [-1e-9, 0.11, math.nan]),
+    (LabProtocolSpec, "electrons", [0.0, -1.0, math.inf]),
+    (LabProtocolSpec, "scale_error", [-0.1, 0.5]),
+    (LabProtocolSpec, "ellipticity", [-0.1, 0.5]),
+    (LabProtocolSpec, "thickness_range", [(500.0, 100.0), (0.0, 1.0), (-1.0, 1.0), (math.nan, 1.0), (1.0,)]),
+    (LabProtocolSpec, "rotate", ["perhaps", None]),
+    *[
+        (ForestSpec, f"{role}_{size}", [0, -1, 1.5])
+        for role in ("system", "group", "lattice")
+        for size in ("trees", "depth")
+    ],
+    (ForestSpec, "with_triclinic", ["perhaps", None]),
+    (ForestSpec, "thickness", [0.0, -200.0, math.nan]),
+    (ForestSpec, "test_fraction", [0.0, 1.0, -0.1, math.nan]),
+    (ForestSpec, "seed", [-1, 2**32]),
+    (MapSpec, "min_spots", [0, -1, 2.5]),
+    (MapSpec, "median_size", [0, -1, 4, 103]),
+    (MapSpec, "min_difference", [-0.001, 1.001, math.nan]),
+    (MapSpec, "total_intensity", [0.0, -1.0, 1e7, math.nan, math.inf]),
+    (MapSpec, "assume", [5]),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"), [(kind, name, value) for kind, name, values in REFUSED for value in values]
+)
+def test_every_bound_is_refused_in_one_sentence(kind: type[Spec], name: str, value: Any) -> None:
+    with pytest.raises(SpecError) as caught:
+        kind(**{name: value})
+    message = str(caught.value)
+    assert f"{kind.__name__} refused: {name}" in message
+    assert "pydantic" not in message
+    assert "\n" not in message
+    assert caught.value.fix
+
+
+def test_every_field_has_values_that_are_refused() -> None:
+    assert {(kind, name) for kind, name, _ in REFUSED} == {
+        (kind, n) for kind in SPECS for n in kind.model_fields
+    }
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_specs_are_frozen_and_closed(kind: type[Spec]) -> None:
+    spec = kind()
+    with pytest.raises(ValidationError):
+        setattr(spec, next(iter(kind.model_fields)), 1)
+    with pytest.raises(SpecError, match="energy = 1"):
+        kind(energy=1)
+    assert len({spec, kind()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not valid JSON"),
+        ('{"q_max": 1.0', "not valid JSON"),
+        ("[1, 2]", "expected a JSON object, got list"),
+        ("null", "expected a JSON object, got NoneType"),
+        ('{"q_max": NaN}', "q_max = nan"),
+        ('{"qmax": 1.0}', "qmax = 1.0"),
+        ('{"self": 1}', "self = 1"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"q_max": 1' + 5000 * "0" + "}", "not valid JSON"),
+    ],
+)
+def test_damaged_json_is_a_spec_error(text: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        SimulationSpec.from_json(text)
+    assert message in str(caught.value)
+
+
+@given(st.text() | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(json.dumps))
+def test_whatever_is_read_is_a_spec_or_a_spec_error(text: str) -> None:
+    try:
+        spec = SimulationSpec.from_json(text)
+    except SpecError:
+        return
+    assert isinstance(spec, SimulationSpec)
+
+
+@pytest.mark.parametrize(
+    "thicknesses",
+    [
+        200,
+        200.0,
+        [200],
+        (200,),
+        np.float32(200),
+        np.int64(200),
+        np.array(200.0),
+        np.array([200]),
+        np.float64(200),
+    ],
+)
+def test_thicknesses_are_a_tuple_of_numbers_whatever_is_given(thicknesses: Any) -> None:
+    spec = SimulationSpec(thicknesses=thicknesses)
+    assert spec.thicknesses == (200.0,)
+    assert spec == SimulationSpec()
+    assert spec.spec_id == SimulationSpec().spec_id
+
+
+def test_defaults_are_those_of_the_paper() -> None:
+    assert RadialBasisSpec().n_features == 1066
+    assert SimulationSpec().energy_ev == 300e3
+    assert SimulationSpec().q_max == 2.0
