@@ -7,7 +7,7 @@ script can be killed and started anew.
 
 Example::
 
-    python benchmarks/first_light.py --catalogue catalogue.parquet --scan braggdisks_cali.h5 --work /data/first-light
+    python benchmarks/first_light.py --catalogue catalogue.parquet --scan scan.h5 --work /data/first-light
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def command(step: str, work: Path, *arguments: object) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--catalogue", type=Path, required=True, help="catalogue to draw crystals from")
     parser.add_argument("--scan", type=Path, required=True, help="real scan of Bragg peaks (EMD)")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything large")
@@ -73,7 +75,8 @@ def main() -> None:
         "evaluate": command("evaluate", work, "evaluate", model, run, "--out", work / "evaluation"),
         "map": command("map", work, "map", options.scan, "--model", model, "--out", work / "map"),
         "map_assumed_cubic": command(
-            "map_cubic", work, "map", options.scan, "--model", model, "--out", work / "map-cubic", "--assume", "cubic"
+            "map_cubic", work, "map", options.scan, "--model", model, "--out", work / "map-cubic",
+            "--assume", "cubic",
         ),
     }  # fmt: skip
     result = {"command": shlex.join(["python", *sys.argv]), **describe(), "steps": steps}

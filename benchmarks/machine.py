@@ -9,14 +9,27 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("diffractory", "dask", "numpy", "scipy", "numba", "scikit-learn", "py4DSTEM", "pymatgen", "zarr", "xarray")
+_PACKAGES = (
+    "diffractory",
+    "dask",
+    "numpy",
+    "scipy",
+    "numba",
+    "scikit-learn",
+    "py4DSTEM",
+    "pymatgen",
+    "zarr",
+    "xarray",
+)
 
 
 def describe() -> dict[str, Any]:
     """Return date, versions, processor, cores and memory."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    model = next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown"
+    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "date": datetime.now(UTC).date().isoformat(),

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future as _Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 import dask
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, Future, LocalCluster
 from joblib import parallel_config
 
 from diffractory.errors import DiffractoryError, ExecutionError
@@ -27,6 +28,8 @@ R = TypeVar("R")
 _WINDOW_PER_WORKER = 2
 #: Seconds to wait for a scheduler or its first worker.
 _PATIENCE = 60
+#: Seconds between looks at whether the scheduler is still there.
+_HEARTBEAT = 1.0
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,11 @@ class DaskEngine:
         """Yield outcomes as tasks finish; futures are released at once, so memory stays flat."""
         waiting = iter(items)
         owners: dict[str, T] = {}
+        finished: SimpleQueue[Future[R]] = SimpleQueue()
         # Submitting all at once would hold a future for each of thousands of partitions.
-        finished = as_completed(raise_errors=False)
-        for item in _take(waiting, _WINDOW_PER_WORKER * self.workers):
-            finished.add(self._submit(function, item, owners))
-        for future in finished:
+        for item in islice(waiting, _WINDOW_PER_WORKER * self.workers):
+            self._submit(function, item, owners, finished)
+        while owners and (future := self._next(finished)) is not None:
             item = owners.pop(future.key)
             outcome: Outcome[T, R]
             if future.status == "finished":
@@ -118,14 +121,28 @@ class DaskEngine:
             else:
                 outcome = Outcome(item, None, _as_error(future.exception()))
             future.release()
-            for following in _take(waiting, 1):
-                finished.add(self._submit(function, following, owners))
+            for following in islice(waiting, 1):
+                self._submit(function, following, owners, finished)
             yield outcome
+        # Nothing is left here, unless the client lost its scheduler for good.
+        for item in (*owners.values(), *waiting):
+            yield Outcome(item, None, _as_error(None))
 
-    def _submit(self, function: Callable[[T], R], item: T, owners: dict[str, T]) -> _Future[R]:
+    def _submit(
+        self, function: Callable[[T], R], item: T, owners: dict[str, T], finished: SimpleQueue[Future[R]]
+    ) -> None:
         future = self._client.submit(function, item, pure=False)
         owners[future.key] = item
-        return future  # type: ignore[no-any-return]
+        future.add_done_callback(finished.put)
+
+    def _next(self, finished: SimpleQueue[Future[R]]) -> Future[R] | None:
+        """Wait for the next future that is done; None if the client is closed and none will be."""
+        while True:
+            try:
+                return finished.get(timeout=_HEARTBEAT)
+            except Empty:
+                if self._client.status == "closed":
+                    return None
 
     def joblib(self) -> AbstractContextManager[Any]:
         """Return a context in which joblib sends its tasks to the workers."""
@@ -136,15 +153,14 @@ class DaskEngine:
         return context
 
 
-def _take(iterator: Iterator[T], count: int) -> list[T]:
-    """Return the next ``count`` elements, fewer at the end."""
-    return [element for _, element in zip(range(count), iterator, strict=False)]
-
-
 def _as_error(error: BaseException | None) -> Exception:
     if isinstance(error, Exception):
         return error
-    return ExecutionError(f"a worker ended without an answer ({error!r})")
+    return ExecutionError(
+        "a task was lost before it gave an answer" + (f" ({error!r})" if error else ""),
+        "its scheduler or its worker went away",
+        "Run the same command again: what was finished is kept",
+    )
 
 
 @contextmanager

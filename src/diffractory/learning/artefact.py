@@ -66,6 +66,8 @@ def save_model(model: SymmetryHierarchy, path: Path, provenance: Mapping[str, An
         raise ModelError("this model is not trained", "there is nothing to save", "Call fit first")
     if path.exists() and not path.is_dir():
         raise ModelError(f"{path} is a file", "a model is a folder", "Choose another path")
+    if path.is_dir() and any(path.iterdir()) and not (path / _HEADER).is_file():
+        raise ModelError(f"{path} holds other files", "they would be replaced", "Choose another path")
     _check_provenance(provenance, model.n_features_in_)
     with atomic_path(path) as folder:
         folder.mkdir()

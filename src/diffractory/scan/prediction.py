@@ -216,7 +216,7 @@ def predict_scan(
     SpecError
         If ``map_spec.assume`` is not a crystal system.
     ModelError
-        If the model was not trained on the assumed crystal system.
+        If the model was not trained on the assumed crystal system, or on too little of it.
     """
     columns = tuple(int(code) for code in model.systems_)
     assumed = _assumed_code(map_spec, columns)
@@ -230,6 +230,12 @@ def predict_scan(
         _Task(peaks, used[start : start + block_size]) for start, peaks in zip(starts, blocks, strict=True)
     ]
     within = _joined(WithinBlock, map_blocks(partial(_look_within, model, map_spec, features), tasks))
+    if assumed is not None and np.any(labels >= 0) and np.all(np.isnan(within.lattice)):
+        raise ModelError(
+            f"the model has no lattice forest for '{map_spec.assume}' crystals",
+            "it was trained on fewer than two materials of them",
+            "Assume another crystal system, or train a model on more crystals",
+        )
     return ScanPrediction(systems, labels, reason, within, columns)
 
 
@@ -262,7 +268,9 @@ def _assumed_code(map_spec: MapSpec, columns: tuple[int, ...]) -> int | None:
     if code not in columns:
         known = ", ".join(CRYSTAL_SYSTEMS[column] for column in columns)
         raise ModelError(
-            f"the model knows nothing of '{map_spec.assume}' crystals", f"it was trained on {known}"
+            f"the model knows nothing of '{map_spec.assume}' crystals",
+            f"it was trained on {known}",
+            "Assume one of these, or train a model on more crystals",
         )
     return code
 

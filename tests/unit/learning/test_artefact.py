@@ -247,3 +247,14 @@ def test_a_model_that_does_not_say_is_refused():
         check_features({}, FEATURES)
     with pytest.raises(ModelError, match="does not say which simulation settings"):
         check_features({"features": PROVENANCE["features"]}, FEATURES, SimulationSpec())
+
+
+def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter-1.tex").write_text("precious")
+    model = SymmetryHierarchy()
+    model.lattice_forests_ = {}
+    with pytest.raises(ModelError, match="holds other files"):
+        save_model(model, folder, {})
+    assert (folder / "chapter-1.tex").read_text() == "precious"

@@ -174,3 +174,14 @@ def test_the_real_model_fits_the_protocol():
     np.testing.assert_array_equal(prediction.labels[chosen], targets.system)
     np.testing.assert_array_equal(prediction.within.space_group[chosen], targets.space_group)
     np.testing.assert_allclose(prediction.within.lattice[chosen], targets.lattice)
+
+
+def test_an_assumed_system_without_a_lattice_forest_is_refused():
+    class WithoutLattice(FakeModel):
+        def predict_within(self, X, systems):
+            answer = super().predict_within(X, systems)
+            answer.lattice[:] = np.nan
+            return answer
+
+    with pytest.raises(ModelError, match="no lattice forest"):
+        predict_scan(WithoutLattice(), mixed_scan(), MapSpec(median_size=1, assume="cubic"), FEATURES)
