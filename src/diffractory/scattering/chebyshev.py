@@ -35,6 +35,8 @@ _WIDTH_STEP = 0.002
 _BLOCK = 64
 #: Absorption makes the spectrum complex; terms may grow by exp(this) before the series is restarted.
 _MAX_GROWTH = 3.0
+#: Norm of a term beyond which the interval was too narrow: rounding and truncation are multiplied by it.
+_MAX_NORM = 4.0 * math.exp(_MAX_GROWTH)
 #: Longest series, in terms; longer paths are restarted too.
 MAX_TERMS = 1200
 
@@ -117,7 +119,8 @@ def _start(n: int) -> NDArray[np.complex64]:
     return unit
 
 
-@lru_cache(maxsize=256)
+# An entry of a hundred thicknesses is 2 MB: keep few.
+@lru_cache(maxsize=32)
 def _coefficients(lengths: tuple[float, ...], half_width: float, truncation: float) -> NDArray[np.complex128]:
     """Return c_k of each length, of shape (n_terms, n_lengths), without the phase of the middle."""
     phase = 2.0 * np.pi * half_width * np.array(lengths)
@@ -135,8 +138,8 @@ def chebyshev_series(
     thicknesses: tuple[float, ...],
     spectrum: Spectrum,
     dtype: type[np.complex64] | type[np.complex128],
-) -> NDArray[np.complex128]:
-    """Return the wave at each thickness.
+) -> NDArray[np.complex128] | None:
+    """Return the wave at each thickness, or None where the series diverged.
 
     Parameters
     ----------
@@ -151,7 +154,13 @@ def chebyshev_series(
 
     Returns
     -------
-    ndarray of shape (n_thicknesses, n), complex128
+    ndarray of shape (n_thicknesses, n), complex128, or None
+
+    Notes
+    -----
+    The exponential is entire, so the series converges even for eigenvalues outside the interval;
+    but its terms then grow, and errors of rounding and truncation with them. The norm of the
+    terms is therefore watched: it bounds the error.
     """
     scaled: NDArray[Any] = (matrix / spectrum.half_width).astype(dtype)
     scaled[np.diag_indices_from(scaled)] -= spectrum.middle / spectrum.half_width
@@ -165,6 +174,8 @@ def chebyshev_series(
         gap = remaining[0] - start
         lengths = reached or [gap / math.ceil(gap / spectrum.reach)]
         pieces = _one_series(scaled, wave, tuple(lengths), spectrum)
+        if pieces is None:
+            return None
         wave, start = pieces[-1], start + lengths[-1]
         if reached:
             waves.extend(pieces)
@@ -177,7 +188,7 @@ def _one_series(
     wave: NDArray[np.complex128],
     lengths: tuple[float, ...],
     spectrum: Spectrum,
-) -> NDArray[np.complex128]:
+) -> NDArray[np.complex128] | None:
     dtype = scaled.dtype
     coefficients = _coefficients(lengths, spectrum.half_width, _TRUNCATION[dtype])
     total = np.zeros((len(lengths), len(wave)), dtype=np.complex128)
@@ -195,6 +206,9 @@ def _one_series(
                 image -= older
             older, newer = newer, image
             block[row] = image
+        norms = np.linalg.norm(block[: len(some)], axis=1)
+        if not norms.max() <= _MAX_NORM:
+            return None
         total += some.T.astype(dtype) @ block[: len(some)]
     total *= np.exp(2j * np.pi * spectrum.middle * np.array(lengths))[:, None]
     return total
