@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.evaluate import evaluate_on_run
@@ -29,6 +30,7 @@ from diffractory.dataset.reader import read_pattern
 from diffractory.dataset.run import Run
 from diffractory.execution.engine import Engine
 from diffractory.learning.saved_model import SavedModel
+from diffractory.patterns.lab_protocol import draw_thickness
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.report.catalogue_figures import figure_of_counts
 from diffractory.report.map_figures import figure_of_truth
@@ -163,32 +165,45 @@ def _map_synthetic(
 ) -> dict[str, Any]:
     """Map a polycrystal of unseen materials, as simulated or as a laboratory sees it, and score it."""
     model = SavedModel((folder / "model").absolute())
-    grains, labels = _unseen_patterns(run, set(model.provenance["training_materials"]))
+    grains, labels = _unseen_patterns(run, set(model.provenance["training_materials"]), noise)
+    # Simulated intensities are shares of the beam, as in training: keep their scale.
+    total = float(np.median(np.add.reduceat(grains.intensity, grains.offsets[:-1])))
     scan, truth = synthetic_scan(
         grains, labels, _SCAN_SHAPE, _GRAINS, seed=0, noise=noise, energy_ev=run.plan.simulation.energy_ev
     )
     # Written and read back: the map is made from a file, as a microscope's would be.
     scan_file, target = folder / f"scan-{protocol}.h5", folder / f"map-{protocol}"
     scan.to_emd(scan_file)
-    labelled = map_with_model(read_bragg_scan(scan_file), model, MapSpec(), engine, target)
+    labelled = map_with_model(
+        read_bragg_scan(scan_file), model, MapSpec(total_intensity=total), engine, target
+    )
     score = score_map(labelled, truth)
     save_figure(figure_of_truth(labelled, truth), target / "truth.png")
     write_atomic(target / "score.json", json.dumps(score, indent=1))
     return score
 
 
-def _unseen_patterns(run: Run, trained_on: set[str]) -> tuple[PeakTable, GrainLabels]:
-    """Return all patterns at 200 Å of materials the model was not trained on, and their truth."""
+def _unseen_patterns(
+    run: Run, trained_on: set[str], lab: LabProtocolSpec | None
+) -> tuple[PeakTable, GrainLabels]:
+    """Return one pattern of each orientation of materials not trained on, and their truth.
+
+    All at the training thickness, or each at one drawn as the lab protocol says.
+    """
     table, ids = run.catalogue.table, np.array(run.catalogue.ids)
     systems = np.array([system_code(name) for name in table["crystal_system"]])
     # Triclinic is not among the paper's six: a grain of it could not be right.
     usable = np.array([name not in trained_on for name in ids]) & (systems != system_code("triclinic"))
-    column = run.plan.simulation.thicknesses.index(_TRAINING_THICKNESS)
+    thicknesses = run.plan.simulation.thicknesses
+    column: int | NDArray[np.int64] = thicknesses.index(_TRAINING_THICKNESS)
     tables, crystals = [], []
     for index, partition in enumerate(run.plan.partitions):
         owners = np.arange(partition.first, partition.stop) // run.plan.orientations.count
         wanted = np.flatnonzero(usable[owners])
         if len(wanted):
+            if lab is not None:
+                seeds = np.arange(partition.first, partition.stop, dtype=np.uint64)
+                column = draw_thickness(np.array(thicknesses), lab, seeds)
             tables.append(read_partition(run, index).table(column).take(wanted))
             crystals.append(owners[wanted])
     owners = np.concatenate(crystals)

@@ -13,6 +13,7 @@ from rich.table import Table
 from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.options import ClusterOption, WorkersOption, check_output_folder
 from diffractory.cli.progress import engine_here, map_ordered
+from diffractory.errors import ModelError
 from diffractory.execution.engine import Engine
 from diffractory.learning.saved_model import SavedModel
 from diffractory.report.map_figures import figure_of_lattice, figure_of_systems
@@ -91,6 +92,14 @@ def map_with_model(
     """Predict a scan and write ``map.zarr``, ``summary.json`` and the pictures."""
     provenance = model.provenance
     basis = RadialBasisSpec(**provenance["features"])
+    trained_at = float(provenance["simulation"]["energy_ev"])
+    if scan.energy_ev is not None and abs(scan.energy_ev - trained_at) > 0.01 * trained_at:
+        raise ModelError(
+            f"{scan.source} was recorded at {scan.energy_ev / 1e3:g} keV, "
+            f"the model trained at {trained_at / 1e3:g} keV",
+            "patterns of another energy look different",
+            "Train a model on a run planned with the scan's --energy",
+        )
     prediction = predict_scan(model, scan, spec, basis, map_blocks=map_ordered(engine, "positions"))
     # Thousands of training materials do not belong into every map; their plan says which they were.
     short = {key: value for key, value in provenance.items() if key != "training_materials"}

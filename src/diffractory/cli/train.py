@@ -15,9 +15,8 @@ from diffractory.cli.options import ClusterOption, RunArgument, WorkersOption, c
 from diffractory.cli.progress import engine_here
 from diffractory.dataset.features import find_features, read_features
 from diffractory.dataset.run import Run
-from diffractory.errors import ModelError
 from diffractory.execution.engine import Engine
-from diffractory.learning.artefact import save_model
+from diffractory.learning.artefact import check_model_folder, save_model
 from diffractory.learning.hierarchy import SymmetryHierarchy
 from diffractory.learning.protocols import targets_of
 from diffractory.learning.split import split_materials
@@ -25,9 +24,6 @@ from diffractory.settings import human_seconds
 from diffractory.specs import ForestSpec, RadialBasisSpec
 
 app = typer.Typer()
-
-#: What a saved model consists of; a folder that holds anything else is not replaced.
-MODEL_FILES = ("forests.npz", "model.json")
 
 
 @app.command(epilog="Example: diffractory train runs/first --out models/first")
@@ -49,7 +45,8 @@ def train(
         thickness=thickness, test_fraction=test_fraction, with_triclinic=with_triclinic, seed=seed
     )
     opened = Run.open(run)
-    _check_target(model)
+    check_output_folder(model)
+    check_model_folder(model)
     with engine_here(cluster, workers, run) as engine:
         note(f"running on {engine.description}")
         result = train_model(opened, model, spec, engine)
@@ -63,18 +60,6 @@ def train(
     for name, reason in result["skipped"].items():
         note(f"  left out, {name}: {reason}")
     note(f"next: diffractory evaluate {model} {run}")
-
-
-def _check_target(model: Path) -> None:
-    """Refuse, before training, a folder that a model must not take the place of."""
-    check_output_folder(model)
-    fix = "Name a folder that is new, empty or an older model, such as models/first"
-    if model.name in ("", ".."):
-        raise ModelError(f"--out {model} names no folder of its own", fix=fix)
-    kept = sorted(path.name for path in model.iterdir()) if model.is_dir() else []
-    foreign = [name for name in kept if name not in MODEL_FILES]
-    if foreign:
-        raise ModelError(f"{model} holds {foreign[0]}", "the model would replace the whole folder", fix)
 
 
 def train_model(run: Run, target: Path, spec: ForestSpec, engine: Engine) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from diffractory import __version__
 from diffractory.dataset.partition import read_partition
-from diffractory.dataset.records import Record
+from diffractory.dataset.records import Record, ShardSum
 from diffractory.dataset.run import Run
 from diffractory.dataset.store import create_feature_store, read_block, write_block
 from diffractory.errors import RunError
 from diffractory.patterns.radial_basis import radial_basis
 from diffractory.specs import RadialBasisSpec, sha256_of
-from diffractory.storage import write_atomic
+from diffractory.storage import atomic_path, write_atomic
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,11 @@ def plan_features(
     if plan_file.exists():
         return plan
     try:
-        create_feature_store(
-            run.path / f"{plan.stage}.zarr", run.plan, len(wanted), basis.n_features, plan.plan_id
-        )
+        # Made aside and renamed: of two commands at once, the second finds the first one's store.
+        store = run.path / f"{plan.stage}.zarr"
+        if not store.exists():
+            with atomic_path(store) as made:
+                create_feature_store(made, run.plan, len(wanted), basis.n_features, plan.plan_id)
         write_atomic(plan_file, json.dumps({"plan_id": plan.plan_id, **plan.content()}, indent=1))
     except OSError as error:
         raise RunError(
@@ -194,7 +196,14 @@ def read_features(run: Run, plan: FeaturePlan, thickness: float) -> NDArray[np.f
         )
     features = np.empty((run.plan.n_items, plan.basis.n_features), dtype=np.float32)
     for index, partition in enumerate(run.plan.partitions):
-        run.record(plan.stage, index, plan.plan_id)
+        record = run.record(plan.stage, index, plan.plan_id)
+        for name, expected in record.shards.items():
+            if ShardSum.of_file(run.path / name) != expected:
+                raise RunError(
+                    f"feature shard {run.path / name} does not match its checksum",
+                    "a bit changed after writing",
+                    f"Remove {run.record_path(plan.stage, index)} and run `diffractory features {run.path}`",
+                )
         block = read_block(
             run.path, f"{plan.stage}.zarr", "features", index, partition.stop - partition.first
         )

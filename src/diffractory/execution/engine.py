@@ -131,7 +131,12 @@ class DaskEngine:
     def _submit(
         self, function: Callable[[T], R], item: T, owners: dict[str, T], finished: SimpleQueue[Future[R]]
     ) -> None:
-        future = self._client.submit(function, item, pure=False)
+        try:
+            future = self._client.submit(function, item, pure=False)
+        except ClosedClientError:
+            # Under a key of its own, that no future will ever answer for.
+            owners[f"lost-{len(owners)}-{id(item)}"] = item
+            return
         owners[future.key] = item
         future.add_done_callback(finished.put)
 

@@ -66,14 +66,30 @@ def save_model(model: SymmetryHierarchy, path: Path, provenance: Mapping[str, An
         raise ModelError("this model is not trained", "there is nothing to save", "Call fit first")
     if path.exists() and not path.is_dir():
         raise ModelError(f"{path} is a file", "a model is a folder", "Choose another path")
-    if path.is_dir() and any(path.iterdir()) and not (path / _HEADER).is_file():
-        raise ModelError(f"{path} holds other files", "they would be replaced", "Choose another path")
+    check_model_folder(path)
     _check_provenance(provenance, model.n_features_in_)
     with atomic_path(path) as folder:
         folder.mkdir()
         np.savez(folder / _ARRAYS, **_arrays_of(model))
         header = _header_of(model, provenance) | {"arrays_sha256": _sha256_of_file(folder / _ARRAYS)}
         write_atomic(folder / _HEADER, json.dumps(header, indent=2, sort_keys=True, allow_nan=False))
+
+
+def check_model_folder(path: Path) -> None:
+    """Refuse a folder that a model must not take the place of: it is replaced whole.
+
+    Raises
+    ------
+    ModelError
+        If it holds anything but an older model.
+    """
+    fix = "Name a folder that is new, empty or an older model, such as models/first"
+    if path.name in ("", ".."):
+        raise ModelError(f"{path} names no folder of its own", fix=fix)
+    kept = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    foreign = [name for name in kept if name not in (_HEADER, _ARRAYS)]
+    if foreign:
+        raise ModelError(f"{path} holds {foreign[0]}", "the model would replace the whole folder", fix)
 
 
 def load_model(path: Path) -> tuple[SymmetryHierarchy, dict[str, Any]]:
@@ -290,7 +306,10 @@ def _group_classes(classes: Any) -> NDArray[np.int16]:
 def _training_summary(stored: Mapping[str, Any]) -> TrainingSummary:
     a, b, c = (float(length) for length in stored["median_lattice"])
     return TrainingSummary(
-        _whole(stored["n_patterns"], 1), _whole(stored["majority_group"], 1, 230), (a, b, c)
+        _whole(stored["n_patterns"], 1),
+        _whole(stored["majority_group"], 1, 230),
+        _whole(stored["n_majority"], 1),
+        (a, b, c),
     )
 
 

@@ -293,7 +293,7 @@ def _report_space_group(
             "given_right_system": _mean(right[here & right_system]),
             "baseline": _mean(truth.space_group[here] == model.training_[code].majority_group),
         }
-    majority = model.training_[_majority_system(model)].majority_group
+    majority = max(model.training_.values(), key=lambda seen: seen.n_majority).majority_group
     return {
         "accuracy": _mean(right),
         "interval": bootstrap_interval(right, answers.material, n_bootstrap, seed),

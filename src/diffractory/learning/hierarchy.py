@@ -142,12 +142,15 @@ class TrainingSummary:
     n_patterns : int
     majority_group : int
         Most frequent space group.
+    n_majority : int
+        Its number of patterns.
     median_lattice : tuple of float
         Median a, b, c in Å.
     """
 
     n_patterns: int
     majority_group: int
+    n_majority: int
     median_lattice: tuple[float, float, float]
 
 
@@ -344,4 +347,4 @@ def _check_systems(targets: Targets) -> None:
 def _summary(targets: Targets) -> TrainingSummary:
     numbers, counts = np.unique(targets.space_group, return_counts=True)
     a, b, c = np.median(targets.lattice, axis=0).tolist()
-    return TrainingSummary(len(targets), int(numbers[counts.argmax()]), (a, b, c))
+    return TrainingSummary(len(targets), int(numbers[counts.argmax()]), int(counts.max()), (a, b, c))

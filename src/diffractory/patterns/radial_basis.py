@@ -79,8 +79,8 @@ def scale_total(table: PeakTable, total: float = 0.3) -> PeakTable:
     table : PeakTable
         Measured patterns on any intensity scale.
     total : float
-        Summed intensity of every pattern afterwards; 0.3 is close to what simulated patterns
-        keep within the q-range.
+        Summed intensity of every pattern afterwards. 0.3 is the paper's rule for experiments;
+        simulated patterns keep about 0.75 at 200 Å, and forests are trained on those unscaled.
 
     Returns
     -------

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ScanError
 from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, new_figure, tidy, title
-from diffractory.scan.label_map import LATTICE_AXES, summarise
+from diffractory.scan.label_map import LATTICE_AXES, label_confidence, summarise
 from diffractory.scan.synthetic import score_map
 
 #: Share of its colour that a position of the lowest confidence keeps; the rest is white.
@@ -139,7 +139,7 @@ def _patch(colour: str, label: str) -> Patch:
 def _confidence_range(dataset: xr.Dataset) -> tuple[float, float]:
     """Return the confidence of a guess among all systems, and the highest that is common in the map."""
     labelled = dataset["crystal_system"].to_numpy() >= 0
-    values = dataset["confidence"].to_numpy()[labelled]
+    values = label_confidence(dataset)[labelled]
     values = values[np.isfinite(values)]
     lowest = 1.0 / max(dataset.sizes["crystal_system_class"], 2)
     highest = float(np.percentile(values, 98)) if values.size else 1.0
@@ -147,7 +147,7 @@ def _confidence_range(dataset: xr.Dataset) -> tuple[float, float]:
 
 
 def _paleness(dataset: xr.Dataset, lowest: float, highest: float) -> NDArray[np.float64]:
-    confidence = np.nan_to_num(dataset["confidence"].to_numpy().astype(float))
+    confidence = label_confidence(dataset)
     weight: NDArray[np.float64] = np.clip((confidence - lowest) / (highest - lowest), 0.0, 1.0)
     return _PALEST + (1.0 - _PALEST) * weight
 

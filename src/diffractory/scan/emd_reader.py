@@ -240,10 +240,11 @@ def _settle_units(
         calibration.set_Q_pixel_size(pixel_size)
         calibration.set_Q_pixel_units("A^-1")
         origin_known = calibration.get_origin() is not None
-        return "option" if origin_known else _check_centred(lists, path)
+        return "option" if origin_known else f"option; {_check_centred(lists, path)}"
     units = calibration.get_Q_pixel_units()
     if not stated:
-        _check_centred(lists, path)
+        if center is None:
+            _check_centred(lists, path)
         if _reach(lists) <= _REACH_OF_INVERSE_ANGSTROM:
             return "positions (centred and within 6: taken as Å⁻¹)"
     elif units == "A^-1":
@@ -268,7 +269,7 @@ def _check_centred(lists: Lists, path: Path) -> str:
             "no origin is stored, and the positions are not centred on 0",
             f"Give it with --center (qx and qy, in the file's units). {_PIXEL_FIX}",
         )
-    return "option; origin as stored"
+    return "origin as stored"
 
 
 def _calibrated_table(lists: Lists, calibration: Calibration) -> tuple[PeakTable, int]:

@@ -246,6 +246,30 @@ def write_map(dataset: xr.Dataset, path: Path) -> None:
         raise ScanError(f"cannot write {path}", str(error), "Choose a folder you may write to") from None
 
 
+def label_confidence(dataset: xr.Dataset) -> NDArray[np.float64]:
+    """Return the share of trees that voted for the label shown, 0 where there is none.
+
+    The filter may have changed a label; ``confidence`` belongs to the most voted system instead.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`to_dataset` makes it.
+
+    Returns
+    -------
+    ndarray of shape (n_y, n_x)
+    """
+    votes = dataset["votes"].to_numpy().astype(np.float64)
+    labels = dataset["crystal_system"].to_numpy()
+    trees = np.maximum(votes.sum(axis=-1), 1.0)
+    confidence = np.zeros(labels.shape)
+    for column, name in enumerate(dataset[_CLASS].to_numpy()):
+        here = labels == CRYSTAL_SYSTEMS.index(str(name))
+        confidence[here] = (votes[..., column] / trees)[here]
+    return confidence
+
+
 def summarise(dataset: xr.Dataset) -> dict[str, Any]:
     """Count what a map shows, as plain JSON data.
 
@@ -262,7 +286,7 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         Å; the quartiles over all labelled positions; and how many positions are unlabelled why.
     """
     labels = dataset["crystal_system"].to_numpy()
-    confidence = np.nan_to_num(dataset["confidence"].to_numpy())
+    confidence = label_confidence(dataset)
     labelled = labels >= 0
     total_weight = float(confidence[labelled].sum())
     systems = {}

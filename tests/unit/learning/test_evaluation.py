@@ -32,8 +32,8 @@ class ScriptedModel:
         code: SimpleNamespace(classes_=np.array([number])) for code, number in ((3, 123), (6, 225))
     }
     training_: ClassVar = {
-        3: TrainingSummary(30, 123, (4.0, 4.0, 6.0)),
-        6: TrainingSummary(70, 225, (5.0, 5.0, 5.0)),
+        3: TrainingSummary(30, 123, 20, (4.0, 4.0, 6.0)),
+        6: TrainingSummary(70, 225, 60, (5.0, 5.0, 5.0)),
     }
 
     def vote_systems(self, X: np.ndarray) -> SystemVotes:

@@ -32,6 +32,9 @@ def example(shape=SHAPE, step=20.0, labelled=True):
     asked = system >= 0
     votes = np.zeros((n, 2), dtype=np.int32)
     confidence = np.where(asked, np.linspace(1.0, 0.5, n), np.nan)
+    winners = np.round(1000 * confidence[asked]).astype(np.int32)
+    votes[asked, (system[asked] == 6).astype(int)] = winners
+    votes[asked, (system[asked] != 6).astype(int)] = 1000 - winners
     block = SystemBlock(votes, system, confidence, np.where(asked, 0.2, np.nan))
     lattice = np.where(asked[:, None], np.linspace(3.9, 4.1, n)[:, None] + [0.0, 0.0, 1.0], np.nan)
     within = WithinBlock(np.zeros(n, np.int16), np.full(n, np.nan), np.full(n, np.nan), lattice)

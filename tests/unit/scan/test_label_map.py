@@ -81,6 +81,7 @@ def prediction_of(system, difference, columns=(3, 5, 6)):
     asked = system >= 0
     votes = np.zeros((n, len(columns)), dtype=np.int32)
     for row in np.flatnonzero(asked):
+        votes[row] = 40 // (len(columns) - 1)
         votes[row, columns.index(system[row])] = 40
     confidence = np.where(asked, 0.5, np.nan)
     block = SystemBlock(votes, system, confidence, np.where(asked, difference, np.nan))
@@ -140,10 +141,10 @@ def test_dataset_is_labelled():
     assert dataset["votes"].sel(crystal_system_class="cubic").to_numpy().ravel().tolist() == [
         40,
         40,
-        0,
+        20,
         0,
         40,
-        0,
+        20,
     ]
     assert dataset["scan_x"].to_numpy().tolist() == [0.0, 20.0, 40.0]
     assert dataset["scan_x"].attrs["units"] == "angstrom"
@@ -190,7 +191,7 @@ def test_unwritable_target(tmp_path):
 
 def test_summary_counts_and_weighs():
     dataset = example()
-    dataset["confidence"][0, 0] = 1.0
+    dataset["votes"][0, 0] = [0, 0, 80]
     summary = summarise(dataset)
     json.dumps(summary, allow_nan=False)
     assert (summary["positions"], summary["labelled"]) == (6, 4)
