@@ -49,7 +49,7 @@ def command(step: str, work: Path, *arguments: object) -> dict[str, Any]:
 
 
 def unseen_axes(work: Path, crystals: Path, model: Path) -> dict[str, Any]:
-    """Evaluate on zone axes that no training pattern had: 13 axes a crystal are other axes than 20.
+    """Evaluate on zone axes that training lacked: 13 a crystal are, symmetry axes apart, not among 20.
 
     All crystals of a Laue group share their zone axes, so the paper protocol shows a model the very
     axes it was trained on. This control tells how much it leans on that.

@@ -1,0 +1,146 @@
+import errno
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from diffractory.dataset import features as features_module
+from diffractory.dataset.features import (
+    FeaturePlan,
+    features_partition,
+    find_features,
+    plan_features,
+    planned_features,
+    read_features,
+)
+from diffractory.dataset.partition import read_partition
+from diffractory.dataset.run import Run
+from diffractory.errors import RunError
+from diffractory.patterns.radial_basis import radial_basis
+from diffractory.specs import RadialBasisSpec
+from small_runs import edit_json
+
+BASIS = RadialBasisSpec(ring_width=0.15, n_rings=6, n_orders=3)
+
+
+def _finish(run: Run, plan: FeaturePlan, order=(2, 0, 3, 1)) -> FeaturePlan:
+    for partition in order:
+        features_partition(run.path, plan, partition)
+    return plan
+
+
+def test_features_are_the_radial_basis_of_the_peaks_in_the_order_of_items(run: Run):
+    plan = _finish(run, plan_features(run, BASIS))
+    assert plan.thicknesses == (100.0, 200.0, 350.0)
+    for index, thickness in enumerate(plan.thicknesses):
+        expected = [radial_basis(read_partition(run, p).table(index), BASIS) for p in range(4)]
+        stored = read_features(run, plan, thickness)
+        assert stored.dtype == np.float32
+        assert stored.shape == (20, BASIS.n_features)
+        np.testing.assert_array_equal(stored, np.concatenate(expected))
+        assert np.abs(stored).max(axis=1).min() > 0.0
+
+
+def test_a_subset_of_thicknesses_is_one_set_however_it_is_named(run: Run):
+    plan = plan_features(run, BASIS, (350.0, 100.0))
+    assert plan == plan_features(run, BASIS, (100, 350, 100))
+    assert plan.thicknesses == (100.0, 350.0)
+    assert [p.plan_id for p in planned_features(run)] == [plan.plan_id]
+    whole = _finish(run, plan_features(run, BASIS))
+    _finish(run, plan)
+    for thickness in (100.0, 350.0):
+        np.testing.assert_array_equal(
+            read_features(run, plan, thickness), read_features(run, whole, thickness)
+        )
+    with pytest.raises(RunError, match=r"holds \[100.0, 350.0\] Å, not 200.0 Å"):
+        read_features(run, plan, 200.0)
+
+
+@pytest.mark.parametrize("thicknesses", [(150.0,), (100.0, 101.0), (), (float("nan"),)])
+def test_a_thickness_that_was_not_simulated_is_refused(run: Run, thicknesses: tuple[float, ...]):
+    with pytest.raises(RunError, match=r"holds no patterns at .* simulated at \[100.0, 200.0, 350.0\] Å"):
+        plan_features(run, BASIS, thicknesses)
+    assert planned_features(run) == []
+
+
+def test_planning_again_keeps_what_is_done(run: Run):
+    plan = _finish(run, plan_features(run, BASIS))
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    assert plan_features(run, BASIS) == plan
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+    assert len(run.done(plan.stage, plan.plan_id)) == 4
+
+
+def test_the_id_depends_on_every_field(run: Run):
+    plan = FeaturePlan("a", BASIS, (1.0,))
+    others = [
+        replace(plan, run_plan_id="b"),
+        replace(plan, basis=RadialBasisSpec()),
+        replace(plan, thicknesses=(1.0, 2.0)),
+    ]
+    assert len({p.plan_id for p in [plan, *others]}) == 4
+
+
+@pytest.mark.parametrize("damage", ["edited", "cut", "text", "list", "nested", "of another run", "a folder"])
+def test_a_damaged_plan_is_refused(run: Run, damage: str):
+    plan = plan_features(run, BASIS)
+    path = run.path / f"{plan.stage}.json"
+    if damage == "edited":
+        edit_json(path, thicknesses=[100.0])
+    elif damage == "cut":
+        path.write_text(path.read_text()[:-20])
+    elif damage == "of another run":
+        other = replace(plan, run_plan_id="0" * 64)
+        path.write_text(json.dumps({"plan_id": other.plan_id, **other.content()}))
+    elif damage == "a folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_text({"text": "hello", "list": "[]", "nested": "[" * 100_000}[damage])
+    with pytest.raises(RunError, match=r"features-.*json is damaged or belongs to another run.*Remove it"):
+        planned_features(run)
+
+
+def test_only_finished_features_are_found(run: Run):
+    plan = plan_features(run, BASIS, (100.0, 200.0))
+    features_partition(run.path, plan, 0)
+    with pytest.raises(RunError, match=r"no finished features at 200.0 Å.*diffractory features"):
+        find_features(run, BASIS, 200.0)
+    _finish(run, plan)
+    assert find_features(run, BASIS, 200.0) == plan
+    for basis, thickness in ((BASIS, 350.0), (RadialBasisSpec(), 200.0)):
+        with pytest.raises(RunError, match="no finished features"):
+            find_features(run, basis, thickness)
+
+
+def test_features_of_an_unfinished_partition_are_refused(planned: Run):
+    plan = plan_features(planned, BASIS)
+    with pytest.raises(RunError, match="is not done"):
+        features_partition(planned.path, plan, 0)
+    with pytest.raises(RunError, match="is not done"):
+        read_features(planned, plan, 100.0)
+
+
+def test_a_cut_feature_shard_is_not_done_and_computed_anew(run: Run):
+    plan = _finish(run, plan_features(run, BASIS))
+    expected = read_features(run, plan, 200.0)
+    (name,) = run.done(plan.stage, plan.plan_id)[1].shards
+    (run.path / name).write_bytes((run.path / name).read_bytes()[:-5])
+    assert set(run.done(plan.stage, plan.plan_id)) == {0, 2, 3}
+    with pytest.raises(RunError, match="missing or cut short"):
+        read_features(run, plan, 200.0)
+    features_partition(run.path, plan, 1)
+    np.testing.assert_array_equal(read_features(run, plan, 200.0), expected)
+
+
+def test_a_disk_that_is_full_is_named(run: Run, monkeypatch: pytest.MonkeyPatch):
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(features_module, "write_atomic", full)
+    with pytest.raises(RunError, match=r"feature set cannot be made in .*No space left"):
+        plan_features(run, BASIS)
+    monkeypatch.undo()
+    assert planned_features(run) == []
+    _finish(run, plan_features(run, BASIS))
