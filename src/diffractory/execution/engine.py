@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 import dask
+from dask.utils import funcname
 from distributed import Client, Future, LocalCluster
 from joblib import parallel_config
 
@@ -131,14 +133,14 @@ class DaskEngine:
     def _submit(
         self, function: Callable[[T], R], item: T, owners: dict[str, T], finished: SimpleQueue[Future[R]]
     ) -> None:
+        key = f"{funcname(function)}-{uuid.uuid4().hex}"
+        owners[key] = item
         try:
-            future = self._client.submit(function, item, pure=False)
-        except ClosedClientError:
-            # Under a key of its own, that no future will ever answer for.
-            owners[f"lost-{len(owners)}-{id(item)}"] = item
-            return
-        owners[future.key] = item
-        future.add_done_callback(finished.put)
+            self._client.submit(function, item, key=key, pure=False).add_done_callback(finished.put)
+        except Exception:
+            # What cannot be sent any more stays with its owner, to be reported as lost.
+            if self._client.status not in ("closing", "closed"):
+                raise
 
     def _next(self, finished: SimpleQueue[Future[R]]) -> Future[R] | None:
         """Wait for the next future that is done; None if the client is closed and none will be."""

@@ -27,8 +27,8 @@ KINDS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _no_client_left_over() -> Iterator[None]:
+@pytest.fixture
+def collected() -> Iterator[None]:
     """Finalise clients that could not connect, before the collector does it in a Dask thread."""
     yield
     gc.collect()
@@ -231,6 +231,7 @@ def test_an_unknown_cluster_is_named(name: str):
         _open(name)
 
 
+@pytest.mark.usefixtures("collected")
 @pytest.mark.parametrize(
     "address", ["tcp://127.0.0.1:{port}", "nonsense://x:1", "tcp://127.0.0.1:port", "tls://127.0.0.1:1"]
 )
@@ -243,6 +244,7 @@ def test_a_scheduler_that_does_not_answer_is_named(address: str, monkeypatch: py
         _open(address)
 
 
+@pytest.mark.usefixtures("collected")
 def test_a_scheduler_without_workers_is_named_and_left(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(engine_module, "_PATIENCE", 1)
     with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster:
@@ -251,6 +253,7 @@ def test_a_scheduler_without_workers_is_named_and_left(monkeypatch: pytest.Monke
         assert not [name for name in cluster.scheduler.clients if name.startswith("Client-")]
 
 
+@pytest.mark.usefixtures("collected")
 def test_a_scheduler_that_goes_away_is_an_error_for_everything_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -270,3 +273,29 @@ def test_a_scheduler_that_goes_away_is_an_error_for_everything_left(
     lost = [o for o in rest if o.error is not None]
     assert len(lost) >= 5
     assert all("was lost before it gave an answer" in str(o.error) for o in lost)
+
+
+@pytest.mark.parametrize(("status", "lost"), [("closed", True), ("closing", True), ("running", False)])
+def test_what_cannot_be_sent_is_lost_only_if_the_client_is_closed(
+    status: str, lost: bool, monkeypatch: pytest.MonkeyPatch
+):
+    class Refusing:
+        @staticmethod
+        def nthreads() -> dict[str, int]:
+            return {"tcp://x": 1}
+
+        @staticmethod
+        def submit(*arguments: object, **keywords: object) -> None:
+            Refusing.status = "closed" if lost else status
+            raise RuntimeError("cannot be sent")
+
+    monkeypatch.setattr(engine_module, "_HEARTBEAT", 0.01)
+    Refusing.status = status
+    running = DaskEngine(Refusing()).run(worker_tasks.square, range(5))
+    if not lost:
+        with pytest.raises(RuntimeError, match="cannot be sent"):
+            next(running)
+        return
+    outcomes = list(running)
+    assert [o.item for o in outcomes] == list(range(5))
+    assert all(isinstance(o.error, ExecutionError) for o in outcomes)
