@@ -192,7 +192,7 @@ def test_a_model_is_not_the_working_folder(
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    says = (f"--out {name} names no folder of its own", "models/first")
+    says = (f"{name} names no folder of its own", "models/first")
     refused("train", workshop.run, "--out", name, *INLINE, untouched=tmp_path, says=says)
 
 

@@ -91,7 +91,7 @@ def main() -> None:
             # A terminal that lacks Å and × shows ? instead; a result is not lost over it.
             stream.reconfigure(errors="replace")
     try:
-        app()
+        app(prog_name="diffractory")
     except DiffractoryError as error:
         _exit_with(error)
     except OSError as error:

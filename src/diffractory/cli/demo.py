@@ -84,7 +84,7 @@ def demo(
         }
     summary = {
         "catalogue": str(folder / "catalogue.parquet"),
-        "dataset": str(run.path),
+        "dataset": str(folder / "run"),
         "model": str(folder / "model"),
         "evaluation": str(folder / "evaluation" / "evaluation.json"),
         "maps": [str(folder / f"map-{name}" / "map.zarr") for name in scores],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Annotated
 
@@ -56,12 +57,14 @@ def verify(
 
 
 def _summary(findings: list[Verification], bad: list[Verification]) -> dict[str, object]:
+    worst = max((finding.largest_difference for finding in findings), default=0.0)
     return {
         "whole": not bad,
         "partitions": len(findings),
         "patterns": sum(finding.n_patterns for finding in findings),
         "solved_again": sum(finding.n_solved_again for finding in findings),
-        "largest_difference": max((finding.largest_difference for finding in findings), default=0.0),
+        # Other beams than the reference's differ without measure; JSON knows no infinity.
+        "largest_difference": worst if math.isfinite(worst) else None,
         "problems": {finding.partition: list(finding.problems) for finding in bad},
     }
 

@@ -35,9 +35,7 @@ def test_arrays_cannot_be_changed_and_are_copies() -> None:
 
 def test_partial_occupancy_is_refused() -> None:
     alloy = Structure(Lattice.cubic(3.6), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
-    with pytest.raises(
-        StructureError, match=r"partial occupancy at \[0\.0, 0\.0, 0\.0\].*Order the structure"
-    ):
+    with pytest.raises(StructureError, match=r"partial occupancy at \[0\.0, 0\.0, 0\.0\].*Order it first"):
         Crystal.from_structure(alloy)
 
 
