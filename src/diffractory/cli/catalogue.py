@@ -14,6 +14,7 @@ import typer
 from pymatgen.symmetry.groups import sg_symbol_from_int_number
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from diffractory.cli.console import JsonFlag, err, note, out, print_json
 from diffractory.cli.options import check_output_folder
@@ -27,11 +28,13 @@ from diffractory.crystals.symmetry import SYMPREC
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import CatalogueError
 from diffractory.report.catalogue_figures import figure_of_counts
-from diffractory.report.style import save_figure
+from diffractory.report.style import SYSTEM_COLOURS, save_figure
 from diffractory.storage import write_atomic
 
 app = typer.Typer(help="Build and show catalogues of crystals.", no_args_is_help=True)
 
+#: Characters of the longest bar of `catalogue show`.
+_BAR_WIDTH = 16
 #: Examples printed for each reason to drop a crystal.
 _N_EXAMPLES = 3
 
@@ -260,15 +263,19 @@ def _counts_table(catalogue: Catalogue) -> Table:
     table = Table(title="crystals by crystal system and space group", title_justify="left")
     table.add_column("crystal system")
     table.add_column("crystals", justify="right")
+    table.add_column("", no_wrap=True)
     table.add_column("space groups (number of crystals)")
     counts = catalogue.counts()
+    most = counts.groupby("crystal_system")["n_crystals"].sum().max()
     for system in CRYSTAL_SYSTEMS:
         own = counts[counts["crystal_system"] == system].sort_values("n_crystals", ascending=False)
         groups = ", ".join(
             f"{_symbol(int(group))} ({count})"
             for group, count in zip(own["space_group"], own["n_crystals"], strict=True)
         )
-        table.add_row(system, f"{own['n_crystals'].sum():,}", groups)
+        total = int(own["n_crystals"].sum())
+        bar = Text("█" * max(round(_BAR_WIDTH * total / most), min(total, 1)), style=SYSTEM_COLOURS[system])
+        table.add_row(system, f"{total:,}", bar, groups)
     return table
 
 
