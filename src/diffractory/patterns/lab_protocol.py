@@ -125,6 +125,29 @@ def _generator(seed: np.uint64, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
 
 
+def deformation(scale: float, ellipticity: float, axis: float) -> NDArray[np.float64]:
+    """Return the matrix of a wrong pixel size and an elliptical projection.
+
+    Parameters
+    ----------
+    scale : float
+        Factor on all positions.
+    ellipticity : float
+        Ratio of the axes minus one; the area is kept.
+    axis : float
+        Angle of the long axis, in radians.
+
+    Returns
+    -------
+    ndarray of shape (2, 2)
+        q measured = matrix @ q.
+    """
+    ratio = np.sqrt(1.0 + ellipticity)
+    along = np.array([np.cos(axis), np.sin(axis)])
+    matrix: NDArray[np.float64] = scale * (np.eye(2) / ratio + np.outer(along, along) * (ratio - 1.0 / ratio))
+    return matrix
+
+
 def _measured_positions(
     q: NDArray[np.float64], spec: LabProtocolSpec, generator: np.random.Generator
 ) -> NDArray[np.float64]:
@@ -132,12 +155,10 @@ def _measured_positions(
     turn, scale, stretch, axis = generator.random(4)
     angle = 2.0 * np.pi * turn if spec.rotate else 0.0
     factor = 1.0 + spec.scale_error * (2.0 * scale - 1.0)
-    ratio = np.sqrt(1.0 + spec.ellipticity * stretch)
-    along = np.array([np.cos(np.pi * axis), np.sin(np.pi * axis)])
-    deform = np.eye(2) / ratio + np.outer(along, along) * (ratio - 1.0 / ratio)
+    deform = deformation(factor, spec.ellipticity * stretch, np.pi * axis)
     rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     noise = generator.standard_normal(q.shape) * spec.position_sigma
-    measured: NDArray[np.float64] = q @ (factor * deform @ rotate).T + noise
+    measured: NDArray[np.float64] = q @ (deform @ rotate).T + noise
     return measured
 
 

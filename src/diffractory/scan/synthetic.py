@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ScanError
-from diffractory.patterns.lab_protocol import apply_lab_protocol
+from diffractory.patterns.lab_protocol import apply_lab_protocol, deformation
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.label_map import LATTICE_AXES, UNLABELLED, scan_coordinates
@@ -237,10 +237,8 @@ def _deformed(table: PeakTable, angle: NDArray[np.float64], noise: LabProtocolSp
     """Turn each pattern by its angle, then apply the one deformation of this microscope."""
     generator = np.random.default_rng([seed, _GRAIN_STREAM])
     scale = 1.0 + generator.uniform(-noise.scale_error, noise.scale_error)
-    ratio = np.sqrt(1.0 + generator.uniform(0.0, noise.ellipticity))
-    axis = generator.uniform(0.0, np.pi)
-    along = np.array([np.cos(axis), np.sin(axis)])
-    deform = scale * (np.eye(2) / ratio + np.outer(along, along) * (ratio - 1.0 / ratio))
+    ellipticity = generator.uniform(0.0, noise.ellipticity)
+    deform = deformation(scale, ellipticity, generator.uniform(0.0, np.pi))
     cosine, sine = (np.repeat(values, table.counts) for values in (np.cos(angle), np.sin(angle)))
     x, y = table.q.T
     q = np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=1) @ deform.T
