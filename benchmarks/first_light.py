@@ -108,7 +108,8 @@ def main() -> None:
     steps |= unseen_axes(work, crystals, model)
     result = {"command": shlex.join(["python", *sys.argv]), **describe(), "steps": steps}
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    # Where the large files lay says nothing to a reader.
+    RESULT.write_text(json.dumps(result, indent=1).replace(str(work), "WORK") + "\n")
     print(RESULT)
 
 
