@@ -88,6 +88,26 @@ ZOO: dict[str, Structure] = {
     ),
 }
 
+#: A valid CIF file of caesium chloride; tests spoil it in their own ways.
+CSCL_CIF = """data_x
+_cell_length_a 4.12
+_cell_length_b 4.12
+_cell_length_c 4.12
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'P 1'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+A Cs 0 0 0 1
+B Cl 0.5 0.5 0.5 1
+"""
+
 CENTRIC = [name for name in ZOO if "-c-" in name]
 ACENTRIC = [name for name in ZOO if "-a-" in name]
 

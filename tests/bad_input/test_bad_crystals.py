@@ -8,34 +8,16 @@ import pytest
 
 from cli_runs import diffractory, refused, succeeds
 from diffractory.crystals.catalogue import Catalogue
-
-GOOD = """data_x
-_cell_length_a 4.12
-_cell_length_b 4.12
-_cell_length_c 4.12
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_symmetry_space_group_name_H-M 'P 1'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_occupancy
-A Cs 0 0 0 1
-B Cl 0.5 0.5 0.5 1
-"""
+from zoo import CSCL_CIF
 
 #: name -> (content of the file, the reason given, words of the detail)
 BAD = {
     "unreadable": ("data_x\n_cell_length_a four", "unreadable", "cannot be read"),
     "binary": ("\x00\x01\x02\ufffd", "unreadable", "cannot be read"),
     "empty": ("", "unreadable", "is empty"),
-    "partial": (GOOD.replace("A Cs 0 0 0 1", "A Cs 0 0 0 0.5"), "partial occupancy", "occupancy"),
-    "overlapping": (GOOD.replace("0.5 0.5 0.5", "0.01 0 0"), "overlapping atoms", "Å"),
-    "unknown": (GOOD.replace("B Cl", "B Qq"), "", "Qq"),
+    "partial": (CSCL_CIF.replace("A Cs 0 0 0 1", "A Cs 0 0 0 0.5"), "partial occupancy", "occupancy"),
+    "overlapping": (CSCL_CIF.replace("0.5 0.5 0.5", "0.01 0 0"), "overlapping atoms", "Å"),
+    "unknown": (CSCL_CIF.replace("B Cl", "B Qq"), "", "Qq"),
 }
 
 
@@ -61,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_is_named_with_its_reason_and_the_good_one_is_kept(folder: Path, name: str) -> None:
     content, reason, detail = BAD[name]
-    (folder / "cifs" / "good.cif").write_text(GOOD)
+    (folder / "cifs" / "good.cif").write_text(CSCL_CIF)
     (folder / "cifs" / f"{name}.cif").write_text(content)
     summary = succeeds(*_build(folder, "--dropped", folder / "dropped.csv", "--json")).json
     assert summary["n_crystals"] == 1
@@ -88,8 +70,8 @@ def test_a_folder_without_any_cif_is_an_error(folder: Path) -> None:
 
 
 def test_crystals_over_the_volume_limit_are_left_out(folder: Path) -> None:
-    (folder / "cifs" / "good.cif").write_text(GOOD)
-    (folder / "cifs" / "large.cif").write_text(GOOD.replace("4.12", "9.5"))
+    (folder / "cifs" / "good.cif").write_text(CSCL_CIF)
+    (folder / "cifs" / "large.cif").write_text(CSCL_CIF.replace("4.12", "9.5"))
     summary = succeeds(*_build(folder, "--max-volume", 100, "--json")).json
     assert (summary["n_crystals"], summary["dropped"]) == (1, {"volume limit": 1})
     refused(
@@ -111,13 +93,13 @@ def test_crystals_over_the_volume_limit_are_left_out(folder: Path) -> None:
     ],
 )
 def test_filters_out_of_range(folder: Path, options: tuple[str, ...], says: tuple[str, ...]) -> None:
-    (folder / "cifs" / "good.cif").write_text(GOOD)
+    (folder / "cifs" / "good.cif").write_text(CSCL_CIF)
     refused(*_build(folder, *options), untouched=folder, says=says)
 
 
 def test_an_input_named_as_the_output_is_not_overwritten(folder: Path) -> None:
     mine = folder / "cifs" / "good.cif"
-    mine.write_text(GOOD)
+    mine.write_text(CSCL_CIF)
     refused(
         *("catalogue", "build", mine),
         untouched=folder,
@@ -126,7 +108,7 @@ def test_an_input_named_as_the_output_is_not_overwritten(folder: Path) -> None:
 
 
 def test_the_list_of_the_dropped_is_not_written_over_the_catalogue(folder: Path) -> None:
-    (folder / "cifs" / "good.cif").write_text(GOOD)
+    (folder / "cifs" / "good.cif").write_text(CSCL_CIF)
     same = folder / "cifs" / ".." / "c.parquet"
     says = ("--dropped", "is the catalogue itself", "dropped.csv")
     refused(*_build(folder, "--dropped", same), untouched=folder, says=says)

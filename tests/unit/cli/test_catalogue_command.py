@@ -9,25 +9,7 @@ from typer.testing import CliRunner
 from diffractory.cli.catalogue import app
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.errors import CatalogueError, DiffractoryError, SpecError
-
-CSCL = """data_x
-_cell_length_a 4.12
-_cell_length_b 4.12
-_cell_length_c 4.12
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_symmetry_space_group_name_H-M 'P 1'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_occupancy
-A Cs 0 0 0 1
-B Cl 0.5 0.5 0.5 1
-"""
+from zoo import CSCL_CIF
 
 
 def _run(*arguments: str | Path) -> Result:
@@ -98,8 +80,8 @@ def test_build_is_repeatable(embedded: Path, tmp_path: Path) -> None:
 def test_build_from_a_folder_of_cifs_names_the_bad_files(tmp_path: Path) -> None:
     folder = tmp_path / "cifs"
     folder.mkdir()
-    (folder / "good.cif").write_text(CSCL)
-    (folder / "half.cif").write_text(CSCL.replace("A Cs 0 0 0 1", "A Cs 0 0 0 0.5"))
+    (folder / "good.cif").write_text(CSCL_CIF)
+    (folder / "half.cif").write_text(CSCL_CIF.replace("A Cs 0 0 0 1", "A Cs 0 0 0 0.5"))
     (folder / "[bold]empty.cif").write_text("")
     result = _run("build", tmp_path / "c.parquet", "--source", "cif", "--input", folder)
     assert result.exit_code == 0, result.output

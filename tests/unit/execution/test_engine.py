@@ -86,12 +86,14 @@ def test_a_defect_stops_the_inline_engine_where_it_is(local: Engine):
 
 @pytest.mark.parametrize(
     "kind",
-    [value for value in vars(errors_module).values() if isinstance(value, type)],
+    [
+        value
+        for value in vars(errors_module).values()
+        if isinstance(value, type) and issubclass(value, DiffractoryError)
+    ],
     ids=lambda k: k.__name__,
 )
 def test_errors_survive_the_trip(kind: type):
-    if not issubclass(kind, DiffractoryError):
-        pytest.skip("not an error of this package")
     error = pickle.loads(pickle.dumps(kind("what", "why", "fix")))
     assert type(error) is kind
     assert (error.what, error.why, error.fix, str(error)) == ("what", "why", "fix", "what. why. fix.")
