@@ -14,7 +14,7 @@ from diffractory.scattering.form_factors import form_factors
 from diffractory.scattering.orientations import minimal_rotations
 from zoo import ZOO, random_rotation
 
-#: The bound of the project; about half of it is py4DSTEM's wavelength, short by 1.3e-7 of itself.
+#: The bound of the project.
 BOUND = 1e-5
 SERIES = tuple(float(t) for t in range(20, 2001, 20))
 
