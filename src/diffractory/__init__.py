@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from diffractory.errors import DiffractoryError as DiffractoryError
     from diffractory.scattering.orientations import sample_orientations as sample_orientations
     from diffractory.scattering.peak_list import PeakList as PeakList
+    from diffractory.scattering.simulate import TiltSeries as TiltSeries
     from diffractory.scattering.simulate import simulate as simulate
+    from diffractory.scattering.simulate import simulate_tilts as simulate_tilts
     from diffractory.specs import SimulationSpec as SimulationSpec
 
 __version__ = "0.1.0"
@@ -29,9 +31,11 @@ _HOME = {
     "DiffractoryError": "diffractory.errors",
     "PeakList": "diffractory.scattering.peak_list",
     "SimulationSpec": "diffractory.specs",
+    "TiltSeries": "diffractory.scattering.simulate",
     "open_dataset": "diffractory.dataset.reader",
     "sample_orientations": "diffractory.scattering.orientations",
     "simulate": "diffractory.scattering.simulate",
+    "simulate_tilts": "diffractory.scattering.simulate",
 }
 
 __all__ = [
@@ -40,10 +44,12 @@ __all__ = [
     "DiffractoryError",
     "PeakList",
     "SimulationSpec",
+    "TiltSeries",
     "__version__",
     "open_dataset",
     "sample_orientations",
     "simulate",
+    "simulate_tilts",
 ]
 
 

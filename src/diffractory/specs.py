@@ -84,6 +84,7 @@ def _as_tuple(value: Any) -> Any:
     return tuple(plain) if isinstance(plain, list) else plain
 
 
+Tilt = Annotated[float, Field(ge=-30.0, le=30.0)]
 Thicknesses = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
 
 
@@ -104,6 +105,12 @@ class SimulationSpec(Spec):
         Foil thicknesses in Å, strictly increasing.
     form_factors : {"wk-cp", "wk"}
         Weickenmeier-Kohl with core and phonon absorption, or elastic only.
+    foil_tilt_deg : tuple of float
+        Angles by which the foil's normal leans towards lab x and y, in degrees; the beam is along z.
+    precession_deg : float
+        Half-angle of the hollow cone the beam is precessed on, in degrees; 0 for none.
+    precession_azimuths : int
+        Directions on the cone whose intensities are averaged.
 
     Raises
     ------
@@ -117,6 +124,9 @@ class SimulationSpec(Spec):
     thermal_sigma: float = Field(0.08, ge=0.0, le=1.0)
     thicknesses: Thicknesses = (200.0,)
     form_factors: FormFactorModel = "wk-cp"
+    foil_tilt_deg: tuple[Tilt, Tilt] = (0.0, 0.0)
+    precession_deg: float = Field(0.0, ge=0.0, le=5.0)
+    precession_azimuths: int = Field(72, ge=1, le=3600)
 
     @field_validator("thicknesses")
     @classmethod

@@ -23,6 +23,8 @@ from diffractory.errors import PlanError, RunError
 from diffractory.scattering.beams import count_beams, reciprocal_points
 from diffractory.scattering.cost import (
     RESERVED_BYTES,
+    TYPICAL,
+    Speed,
     predicted_seconds,
     predicted_setup_seconds,
     predicted_solve_bytes,
@@ -223,6 +225,7 @@ def make_plan(
     orientations: OrientationSpec,
     partition_seconds: float = 600.0,
     on_crystal: Callable[[], None] = lambda: None,
+    speed: Speed = TYPICAL,
 ) -> Plan:
     """Plan a run.
 
@@ -235,6 +238,8 @@ def make_plan(
         Wanted cost of a partition.
     on_crystal : callable
         Called after each crystal, for a progress bar.
+    speed : Speed
+        Of a core of the machine that will run it.
 
     Raises
     ------
@@ -246,10 +251,9 @@ def make_plan(
     if not partition_seconds > 0:
         raise PlanError(f"partitions of {partition_seconds} s cannot be", fix="Give a number above 0")
     beams = count_catalogue_beams(catalogue, simulation, orientations, on_crystal)
-    solve = {int(n): predicted_seconds(int(n), simulation) for n in np.unique(beams)}
-    seconds = np.array([[solve[int(n)] for n in row] for row in beams])
-    volumes = catalogue.table["volume"].to_numpy(dtype=np.float64)
-    setup = np.array([predicted_setup_seconds(v) for v in volumes])
+    seconds = predicted_seconds(beams, simulation, speed)
+    volumes = catalogue.table["volume_primitive"].to_numpy(dtype=np.float64)
+    setup = predicted_setup_seconds(volumes, simulation, speed)
     return Plan(
         simulation,
         orientations,

@@ -117,7 +117,7 @@ def _difference_from_reference(run: Run, peaks: PartitionPeaks, index: int) -> f
     """Solve one item again with the dense reference and return the largest difference."""
     crystal = (peaks.first_item + index) // run.plan.orientations.count
     scatterer = Scatterer.prepare(run.catalogue.crystal(crystal), run.plan.simulation)
-    reference = scatterer.solve(peaks.rotation[index], "dense")
+    reference = scatterer.solve(peaks.rotation[index], "dense", "double")
     stop = int(peaks.counts[: index + 1].sum())
     rows = slice(stop - int(peaks.counts[index]), stop)
     if not np.array_equal(reference.hkl, peaks.hkl[rows]):

@@ -1,6 +1,6 @@
 """Propagation by a Chebyshev series: products with the structure matrix, and nothing else.
 
-exp(2πi t M) e₀ = Σ_k c_k(t) T_k(S) e₀, with S = (M − m) / r scaled so that its spectrum lies in [−1, 1] and
+exp(2πi t M) ψ₀ = Σ_k c_k(t) T_k(S) ψ₀, with S = (M − m) / r scaled so that its spectrum lies in [−1, 1] and
 c_k(t) = (2 − δ_k0) iᵏ J_k(2πrt) exp(2πimt). The coefficients die off faster than exponentially once
 k exceeds 2πrt, so the number of terms is known beforehand, and one recurrence serves all
 thicknesses. Unlike an Arnoldi basis nothing is orthogonalised, so single precision keeps 1e-6.
@@ -13,148 +13,134 @@ Tal-Ezer and Kosloff, J. Chem. Phys. 81, 3967 (1984).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import jv
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from diffractory.scattering.spectrum import MAX_GROWTH, Spectrum
 
 #: Terms below this are left out, far under what the precision of the recurrence can hold.
 _TRUNCATION = {np.dtype(np.complex64): 1e-8, np.dtype(np.complex128): 1e-13}
-#: Lanczos steps behind the estimate of the spectrum's ends.
-_LANCZOS_STEPS = 12
-#: The range of absorption only limits the length of a series: a rougher estimate will do.
-_ABSORPTION_STEPS = 5
-#: Ritz values approach the ends from inside: widen the interval by this share of its width, each side.
-_MARGIN = 0.06
-#: Half-widths are rounded up to multiples of this (Å⁻¹), so that coefficients can be cached.
-_WIDTH_STEP = 0.002
-#: Terms are added up in blocks of so many, as one matrix product for all thicknesses.
-_BLOCK = 64
-#: Absorption makes the spectrum complex; terms may grow by exp(this) before the series is restarted.
-_MAX_GROWTH = 3.0
+#: Terms are added up in blocks of so many, as one matrix product for all thicknesses; even.
+BLOCK = 64
 #: Norm of a term beyond which the interval was too narrow: rounding and truncation are multiplied by it.
-_MAX_NORM = 4.0 * math.exp(_MAX_GROWTH)
-#: Longest series, in terms; longer paths are restarted too.
-MAX_TERMS = 1200
+_MAX_NORM = 4.0 * math.exp(MAX_GROWTH)
 
 
-@dataclass(frozen=True)
-class Spectrum:
-    """Where the eigenvalues of a structure matrix lie.
+#: Writes the next terms of T_{k+1} = (2/r)(M − m) T_k − T_{k−1} into an array of shape
+#: (n_terms, *wave.shape), given T_{k−1}, T_k (left as the last two) and the gain 2/r.
+Recurrence = Callable[[NDArray[Any], NDArray[Any], NDArray[Any], float], None]
+
+
+def n_terms(thickness: float, half_width: ArrayLike) -> NDArray[np.float64]:
+    """Return how many terms a path needs in single precision: the phase it spans, and a margin.
 
     Parameters
     ----------
+    thickness : float
+        In Å.
+    half_width : array_like
+        Half the range of the eigenvalues' real parts in Å⁻¹.
+    """
+    phase = 2.0 * np.pi * thickness * np.asarray(half_width, dtype=np.float64)
+    terms: NDArray[np.float64] = np.ceil(phase + 5.5 * np.cbrt(phase)) + 8.0
+    return terms
+
+
+def matrix_recurrence(matrix: NDArray[Any], middle: complex) -> Recurrence:
+    """Return the recurrence of one wave: matrix-vector products.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n, n), complex
+        A / 2k₀ in Å⁻¹.
     middle : complex
-        Middle of the real and of the imaginary parts, in Å⁻¹.
-    half_width : float
-        Half-width of an interval that holds all real parts, in Å⁻¹.
-    half_height : float
-        Half the range of the imaginary parts, which absorption makes, in Å⁻¹.
+        Middle of its spectrum, in Å⁻¹.
     """
+    centre = matrix.dtype.type(middle)
 
-    middle: complex
-    half_width: float
-    half_height: float
+    def advance(older: NDArray[Any], newer: NDArray[Any], terms: NDArray[Any], gain: float) -> None:
+        _advance(matrix, centre, centre.real.dtype.type(gain), older, newer, terms)
 
-    @property
-    def reach(self) -> float:
-        """Longest path of one series, in Å."""
-        by_growth = _MAX_GROWTH / (2.0 * math.pi * max(self.half_height, 1e-9))
-        by_terms = (MAX_TERMS - 100) / (2.0 * math.pi * self.half_width)
-        return min(by_growth, by_terms)
+    return advance
 
 
-def n_terms(thickness: float, half_width: float) -> int:
-    """Return how many terms a path needs: the phase it spans, and a margin."""
-    phase = 2.0 * math.pi * thickness * half_width
-    return math.ceil(phase + 5.0 * math.cbrt(phase)) + 14
+@njit(cache=True, nogil=True)
+def _advance(
+    matrix: NDArray[Any],
+    middle: Any,
+    gain: Any,
+    older: NDArray[Any],
+    newer: NDArray[Any],
+    terms: NDArray[Any],
+) -> None:
+    # Compiled: a small matrix is multiplied in less time than an interpreter's call takes.
+    image = np.empty_like(newer)
+    for row in range(len(terms)):
+        np.dot(matrix, newer, image)
+        for i in range(len(newer)):
+            value = gain * (image[i] - middle * newer[i]) - older[i]
+            older[i] = newer[i]
+            newer[i] = value
+            terms[row, i] = value
 
 
-def spectrum_of(matrix: NDArray[np.complex128]) -> Spectrum:
-    """Estimate the spectrum of a structure matrix by a few Lanczos steps on each of its parts.
+def tilted_recurrence(
+    coupling: NDArray[Any], shares: NDArray[np.float64], errors: NDArray[np.float64], middle: complex
+) -> Recurrence:
+    """Return the recurrence of many tilts of one beam set: matrix-matrix products.
 
     Parameters
     ----------
-    matrix : ndarray of shape (n, n)
+    coupling : ndarray of shape (n, n), complex
+        U / 2k₀ in Å⁻¹, with i Im U_0 / 2k₀ on the diagonal.
+    shares : ndarray of shape (n_tilts,)
+        Factor of the coupling for each tilt.
+    errors : ndarray of shape (n, n_tilts)
+        Excitation errors in Å⁻¹.
+    middle : complex
+        Middle of the union of all spectra, in Å⁻¹.
     """
-    single = matrix.astype(np.complex64)
-    adjoint = single.conj().T
-    low, high = _hermitian_ends(single + adjoint, _LANCZOS_STEPS)
-    faint, strong = _hermitian_ends(-1j * (single - adjoint), _ABSORPTION_STEPS)
-    width = 0.25 * (high - low) * (1.0 + 2.0 * _MARGIN)
-    steps = max(1, math.ceil(width / _WIDTH_STEP))
-    return Spectrum(0.25 * complex(low + high, faint + strong), steps * _WIDTH_STEP, 0.25 * (strong - faint))
+    factor = shares.astype(coupling.real.dtype)
+    diagonal = (errors - middle).astype(coupling.dtype)
 
+    def advance(older: NDArray[Any], newer: NDArray[Any], terms: NDArray[Any], gain: float) -> None:
+        image = np.empty_like(newer)
+        for term in terms:
+            np.matmul(coupling, newer, out=image)
+            image *= factor
+            np.multiply(diagonal, newer, out=term)
+            image += term
+            image *= factor.dtype.type(gain)
+            np.subtract(image, older, out=term)
+            older[...] = newer
+            newer[...] = term
 
-def _hermitian_ends(matrix: NDArray[np.complex64], steps: int) -> tuple[float, float]:
-    """Return estimates of the smallest and largest eigenvalue of a Hermitian matrix."""
-    vector: NDArray[Any] = _start(len(matrix))
-    diagonal: list[float] = []
-    off_diagonal: list[float] = []
-    previous, beta = np.zeros_like(vector), 0.0
-    for _ in range(min(steps, len(matrix))):
-        image = matrix @ vector - np.float32(beta) * previous
-        diagonal.append(float(np.vdot(vector, image).real))
-        image -= np.float32(diagonal[-1]) * vector
-        beta = float(np.linalg.norm(image))
-        off_diagonal.append(beta)
-        if beta < 1e-7:
-            break
-        previous, vector = vector, image / np.float32(beta)
-    inner = off_diagonal[: len(diagonal) - 1]
-    ritz: NDArray[np.float64] = np.linalg.eigvalsh(np.diag(diagonal) + np.diag(inner, 1) + np.diag(inner, -1))
-    # What the last step left over bounds how far a Ritz value may still move.
-    rest = 0.2 * off_diagonal[-1]
-    return float(ritz[0]) - rest, float(ritz[-1]) + rest
-
-
-def _start(n: int) -> NDArray[np.complex64]:
-    # Seeded: the same matrix always gives the same interval.
-    real, imaginary = np.random.default_rng(n).normal(size=(2, n))
-    vector = real + 1j * imaginary
-    unit: NDArray[np.complex64] = (vector / np.linalg.norm(vector)).astype(np.complex64)
-    return unit
-
-
-# An entry of a hundred thicknesses is 2 MB: keep few.
-@lru_cache(maxsize=32)
-def _coefficients(lengths: tuple[float, ...], half_width: float, truncation: float) -> NDArray[np.complex128]:
-    """Return c_k of each length, of shape (n_terms, n_lengths), without the phase of the middle."""
-    phase = 2.0 * np.pi * half_width * np.array(lengths)
-    # More than are needed at any precision; what is small is cut off below.
-    k = np.arange(n_terms(lengths[-1], half_width) + math.ceil(6.0 * math.cbrt(phase[-1])) + 10)
-    # Powers of i by table: a complex power would leave rounding errors.
-    powers = np.array([1.0, 1.0j, -1.0, -1.0j])[k % 4]
-    values = (2.0 - (k == 0))[:, None] * powers[:, None] * jv(k[:, None], phase[None, :])
-    needed = np.flatnonzero(np.abs(values).max(axis=1) > truncation)[-1] + 1
-    return np.ascontiguousarray(values[:needed])
+    return advance
 
 
 def chebyshev_series(
-    matrix: NDArray[np.complex128],
-    thicknesses: tuple[float, ...],
-    spectrum: Spectrum,
-    dtype: type[np.complex64] | type[np.complex128],
-) -> NDArray[np.complex128] | None:
-    """Return the wave at each thickness, or None where the series diverged.
+    recurrence: Recurrence, incident: NDArray[Any], thicknesses: tuple[float, ...], spectrum: Spectrum
+) -> NDArray[Any] | None:
+    """Return the waves at each thickness, or None where the series diverged.
 
     Parameters
     ----------
-    matrix : ndarray of shape (n, n), complex128
-        A / 2k₀ in Å⁻¹; beam 0 is the incident one.
+    recurrence : callable
+        Of the matrix and the middle of its spectrum.
+    incident : ndarray of shape (n,) or (n, n_tilts), complex64 or complex128
+        Wave before the foil; its precision is that of the series.
     thicknesses : tuple of float
         Strictly increasing, in Å.
     spectrum : Spectrum
         Of the matrix.
-    dtype : numpy complex type
-        Precision of the recurrence.
 
     Returns
     -------
-    ndarray of shape (n_thicknesses, n), complex128, or None
+    ndarray of shape (n_thicknesses, *incident.shape), or None
 
     Notes
     -----
@@ -162,53 +148,121 @@ def chebyshev_series(
     but its terms then grow, and errors of rounding and truncation with them. The norm of the
     terms is therefore watched: it bounds the error.
     """
-    scaled: NDArray[Any] = (matrix / spectrum.half_width).astype(dtype)
-    scaled[np.diag_indices_from(scaled)] -= spectrum.middle / spectrum.half_width
-    wave = np.zeros(len(matrix), dtype=np.complex128)
-    wave[0] = 1.0
-    waves: list[NDArray[np.complex128]] = []
-    start, remaining = 0.0, list(thicknesses)
-    while remaining:
-        reached = [round(t - start, 9) for t in remaining if t - start <= spectrum.reach]
-        # An interval too long for one series is crossed in equal pieces.
-        gap = remaining[0] - start
-        lengths = reached or [gap / math.ceil(gap / spectrum.reach)]
-        pieces = _one_series(scaled, wave, tuple(lengths), spectrum)
+    waves = np.empty((len(thicknesses), *incident.shape), dtype=incident.dtype)
+    wave, start, done = incident, 0.0, 0
+    while done < len(thicknesses):
+        lengths = [t - start for t in thicknesses[done:] if t - start <= spectrum.reach]
+        reached = len(lengths)
+        if not reached:
+            # An interval too long for one series is crossed in equal pieces.
+            gap = thicknesses[done] - start
+            lengths = [gap / math.ceil(gap / spectrum.reach)]
+        pieces = _one_series(recurrence, wave, np.array(lengths), spectrum)
         if pieces is None:
             return None
         wave, start = pieces[-1], start + lengths[-1]
-        if reached:
-            waves.extend(pieces)
-            remaining = remaining[len(reached) :]
-    return np.array(waves)
+        waves[done : done + reached] = pieces[:reached]
+        done += reached
+    return waves
 
 
 def _one_series(
-    scaled: NDArray[Any],
-    wave: NDArray[np.complex128],
-    lengths: tuple[float, ...],
-    spectrum: Spectrum,
-) -> NDArray[np.complex128] | None:
-    dtype = scaled.dtype
-    coefficients = _coefficients(lengths, spectrum.half_width, _TRUNCATION[dtype])
-    total = np.zeros((len(lengths), len(wave)), dtype=np.complex128)
-    block = np.empty((_BLOCK, len(wave)), dtype=dtype)
-    older, newer = wave.astype(dtype), wave.astype(dtype)
-    for first in range(0, len(coefficients), _BLOCK):
-        some = coefficients[first : first + _BLOCK]
-        for row in range(len(some)):
-            if first + row == 0:
-                block[0] = newer
-                continue
-            image = scaled @ newer
-            if first + row > 1:
-                image *= 2.0
-                image -= older
-            older, newer = newer, image
-            block[row] = image
-        norms = np.linalg.norm(block[: len(some)], axis=1)
-        if not norms.max() <= _MAX_NORM:
+    recurrence: Recurrence, wave: NDArray[Any], lengths: NDArray[np.float64], spectrum: Spectrum
+) -> NDArray[Any] | None:
+    truncation = _TRUNCATION[wave.dtype]
+    coefficients = bessel_coefficients(2.0 * np.pi * spectrum.half_width * lengths, truncation)
+    n_coefficients = coefficients.shape[1]
+    gain = 2.0 / spectrum.half_width
+    limit = _MAX_NORM * _largest_norm(wave[None])
+    # c_k is real for even k and imaginary for odd k: two sums with real coefficients are half the
+    # work of one with complex ones. A strided factor would not reach BLAS: copy.
+    parts = [np.ascontiguousarray(coefficients[:, odd::2], dtype=wave.real.dtype) for odd in (0, 1)]
+    even, odd = np.zeros((2, len(lengths), *wave.shape), dtype=wave.dtype)
+    block = np.empty((BLOCK, *wave.shape), dtype=wave.dtype)
+    older, newer = np.zeros_like(wave), wave.copy()
+    for first in range(0, n_coefficients, BLOCK):
+        terms = block[: min(BLOCK, n_coefficients - first)]
+        if first == 0:
+            terms[0] = wave
+            # T_1 = S T_0: half a step, from nothing before.
+            recurrence(older, newer, terms[1:2], 0.5 * gain)
+            recurrence(older, newer, terms[2:], gain)
+        else:
+            recurrence(older, newer, terms, gain)
+        # Terms grow steadily where they grow at all: the last two stand for the block.
+        if not _largest_norm(terms[-2:]) <= limit:
             return None
-        total += some.T.astype(dtype) @ block[: len(some)]
-    total *= np.exp(2j * np.pi * spectrum.middle * np.array(lengths))[:, None]
-    return total
+        # A thin foil is done before a thick one.
+        active = int(np.argmax(np.abs(coefficients[:, first : first + 2]).max(axis=1) > truncation))
+        some = slice(first // 2, (first + BLOCK) // 2)
+        for total, part, which in zip((even, odd), parts, (terms[0::2], terms[1::2]), strict=True):
+            _add(total[active:], part[active:, some], which)
+    even += 1j * odd
+    phase = np.exp(2j * np.pi * spectrum.middle * lengths).astype(wave.dtype)
+    even *= phase.reshape(-1, *(1,) * wave.ndim)
+    summed: NDArray[Any] = even
+    return summed
+
+
+def _largest_norm(waves: NDArray[Any]) -> float:
+    """Return the largest norm of some waves, their beams along axis 1; NaN if any is not finite."""
+    # In double precision: squares of a wave that is nearly absorbed would underflow.
+    squares = np.square(waves.real, dtype=np.float64) + np.square(waves.imag, dtype=np.float64)
+    return float(np.sqrt(squares.sum(axis=1).max()))
+
+
+def _add(total: NDArray[Any], coefficients: NDArray[Any], terms: NDArray[Any]) -> None:
+    real = coefficients.dtype
+    flat = total.reshape(len(total), -1).view(real)
+    flat += coefficients @ terms.reshape(len(terms), flat.shape[1] // 2).view(real)
+
+
+def bessel_coefficients(phases: NDArray[np.float64], truncation: float) -> NDArray[np.float64]:
+    """Return the coefficients of exp(i x S) in T_k(S), without the i of odd k.
+
+    Parameters
+    ----------
+    phases : ndarray of shape (n,)
+        x, increasing, above 0.
+    truncation : float
+        Coefficients below this are left out at the end.
+
+    Returns
+    -------
+    ndarray of shape (n, n_terms)
+        (2 − δ_k0) J_k(x), negative for k = 2, 3 modulo 4.
+    """
+    values: NDArray[np.float64] = _bessel(phases, _orders(phases[-1]))
+    # J_k(x) dies off with k the later, the larger x is.
+    needed = int(np.flatnonzero(np.abs(values[-1]) > truncation)[-1]) + 1
+    return values[:, :needed]
+
+
+@njit(cache=True, nogil=True)
+def _orders(x: float) -> int:
+    """Return an order at which J_k(x) is far below the smallest number kept."""
+    return int(x + 11.0 * x ** (1.0 / 3.0)) + 30
+
+
+@njit(cache=True, nogil=True)
+def _bessel(x: NDArray[np.float64], orders: int) -> NDArray[np.float64]:
+    """Fill in J_k(x) by Miller's downward recurrence, normalised by J_0 + 2 Σ J_2k = 1."""
+    values = np.zeros((len(x), orders))
+    for row in range(len(x)):
+        line, double_inverse = values[row], 2.0 / x[row]
+        above, here, even_sum = 0.0, 1e-250, 0.0
+        last = min(orders, _orders(x[row])) - 1
+        for k in range(last, -1, -1):
+            line[k] = here
+            if k % 2 == 0:
+                even_sum += here
+            above, here = here, k * double_inverse * here - above
+            if abs(here) > 1e200:
+                # What underflows is nothing beside what follows.
+                line[k : last + 1] *= 1e-250
+                even_sum, above, here = even_sum * 1e-250, above * 1e-250, here * 1e-250
+        double = 2.0 / (2.0 * even_sum - line[0])
+        line[0] *= 0.5
+        for k in range(last + 1):
+            line[k] *= -double if k & 2 else double
+    return values

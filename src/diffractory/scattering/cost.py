@@ -1,40 +1,165 @@
-"""What a solve costs, predicted from its beam count: seconds and bytes."""
+"""What a solve costs, predicted from its geometry: seconds and bytes."""
 
 from __future__ import annotations
 
-from diffractory.scattering.solvers import predicted_products
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diffractory.errors import SpecError
+from diffractory.scattering.chebyshev import BLOCK, n_terms
+from diffractory.scattering.spectrum import SPECTRUM_PRODUCTS
 from diffractory.specs import SimulationSpec
 
-#: Seconds one complex matrix element costs in a product, and seconds of overhead a solve; one
-#: core of a 2023 server. Only ratios matter to the balance of partitions.
-_SECONDS_PER_ELEMENT = 8e-10
-_SECONDS_PER_SOLVE = 1e-3
-#: Seconds to prepare a crystal, for each Å³ of its cell.
-_SECONDS_PER_VOLUME = 1e-4
+#: Coupling widens the spectrum beyond the range of the excitation errors, and its estimate is generous.
+_WIDENING = 1.05
 #: Dense n × n complex matrices alive at once in the dearest solver (Padé of the exponential).
 _MATRICES_ALIVE = 9
 #: Interpreter, libraries and tables of a worker, in bytes.
 RESERVED_BYTES = 500_000_000
 
 
-def predicted_seconds(n_beams: int, spec: SimulationSpec) -> float:
-    """Return the seconds one orientation takes at all thicknesses of a spec.
+@dataclass(frozen=True)
+class Speed:
+    """How fast one core of a machine is, in seconds of each kind of work.
 
     Parameters
     ----------
-    n_beams : int
-    spec : SimulationSpec
-        Its thicknesses and s_max set the solver.
+    sizes : tuple of int
+        Beam counts at which products were timed, increasing.
+    product : tuple of float
+        One term of a series (a matrix-vector product) at each size.
+    tilted_product : float
+        One complex multiply-add of a matrix-matrix product.
+    element : float
+        Filling in one element of a structure matrix.
+    add : float
+        Adding one beam of one term to one thickness.
+    block : float
+        Overhead of a block of terms.
+    solve : float
+        Overhead of a solve.
+    prepare : float
+        Overhead of preparing a crystal.
+    prepare_point : float
+        Preparing one entry of the table of structure factors.
     """
-    products = predicted_products(n_beams, spec.thicknesses, spec.s_max)
-    return _SECONDS_PER_SOLVE + _SECONDS_PER_ELEMENT * products * n_beams**2
+
+    sizes: tuple[int, ...]
+    product: tuple[float, ...]
+    tilted_product: float
+    element: float
+    add: float
+    block: float
+    solve: float
+    prepare: float
+    prepare_point: float
+
+    def to_json(self) -> str:
+        """Return the speed as JSON text; :meth:`from_json` reads it back."""
+        return json.dumps({"speed_version": _SPEED_VERSION, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "speed file") -> Self:
+        """Read a speed from JSON text.
+
+        Raises
+        ------
+        SpecError
+            If the text is not what ``diffractory calibrate`` writes.
+        """
+        try:
+            values = json.loads(text)
+            if values.pop("speed_version") != _SPEED_VERSION:
+                raise ValueError
+            for name in ("sizes", "product"):
+                values[name] = tuple(values[name])
+            speed = cls(**values)
+            numbers = [n for f in fields(cls) for n in np.atleast_1d(getattr(speed, f.name)).tolist()]
+            sound = all(math.isfinite(n) and n > 0.0 for n in numbers) and len(speed.sizes) > 1
+            if not sound or len(speed.sizes) != len(speed.product) or np.any(np.diff(speed.sizes) <= 0):
+                raise ValueError
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise SpecError(
+                f"{source} does not hold the speed of a machine",
+                "it is damaged, or of another version",
+                "Measure it anew: diffractory calibrate",
+            ) from None
+        return speed
+
+    def of_product(self, n_beams: ArrayLike) -> NDArray[np.float64]:
+        """Return the seconds of one term of a series for each beam count."""
+        n = np.maximum(np.asarray(n_beams, dtype=np.float64), 1.0)
+        inside: NDArray[np.float64] = np.exp(np.interp(np.log(n), np.log(self.sizes), np.log(self.product)))
+        # Beyond the largest size timed, the matrix is read from memory: seconds go with its elements.
+        return inside * np.maximum(n / self.sizes[-1], 1.0) ** 2
 
 
-def predicted_setup_seconds(volume: float) -> float:
-    """Return the seconds to prepare a crystal with a cell of this volume in Å³."""
-    return _SECONDS_PER_SOLVE + _SECONDS_PER_VOLUME * volume
+#: Layout of the speed file.
+_SPEED_VERSION = 1
+#: A core of a 2023 server, for machines that were not measured.
+TYPICAL = Speed(
+    sizes=(32, 64, 128, 256, 384, 512, 768, 1024, 1536),
+    product=(4e-7, 8e-7, 3e-6, 9e-6, 2e-5, 5e-5, 1.5e-4, 2.8e-4, 6e-4),
+    tilted_product=8e-11,
+    element=2e-9,
+    add=4e-11,
+    block=4e-5,
+    solve=4e-4,
+    prepare=3e-3,
+    prepare_point=1e-7,
+)
+
+
+def predicted_seconds(
+    n_beams: ArrayLike, spec: SimulationSpec, speed: Speed = TYPICAL, error_range: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Return the seconds orientations take at all thicknesses of a spec.
+
+    Parameters
+    ----------
+    n_beams : array_like of int
+        Beams of each orientation.
+    spec : SimulationSpec
+        Its thicknesses and precession count.
+    speed : Speed
+        Of the machine.
+    error_range : array_like of float, optional
+        Largest less smallest excitation error of each orientation's beams in Å⁻¹; 2 s_max by default.
+    """
+    n = np.asarray(n_beams, dtype=np.float64)
+    width = 2.0 * spec.s_max if error_range is None else np.asarray(error_range, dtype=np.float64)
+    terms = n_terms(spec.thicknesses[-1], np.maximum(0.5 * _WIDENING * width, 1e-6))
+    tilts = spec.precession_azimuths if spec.precession_deg else 1
+    if tilts == 1:
+        products = (terms + SPECTRUM_PRODUCTS) * speed.of_product(n)
+    else:
+        products = terms * (speed.tilted_product * n**2 * tilts)
+    # A term is added to the thicknesses that it still concerns: about half of them.
+    additions = 0.5 * speed.add * len(spec.thicknesses) * terms * n * tilts
+    seconds: NDArray[np.float64] = (
+        speed.solve + speed.element * n**2 + products + additions + speed.block * np.ceil(terms / BLOCK)
+    )
+    return seconds
+
+
+def predicted_setup_seconds(
+    primitive_volume: ArrayLike, spec: SimulationSpec, speed: Speed = TYPICAL
+) -> NDArray[np.float64]:
+    """Return the seconds to prepare crystals with primitive cells of these volumes in Å³."""
+    # Structure factors reach to 2 q_max.
+    points = 4.0 / 3.0 * np.pi * (2.0 * spec.q_max) ** 3 * np.asarray(primitive_volume, dtype=np.float64)
+    seconds: NDArray[np.float64] = speed.prepare + speed.prepare_point * points
+    return seconds
 
 
 def predicted_solve_bytes(n_beams: int) -> int:
-    """Return the peak bytes of one solve, without what the process holds anyway."""
+    """Return the peak bytes of one solve, without what the process holds anyway.
+
+    Counted for the dense reference, so that there is room to fall back to it.
+    """
     return _MATRICES_ALIVE * 16 * n_beams**2

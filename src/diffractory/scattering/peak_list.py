@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,14 @@ class PeakList:
         Position on the detector in Å⁻¹: x and y of the reciprocal vector in the lab frame.
     intensity : ndarray of shape (n_thicknesses, n)
         Share of the incident beam.
+    solver : {"chebyshev", "dense"}
+        What gave the intensities; "dense" where the series was asked for but did not converge.
     """
 
     hkl: NDArray[np.int64]
     q: NDArray[np.float64]
     intensity: NDArray[np.float64]
+    solver: Literal["chebyshev", "dense"] = "chebyshev"
 
     def __len__(self) -> int:
         return len(self.hkl)

@@ -4,22 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from diffractory.crystals.crystal import Crystal
-from diffractory.scattering.beams import ReciprocalPoints, excitation_errors, reciprocal_points
+from diffractory.scattering.beams import ReciprocalPoints, reciprocal_points
 from diffractory.scattering.form_factors import form_factors
+from diffractory.scattering.illumination import Illumination
 from diffractory.scattering.orientations import check_orientations
 from diffractory.scattering.peak_list import PeakList
-from diffractory.scattering.solvers import Solver, propagate
+from diffractory.scattering.solvers import Solution, Solver, propagate, propagate_tilts, tilted_matrix
 from diffractory.scattering.structure_factors import StructureFactors, structure_factors
-from diffractory.scattering.structure_matrix import structure_matrix
+from diffractory.scattering.structure_matrix import Precision, coupling_matrix
 from diffractory.specs import SimulationSpec
 from diffractory.units import electron_wavelength
+
+#: Waves of many tilts held at once, in bytes; more tilts are solved in turn.
+_TILT_BYTES = 256_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class TiltSeries:
+    """Bragg peaks of one crystal in one orientation, for many tilts of the beam.
+
+    Parameters
+    ----------
+    hkl : ndarray of shape (n, 3), int
+        Miller indices in the cell of the crystal that was handed in; 000 comes first.
+    q : ndarray of shape (n, 2)
+        Position relative to the direct beam in Å⁻¹.
+    tilts_deg : ndarray of shape (n_tilts, 2)
+        Angles of the incident waves along lab x and y in degrees.
+    intensity : ndarray of shape (n_tilts, n_thicknesses, n)
+        Share of each incident wave.
+    solver : {"chebyshev", "dense"}
+        What gave the intensities; "dense" where the series was asked for but did not converge.
+    """
+
+    hkl: NDArray[np.int64]
+    q: NDArray[np.float64]
+    tilts_deg: NDArray[np.float64]
+    intensity: NDArray[np.float64]
+    solver: Solver = "chebyshev"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +74,79 @@ class Scatterer:
         factors = structure_factors(crystal, 2.0 * spec.q_max, form_factors(crystal.numbers, spec))
         return cls(reciprocal_points(crystal, spec.q_max), factors, spec)
 
-    def solve(self, orientation: NDArray[np.float64], solver: Solver = "auto") -> PeakList:
-        """Solve one orientation, a rotation matrix of shape (3, 3), at every thickness."""
+    def solve(
+        self,
+        orientation: NDArray[np.float64],
+        solver: Solver = "chebyshev",
+        precision: Precision = "single",
+    ) -> PeakList:
+        """Solve one orientation, a rotation matrix of shape (3, 3), at every thickness.
+
+        With precession, the mean over all azimuths, on the beams that any of them excites.
+        """
+        illumination = Illumination.of(self.spec)
+        chosen, errors = self._select(orientation, illumination)
+        coupling = self._coupling(chosen, precision)
+        hkl, q = self.points.hkl[chosen], self.points.g[chosen] @ orientation[:, :2]
+        shares = 1.0 / illumination.cosines()
+        if len(illumination) == 1:
+            matrix = tilted_matrix(coupling, shares[0], errors[0])
+            solution = propagate(matrix, self.spec.thicknesses, solver)
+            return PeakList(hkl, q, solution.intensity, solution.solver)
+        total, used = np.zeros((len(self.spec.thicknesses), len(hkl))), solver
+        for solution in _in_turn(coupling, shares, errors, self.spec.thicknesses, solver):
+            total += solution.intensity.sum(axis=2)
+            used = solution.solver if solution.solver == "dense" else used
+        return PeakList(hkl, q, total / len(illumination), used)
+
+    def solve_tilts(
+        self,
+        orientation: NDArray[np.float64],
+        tilts_deg: NDArray[np.float64],
+        solver: Solver = "chebyshev",
+        precision: Precision = "single",
+    ) -> TiltSeries:
+        """Solve one orientation for many tilts of the beam; arguments as in :func:`simulate_tilts`."""
+        illumination = Illumination.of(self.spec, tilts_deg)
+        chosen, errors = self._select(orientation, illumination)
+        shares, thicknesses = 1.0 / illumination.cosines(), self.spec.thicknesses
+        solutions = list(_in_turn(self._coupling(chosen, precision), shares, errors, thicknesses, solver))
+        return TiltSeries(
+            self.points.hkl[chosen],
+            self.points.g[chosen] @ orientation[:, :2],
+            np.array(tilts_deg, dtype=np.float64),
+            np.concatenate([s.intensity.transpose(2, 0, 1) for s in solutions]),
+            "dense" if any(s.solver == "dense" for s in solutions) else "chebyshev",
+        )
+
+    def _select(
+        self, orientation: NDArray[np.float64], illumination: Illumination
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Return which points any of the tilts excites, and their errors of shape (n_tilts, n)."""
+        errors = illumination.excitation_errors(
+            self.points.g @ orientation, electron_wavelength(self.spec.energy_ev)
+        )
+        chosen = (np.abs(errors) <= self.spec.s_max).any(axis=0)
+        return chosen, errors[:, chosen]
+
+    def _coupling(self, chosen: NDArray[np.bool_], precision: Precision) -> NDArray[Any]:
         wavelength = electron_wavelength(self.spec.energy_ev)
-        errors = excitation_errors(self.points.g, orientation[:, 2], wavelength)
-        chosen = np.abs(errors) <= self.spec.s_max
-        hkl, g = self.points.hkl[chosen], self.points.g[chosen]
-        matrix = structure_matrix(self.factors, hkl, errors[chosen], wavelength)
-        waves = propagate(matrix, self.spec.thicknesses, solver)
-        intensity: NDArray[np.float64] = np.square(np.abs(waves))
-        return PeakList(hkl, g @ orientation[:, :2], intensity)
+        return coupling_matrix(self.factors, self.points.hkl[chosen], wavelength, precision)
+
+
+def _in_turn(
+    coupling: NDArray[Any],
+    shares: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    thicknesses: tuple[float, ...],
+    solver: Solver,
+) -> Iterator[Solution]:
+    """Solve as many tilts at a time as memory allows; ``errors`` of shape (n_tilts, n)."""
+    alive = 16 * len(coupling) * (5 * len(thicknesses) + 100)
+    step = max(1, _TILT_BYTES // alive)
+    for first in range(0, len(shares), step):
+        some = slice(first, first + step)
+        yield propagate_tilts(coupling, shares[some], errors[some].T, thicknesses, solver)
 
 
 def simulate(
@@ -94,6 +186,54 @@ def simulate(
     ([0, 0, 0], 2)
     """
     return list(iterate_patterns(crystal, orientations, spec or SimulationSpec()))
+
+
+def simulate_tilts(
+    crystal: Crystal,
+    orientation: NDArray[np.float64],
+    tilts_deg: NDArray[np.float64],
+    spec: SimulationSpec | None = None,
+) -> TiltSeries:
+    """Simulate Bloch-wave diffraction of one orientation for many tilts of the incident beam.
+
+    All tilts share the beams that any of them excites and one structure matrix, so that they are
+    solved together as matrix-matrix products. A convergent-beam pattern is such a series, one tilt
+    for each point of the disk.
+
+    Parameters
+    ----------
+    crystal : Crystal
+    orientation : ndarray of shape (3, 3)
+        Columns are the lab axes x, y, z in the crystal's Cartesian frame; z is against the
+        untilted beam.
+    tilts_deg : ndarray of shape (n_tilts, 2)
+        Angles of the incident waves along lab x and y in degrees, at most 30.
+    spec : SimulationSpec, optional
+        Physics; the defaults are the paper's. Its precession is not used.
+
+    Returns
+    -------
+    TiltSeries
+
+    Raises
+    ------
+    OrientationError
+        If the orientation is not a finite rotation matrix.
+    SimulationError
+        If the tilts are not finite or too large, or a solve gives numbers that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from diffractory import Crystal, simulate_tilts
+    >>> copper = Crystal(3.61 * np.eye(3), [29] * 4, [[0, 0, 0], [0, .5, .5], [.5, 0, .5], [.5, .5, 0]])
+    >>> series = simulate_tilts(copper, np.eye(3), np.array([[0.0, 0.0], [0.5, 0.0]]))
+    >>> series.intensity.shape[:2]
+    (2, 1)
+    """
+    (matrix,) = check_orientations(np.asarray(orientation)[None])
+    with threadpool_limits(limits=1, user_api="blas"):
+        return Scatterer.prepare(crystal, spec or SimulationSpec()).solve_tilts(matrix, tilts_deg)
 
 
 def iterate_patterns(

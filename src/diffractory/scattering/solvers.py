@@ -1,149 +1,185 @@
 """Propagation of the incident wave through the foil: ψ(t) = exp(2πi t M) e₀ with M = A / 2k₀.
 
-Three ways, chosen by their cost:
-
-- *Chebyshev series*: matrix-vector products only; best for all but small matrices.
-- *Step operator*: exp(2πi Δt M) once, then one product a step; best for small ones.
-- *Dense reference*: a matrix exponential for each interval in double precision; the fallback, and
-  the yardstick.
+The *Chebyshev series* needs products with the matrix only, in the precision of the matrix. The
+*dense reference* is a matrix exponential for each interval, in double precision: the yardstick,
+and the way out where a series does not converge.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import expm
 
 from diffractory.errors import SimulationError
-from diffractory.scattering.chebyshev import chebyshev_series, n_terms, spectrum_of
+from diffractory.scattering.chebyshev import (
+    Recurrence,
+    chebyshev_series,
+    matrix_recurrence,
+    tilted_recurrence,
+)
+from diffractory.scattering.spectrum import Spectrum, spectrum_of
 
-Solver = Literal["auto", "chebyshev", "step", "dense"]
-Precision = Literal["single", "double"]
+Solver = Literal["chebyshev", "dense"]
 
-#: A step operator may be applied this often to reach the largest thickness.
-_MAX_STEPS = 20_000
-#: Cost of Lanczos' estimate and of converting the matrix, in matrix-vector products.
-_SERIES_OVERHEAD = 30.0
+#: A series that diverges is tried again with an interval this much wider, then given up.
+_WIDENING = (1.0, 1.3)
+#: Of the outermost tilts, the spectra of about so many are estimated.
+_SAMPLED_TILTS = 12
 
 
-def propagate(
-    matrix: NDArray[np.complex128],
-    thicknesses: tuple[float, ...],
-    solver: Solver = "auto",
-    precision: Precision = "single",
-) -> NDArray[np.complex128]:
-    """Return the wave at each thickness.
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Waves behind the foil.
 
     Parameters
     ----------
-    matrix : ndarray of shape (n, n), complex128
-        A / 2k₀ in Å⁻¹; beam 0 is the incident one.
+    waves : ndarray of shape (n_thicknesses, n) or (n_thicknesses, n, n_tilts), complex
+    solver : {"chebyshev", "dense"}
+        What gave them; "dense" where the series was asked for but did not converge.
+    """
+
+    waves: NDArray[Any]
+    solver: Solver
+
+    @property
+    def intensity(self) -> NDArray[np.float64]:
+        """Squared moduli, same shape, float64."""
+        squares: NDArray[np.float64] = np.square(self.waves.real, dtype=np.float64)
+        squares += np.square(self.waves.imag, dtype=np.float64)
+        return squares
+
+
+def propagate(matrix: NDArray[Any], thicknesses: tuple[float, ...], solver: Solver = "chebyshev") -> Solution:
+    """Propagate a plane wave through a foil.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n, n), complex64 or complex128
+        A / 2k₀ in Å⁻¹; beam 0 is the incident one. Intensities are good to about 2e-6 in single
+        precision and 1e-9 in double.
     thicknesses : tuple of float
         Strictly increasing, in Å.
-    solver : {"auto", "chebyshev", "step", "dense"}
-        "auto" takes the cheapest.
-    precision : {"single", "double"}
-        Of the Chebyshev recurrence; intensities are good to 1e-6 and 1e-9.
+    solver : {"chebyshev", "dense"}
 
     Returns
     -------
-    ndarray of shape (n_thicknesses, n), complex128
+    Solution
+        ``waves`` of shape (n_thicknesses, n).
 
     Raises
     ------
     SimulationError
         If the result is not finite.
     """
-    chosen = solver
-    if solver == "auto":
-        chosen = cheapest_solver(len(matrix), thicknesses, _half_width(matrix))
-    waves: NDArray[np.complex128] | None = None
-    if chosen == "chebyshev":
-        waves = _chebyshev(matrix, thicknesses, precision)
-    elif chosen == "step":
-        waves = _step_series(matrix, thicknesses)
+    waves: NDArray[Any] | None = None
+    if solver == "chebyshev":
+        spectrum = spectrum_of(matrix)
+        incident = _incident(len(matrix), matrix.dtype)
+        waves = _series(lambda middle: matrix_recurrence(matrix, middle), incident, thicknesses, spectrum)
     if waves is None:
-        waves = _dense(matrix, thicknesses)
-    if not np.all(np.isfinite(waves)):
-        raise SimulationError(
-            f"a Bloch-wave solve of {len(matrix)} beams gave numbers that are not finite",
-            "the structure matrix is out of the range of double precision",
-            "Check the crystal for overlapping atoms",
-        )
-    return waves
+        return Solution(_finite(_dense(matrix, thicknesses)), "dense")
+    return Solution(_finite(waves), "chebyshev")
 
 
-def cheapest_solver(n_beams: int, thicknesses: tuple[float, ...], half_width: float) -> Solver:
-    """Return the solver of least predicted cost.
+def propagate_tilts(
+    coupling: NDArray[Any],
+    shares: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    thicknesses: tuple[float, ...],
+    solver: Solver = "chebyshev",
+) -> Solution:
+    """Propagate plane waves of many tilts through a foil, on one beam set.
 
     Parameters
     ----------
-    n_beams : int
+    coupling : ndarray of shape (n, n), complex64 or complex128
+        U / 2k₀ in Å⁻¹, with i Im U_0 / 2k₀ on the diagonal; beam 0 is the incident one.
+    shares : ndarray of shape (n_tilts,)
+        Factor of the coupling for each tilt: the inverse cosine of the beam to the foil normal.
+    errors : ndarray of shape (n, n_tilts)
+        Excitation errors in Å⁻¹.
     thicknesses : tuple of float
-        In Å.
-    half_width : float
-        Half-width of the spectrum of the matrix in Å⁻¹.
+        Strictly increasing, in Å.
+    solver : {"chebyshev", "dense"}
+
+    Returns
+    -------
+    Solution
+        ``waves`` of shape (n_thicknesses, n, n_tilts).
+
+    Raises
+    ------
+    SimulationError
+        If the result is not finite.
     """
-    series = _series_products(n_beams, thicknesses, half_width)
-    return "chebyshev" if series <= _step_products(n_beams, thicknesses, half_width) else "step"
+    waves: NDArray[Any] | None = None
+    if solver == "chebyshev":
+        incident = np.zeros(errors.shape, dtype=coupling.dtype)
+        incident[0] = 1.0
+        waves = _series(
+            lambda middle: tilted_recurrence(coupling, shares, errors, middle),
+            incident,
+            thicknesses,
+            _spectrum_of_tilts(coupling, shares, errors),
+        )
+    if waves is None:
+        columns = [
+            _dense(tilted_matrix(coupling, share, error), thicknesses)
+            for share, error in zip(shares, errors.T, strict=True)
+        ]
+        return Solution(_finite(np.stack(columns, axis=-1)), "dense")
+    return Solution(_finite(waves), "chebyshev")
 
 
-def predicted_products(n_beams: int, thicknesses: tuple[float, ...], half_width: float) -> float:
-    """Return the cost of the cheapest solver, in matrix-vector products of n_beams²."""
-    return min(
-        _series_products(n_beams, thicknesses, half_width), _step_products(n_beams, thicknesses, half_width)
-    )
+def tilted_matrix(coupling: NDArray[Any], share: float, errors: NDArray[np.float64]) -> NDArray[Any]:
+    """Return A / 2k₀ of one tilt; arguments as in :func:`propagate_tilts`."""
+    matrix: NDArray[Any] = coupling * coupling.dtype.type(share)
+    matrix[np.diag_indices_from(matrix)] += errors.astype(coupling.real.dtype)
+    return matrix
 
 
-def _series_products(n_beams: int, thicknesses: tuple[float, ...], half_width: float) -> float:
-    terms = n_terms(thicknesses[-1], half_width)
-    # Each term is added to every thickness; a term costs about a hundred elements besides.
-    return _SERIES_OVERHEAD + terms * (1.0 + 0.3 * len(thicknesses) / n_beams + 2e4 / n_beams**2)
+def _spectrum_of_tilts(
+    coupling: NDArray[Any], shares: NDArray[np.float64], errors: NDArray[np.float64]
+) -> Spectrum:
+    # Excitation errors are linear in the tilt but for second order, so the largest eigenvalue is a
+    # convex function of it and the smallest a concave one: the outermost tilts hold all others.
+    outermost = np.unique([pick(errors, axis=1) for pick in (np.argmin, np.argmax)])
+    chosen = outermost[:: max(1, len(outermost) // _SAMPLED_TILTS)]
+    spectra = [spectrum_of(tilted_matrix(coupling, shares[i], errors[:, i])) for i in chosen]
+    whole = spectra[0]
+    for spectrum in spectra[1:]:
+        whole = whole.union(spectrum)
+    return whole.widened(1.0 + 0.02 * (len(chosen) < len(outermost)))
 
 
-def _step_products(n_beams: int, thicknesses: tuple[float, ...], half_width: float) -> float:
-    step = _common_step(thicknesses)
-    if step is None:
-        return math.inf
-    squarings = max(0.0, math.log2(max(2.0 * math.pi * step * half_width, 1.0)))
-    # A matrix product does n_beams matrix-vector products, at the higher speed of a product; all of
-    # it in double precision.
-    return 2.0 * ((7.5 + squarings) * 0.18 * n_beams + thicknesses[-1] / step)
-
-
-def _half_width(matrix: NDArray[np.complex128]) -> float:
-    """Return half the spread of the diagonal: the excitation errors dominate the spectrum."""
-    diagonal = matrix.diagonal().real
-    return 0.5 * float(diagonal.max() - diagonal.min())
-
-
-def _chebyshev(
-    matrix: NDArray[np.complex128], thicknesses: tuple[float, ...], precision: Precision
-) -> NDArray[np.complex128] | None:
-    """Return the waves, None if the series diverged because its interval was too narrow."""
-    if not np.all(np.isfinite(matrix)):
+def _series(
+    recurrence: Callable[[complex], Recurrence],
+    incident: NDArray[Any],
+    thicknesses: tuple[float, ...],
+    spectrum: Spectrum,
+) -> NDArray[Any] | None:
+    """Return the waves, None if the series diverged even on a wider interval."""
+    if not np.isfinite([spectrum.middle, spectrum.half_height]).all():
         return None
-    dtype = np.complex64 if precision == "single" else np.complex128
-    with np.errstate(over="ignore", invalid="ignore"):
-        return chebyshev_series(matrix, thicknesses, spectrum_of(matrix), dtype)
+    for factor in _WIDENING:
+        with np.errstate(over="ignore", invalid="ignore"):
+            waves = chebyshev_series(
+                recurrence(spectrum.middle), incident, thicknesses, spectrum.widened(factor)
+            )
+        if waves is not None:
+            return waves
+    return None
 
 
-def _common_step(thicknesses: tuple[float, ...]) -> float | None:
-    """Return the largest step of which all thicknesses are multiples, None if there is none."""
-    # Thicknesses are given in Å with a few decimals: compare them on a grid of 1e-6 Å.
-    ticks = [round(t * 1e6) for t in thicknesses]
-    step = math.gcd(*ticks)
-    if step == 0 or ticks[-1] // step > _MAX_STEPS:
-        return None
-    return step * 1e-6
-
-
-def _dense(matrix: NDArray[np.complex128], thicknesses: tuple[float, ...]) -> NDArray[np.complex128]:
-    wave = _incident(len(matrix))
+def _dense(matrix: NDArray[Any], thicknesses: tuple[float, ...]) -> NDArray[np.complex128]:
+    matrix = matrix.astype(np.complex128)
+    wave = _incident(len(matrix), matrix.dtype)
     waves = []
     operator, used = np.empty(0), -1.0
     for previous, thickness in pairwise((0.0, *thicknesses)):
@@ -155,26 +191,17 @@ def _dense(matrix: NDArray[np.complex128], thicknesses: tuple[float, ...]) -> ND
     return np.array(waves)
 
 
-def _incident(n_beams: int) -> NDArray[np.complex128]:
-    wave = np.zeros(n_beams, dtype=np.complex128)
+def _incident(n_beams: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    wave = np.zeros(n_beams, dtype=dtype)
     wave[0] = 1.0
     return wave
 
 
-def _step_series(
-    matrix: NDArray[np.complex128], thicknesses: tuple[float, ...]
-) -> NDArray[np.complex128] | None:
-    step = _common_step(thicknesses)
-    if step is None:
-        return None
-    operator = expm(2j * np.pi * step * matrix)
-    wave = _incident(len(matrix))
-    waves = np.empty((len(thicknesses), len(matrix)), dtype=np.complex128)
-    done = 0
-    for row, thickness in enumerate(thicknesses):
-        target = round(thickness / step)
-        for _ in range(target - done):
-            wave = operator @ wave
-        done = target
-        waves[row] = wave
+def _finite(waves: NDArray[Any]) -> NDArray[Any]:
+    if not np.all(np.isfinite(waves)):
+        raise SimulationError(
+            f"a Bloch-wave solve of {waves.shape[1]} beams gave numbers that are not finite",
+            "the structure matrix is out of the range of double precision",
+            "Check the crystal for overlapping atoms",
+        )
     return waves

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from diffractory.scattering.structure_factors import StructureFactors
 
+Precision = Literal["single", "double"]
+
 
 @njit(cache=True, nogil=True)
 def _fill(
+    matrix: NDArray[Any],
     table: NDArray[np.complex128],
     origin: tuple[int, int, int],
     hkl: NDArray[np.int64],
-    diagonal: NDArray[np.complex128],
-) -> NDArray[np.complex128]:
+    factor: float,
+) -> None:
     n = hkl.shape[0]
-    matrix = np.empty((n, n), dtype=np.complex128)
-    for i in range(n):
-        h = origin[0] - hkl[i, 0]
-        k = origin[1] - hkl[i, 1]
-        l = origin[2] - hkl[i, 2]
-        for j in range(n):
-            matrix[i, j] = table[h + hkl[j, 0], k + hkl[j, 1], l + hkl[j, 2]]
-        matrix[i, i] = diagonal[i]
-    return matrix
+    for j in range(n):
+        h = origin[0] + hkl[j, 0]
+        k = origin[1] + hkl[j, 1]
+        l = origin[2] + hkl[j, 2]
+        for i in range(n):
+            matrix[i, j] = factor * table[h - hkl[i, 0], k - hkl[i, 1], l - hkl[i, 2]]
 
 
-def structure_matrix(
-    factors: StructureFactors,
-    hkl: NDArray[np.int64],
-    excitation_error: NDArray[np.float64],
-    wavelength: float,
-) -> NDArray[np.complex128]:
-    """Return the structure matrix A divided by 2 k₀.
+def coupling_matrix(
+    factors: StructureFactors, hkl: NDArray[np.int64], wavelength: float, precision: Precision = "single"
+) -> NDArray[Any]:
+    """Return the part of the structure matrix that couples beams, divided by 2 k₀.
 
-    A_ij = U_(g_j − g_i) off the diagonal and A_ii = 2 k₀ s_i + i Im U_0 on it; the other order of
-    the difference inverts acentric crystals. The exit wave is exp(2πi t A / 2k₀) e₀.
+    U_(g_j − g_i) off the diagonal and i Im U_0 on it; the other order of the difference inverts
+    acentric crystals. With the excitation errors on the diagonal besides, this is A / 2k₀, and the
+    exit wave is exp(2πi t A / 2k₀) e₀.
 
     Parameters
     ----------
@@ -45,22 +45,22 @@ def structure_matrix(
         Table that reaches the difference of any two beams.
     hkl : ndarray of shape (n, 3), int64
         Beams.
-    excitation_error : ndarray of shape (n,)
-        In Å⁻¹.
     wavelength : float
         In Å.
+    precision : {"single", "double"}
 
     Returns
     -------
-    ndarray of shape (n, n), complex128
-        In Å⁻¹.
+    ndarray of shape (n, n), complex64 or complex128
+        In Å⁻¹, columns contiguous.
 
     References
     ----------
     De Graef, *Introduction to Conventional Transmission Electron Microscopy* (2003), eq. 5.52.
     """
-    half_wavelength = 0.5 * wavelength
-    diagonal = excitation_error / half_wavelength + 1j * factors.table[factors.origin].imag
-    matrix: NDArray[np.complex128] = _fill(factors.table, factors.origin, hkl, diagonal)
-    matrix *= half_wavelength
+    dtype = np.complex64 if precision == "single" else np.complex128
+    # Products with a matrix of contiguous columns are the faster ones.
+    matrix: NDArray[Any] = np.empty((len(hkl), len(hkl)), dtype=dtype, order="F")
+    _fill(matrix, factors.table, factors.origin, hkl, 0.5 * wavelength)
+    np.fill_diagonal(matrix, 0.5j * wavelength * factors.table[factors.origin].imag)
     return matrix

@@ -47,7 +47,8 @@ def test_the_id_depends_on_every_field(plan: Plan, field: str):
 def test_the_id_depends_on_every_setting(plan: Plan, spec: type):
     other = {
         "energy_ev": 2e5, "q_max": 1.0, "s_max": 0.05, "thermal_sigma": 0.0, "thicknesses": (100.0,),
-        "form_factors": "wk", "count": 6, "in_plane": "random", "seed": 3,
+        "form_factors": "wk", "foil_tilt_deg": (1.0, 0.0), "precession_deg": 1.0,
+        "precession_azimuths": 36, "count": 6, "in_plane": "random", "seed": 3,
     }  # fmt: skip
     attribute = "simulation" if spec is SimulationSpec else "orientations"
     for name in spec.model_fields:
