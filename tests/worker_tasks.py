@@ -7,7 +7,12 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from diffractory import Crystal, SimulationSpec, simulate
 from diffractory.errors import ExecutionError, RunError
+from zoo import ZOO
 
 
 def square(number: int) -> int:
@@ -52,3 +57,28 @@ def die_once(task: tuple[str, int]) -> int:
 
 def process_id() -> int:
     return os.getpid()
+
+
+def _ticks() -> dict[str, int]:
+    """Return the processor time of every thread of this process, in clock ticks."""
+    times = {}
+    for task in Path("/proc/self/task").iterdir():
+        numbers = (task / "stat").read_text().rsplit(")", 1)[1].split()
+        times[task.name] = int(numbers[11]) + int(numbers[12])
+    return times
+
+
+def busy_threads_of_a_solve(_: int) -> tuple[int, set[int]]:
+    """Solve where BLAS would use four threads; count those that worked, and report the setting after."""
+    crystal = Crystal.from_structure(ZOO["triclinic-P-a-invented"])
+    spec = SimulationSpec(thicknesses=tuple(float(t) for t in range(20, 2001, 20)))
+    with threadpool_limits(limits=4, user_api="blas"):
+        simulate(crystal, np.eye(3)[None], spec)
+        before, started = _ticks(), time.perf_counter()
+        while time.perf_counter() - started < 1.0:
+            simulate(crystal, np.eye(3)[None], spec)
+        after = _ticks()
+        threads = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+    # A worker's other threads wake now and then: a tick is a hundredth of a second.
+    busy = sum(after[task] - before.get(task, 0) > 10 for task in after)
+    return busy, threads

@@ -42,9 +42,14 @@ class Resources:
             Number of workers; the cores available to this process by default.
         """
         count = workers or len(os.sched_getaffinity(0))
-        memory = min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_memory_limits()])
+        memory = machine_memory()
         existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         return cls(count, int(_MEMORY_SHARE * memory / count), shutil.disk_usage(existing).free)
+
+
+def machine_memory() -> int:
+    """Return the bytes of memory this process may use: the machine's, or its container's limit."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_memory_limits()])
 
 
 def _memory_limits(
@@ -66,6 +71,12 @@ def _memory_limits(
             with contextlib.suppress(OSError, ValueError):
                 limits.append(int((level / name).read_text()))
     return limits
+
+
+def speed_file() -> Path:
+    """Return where the measured speed of this machine is kept: the user's configuration folder."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "diffractory" / "speed.json"
 
 
 def human_bytes(count: float) -> str:

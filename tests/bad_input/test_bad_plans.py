@@ -102,7 +102,11 @@ def test_a_folder_with_another_plan_is_kept(workshop: Workshop, tmp_path: Path) 
     run = tmp_path / "run"
     plan = ("plan", run, "--catalogue", workshop.catalogue, *PHYSICS)
     succeeds(*plan)
-    says = ("already holds another plan", "crystals, physics or orientations differ", "Choose another folder")
+    says = (
+        "already holds another plan",
+        "crystals, physics, orientations or partitions differ",
+        "Choose another folder",
+    )
     refused(*plan, "--energy", "200", untouched=tmp_path, says=says)
 
 

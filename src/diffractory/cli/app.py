@@ -20,6 +20,7 @@ from diffractory.errors import AccessError, DiffractoryError
 _COMMANDS = {
     "demo": ("demo", "The whole road on embedded crystals: simulate, learn, map; about two minutes."),
     "catalogue": ("catalogue", "Build and show catalogues of crystals."),
+    "calibrate": ("calibrate", "Measure this machine, so that plans predict its seconds."),
     "plan": ("plan", "Plan a run: count beams, bytes and seconds; refuse what does not fit."),
     "simulate": ("simulate", "Simulate what a run still lacks; run it again to resume."),
     "verify": ("verify", "Check a run: records, checksums, physics, a sample solved another way."),

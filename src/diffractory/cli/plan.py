@@ -8,13 +8,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from diffractory.cli.console import JsonFlag, err, note, out, print_json
+from diffractory.cli.calibrate import load_speed
+from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.options import WorkersOption, check_output_folder, parse_thicknesses
 from diffractory.cli.progress import counting_bar
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.dataset.plan import Plan, check_fits, make_plan
 from diffractory.dataset.run import Run
 from diffractory.errors import SpecError
+from diffractory.scattering.cost import TYPICAL, Speed
 from diffractory.settings import Resources, human_bytes, human_seconds
 from diffractory.specs import OrientationSpec, SimulationSpec
 
@@ -50,7 +52,21 @@ def plan(
         str,
         typer.Option(metavar="wk-cp|wk", help="With absorption, or elastic only.", rich_help_panel=_PHYSICS),
     ] = "wk-cp",
+    foil_tilt: Annotated[
+        tuple[float, float],
+        typer.Option(metavar="X Y", help="Lean of the foil's normal in degrees.", rich_help_panel=_PHYSICS),
+    ] = (0.0, 0.0),
+    precession: Annotated[
+        float, typer.Option(help="Half-angle of a precessed beam in degrees.", rich_help_panel=_PHYSICS)
+    ] = 0.0,
+    azimuths: Annotated[
+        int, typer.Option(help="Directions a precessed beam is averaged over.", rich_help_panel=_PHYSICS)
+    ] = 72,
     partition_seconds: Annotated[float, typer.Option(help="Wanted cost of a partition.")] = 600.0,
+    speed: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Speed of the machine that will run it (diffractory calibrate)."),
+    ] = None,
     workers: WorkersOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -66,15 +82,23 @@ def plan(
         thermal_sigma=thermal_sigma,
         thicknesses=parse_thicknesses(thickness),
         form_factors=form_factors,
+        foil_tilt_deg=foil_tilt,
+        precession_deg=precession,
+        precession_azimuths=azimuths,
     )
+    machine, measured = load_speed(speed)
     check_output_folder(run)
     frames = OrientationSpec(count=orientations, in_plane=in_plane, seed=seed)
     resources = Resources.of_this_machine(run, workers)
-    made = plan_run(run, Catalogue.from_parquet(catalogue), simulation, frames, resources, partition_seconds)
+    made = plan_run(
+        run, Catalogue.from_parquet(catalogue), simulation, frames, resources, partition_seconds, machine
+    )
     if as_json:
         print_json(summary(made, resources))
         return
     _print(made, resources)
+    if not measured:
+        note("seconds are those of a typical core: measure this machine with `diffractory calibrate`")
     note(f"next: diffractory simulate {run}")
 
 
@@ -85,11 +109,14 @@ def plan_run(
     orientations: OrientationSpec,
     resources: Resources,
     partition_seconds: float = 600.0,
+    speed: Speed = TYPICAL,
 ) -> Run:
     """Plan a run, check that it fits the machine, and make its folder."""
     with counting_bar("counting beams") as bar:
         task = bar.add_task("", total=len(catalogue))
-        made = make_plan(catalogue, simulation, orientations, partition_seconds, lambda: bar.advance(task))
+        made = make_plan(
+            catalogue, simulation, orientations, partition_seconds, lambda: bar.advance(task), speed
+        )
     check_fits(made, resources)
     return Run.create(folder, made, catalogue)
 
@@ -138,4 +165,3 @@ def _print(run: Run, resources: Resources) -> None:
         "disk, at most", f"{human_bytes(plan.disk_bytes)} of {human_bytes(resources.disk_free)} free"
     )
     out.print(table)
-    err.print("seconds are a rough prediction until the engine is calibrated on this machine", style="dim")

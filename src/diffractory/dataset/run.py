@@ -99,7 +99,7 @@ class Run:
             if run.plan.plan_id != plan.plan_id:
                 raise RunError(
                     f"{folder} already holds another plan ({run.plan.plan_id[:12]}, not {plan.plan_id[:12]})",
-                    "its crystals, physics or orientations differ",
+                    "its crystals, physics, orientations or partitions differ",
                     "Choose another folder, or remove this one yourself if it is no longer wanted",
                 )
             return run

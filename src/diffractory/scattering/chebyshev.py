@@ -20,14 +20,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from diffractory.scattering.spectrum import MAX_GROWTH, Spectrum
+from diffractory.scattering.spectrum import Spectrum
 
 #: Terms below this are left out, far under what the precision of the recurrence can hold.
 _TRUNCATION = {np.dtype(np.complex64): 1e-8, np.dtype(np.complex128): 1e-13}
 #: Terms are added up in blocks of so many, as one matrix product for all thicknesses; even.
 BLOCK = 64
-#: Norm of a term beyond which the interval was too narrow: rounding and truncation are multiplied by it.
-_MAX_NORM = 4.0 * math.exp(MAX_GROWTH)
+#: Terms grow by absorption, and where the interval is too narrow; errors of rounding and truncation
+#: grow with them. Beyond this factor a series ends and the next one starts where it got to.
+_MAX_NORM = 60.0
+#: Longest series, in radians of phase.
+_MAX_PHASE = 1500.0
+#: Shortest series worth trying, in radians of phase.
+_MIN_PHASE = 1.0
 
 
 #: Writes the next terms of T_{k+1} = (2/r)(M − m) T_k − T_{k−1} into an array of shape
@@ -150,36 +155,47 @@ def chebyshev_series(
     """
     waves = np.empty((len(thicknesses), *incident.shape), dtype=incident.dtype)
     wave, start, done = incident, 0.0, 0
+    per_length = 2.0 * np.pi * spectrum.half_width
+    reach = _MAX_PHASE / per_length
     while done < len(thicknesses):
-        lengths = [t - start for t in thicknesses[done:] if t - start <= spectrum.reach]
-        reached = len(lengths)
-        if not reached:
+        lengths = [t - start for t in thicknesses[done:] if t - start <= reach]
+        is_thickness = bool(lengths)
+        if not is_thickness:
             # An interval too long for one series is crossed in equal pieces.
             gap = thicknesses[done] - start
-            lengths = [gap / math.ceil(gap / spectrum.reach)]
-        pieces = _one_series(recurrence, wave, np.array(lengths), spectrum)
-        if pieces is None:
-            return None
-        wave, start = pieces[-1], start + lengths[-1]
-        waves[done : done + reached] = pieces[:reached]
-        done += reached
+            lengths = [gap / math.ceil(gap / reach)]
+        pieces, n_terms_held = _one_series(recurrence, wave, per_length * np.array(lengths), spectrum)
+        if not len(pieces):
+            reach = 0.7 * min(reach, n_terms_held / per_length)
+            if per_length * reach < _MIN_PHASE:
+                return None
+            continue
+        if len(pieces) < len(lengths):
+            # What was reached will be reached again.
+            reach = lengths[len(pieces) - 1]
+        wave, start = pieces[-1], start + lengths[len(pieces) - 1]
+        if is_thickness:
+            waves[done : done + len(pieces)] = pieces
+            done += len(pieces)
     return waves
 
 
 def _one_series(
-    recurrence: Recurrence, wave: NDArray[Any], lengths: NDArray[np.float64], spectrum: Spectrum
-) -> NDArray[Any] | None:
+    recurrence: Recurrence, wave: NDArray[Any], phases: NDArray[np.float64], spectrum: Spectrum
+) -> tuple[NDArray[Any], int]:
+    """Return the waves after as many of the phases as the terms allow, and how many terms they did."""
     truncation = _TRUNCATION[wave.dtype]
-    coefficients = bessel_coefficients(2.0 * np.pi * spectrum.half_width * lengths, truncation)
+    coefficients = bessel_coefficients(phases, truncation)
     n_coefficients = coefficients.shape[1]
     gain = 2.0 / spectrum.half_width
-    limit = _MAX_NORM * _largest_norm(wave[None])
+    limit = _MAX_NORM * _norms(wave[None])[0]
     # c_k is real for even k and imaginary for odd k: two sums with real coefficients are half the
     # work of one with complex ones. A strided factor would not reach BLAS: copy.
     parts = [np.ascontiguousarray(coefficients[:, odd::2], dtype=wave.real.dtype) for odd in (0, 1)]
-    even, odd = np.zeros((2, len(lengths), *wave.shape), dtype=wave.dtype)
+    sums = [np.zeros((len(phases), *wave.shape), dtype=wave.dtype) for _ in parts]
     block = np.empty((BLOCK, *wave.shape), dtype=wave.dtype)
     older, newer = np.zeros_like(wave), wave.copy()
+    complete, held = len(phases), n_coefficients
     for first in range(0, n_coefficients, BLOCK):
         terms = block[: min(BLOCK, n_coefficients - first)]
         if first == 0:
@@ -190,31 +206,40 @@ def _one_series(
         else:
             recurrence(older, newer, terms, gain)
         # Terms grow steadily where they grow at all: the last two stand for the block.
-        if not _largest_norm(terms[-2:]) <= limit:
-            return None
+        if not _norms(terms[-2:]).max() <= limit:
+            held = first + int(np.argmin(_norms(terms) <= limit))
+            # What needs none of the terms that are too large is done.
+            complete = int(np.argmax(np.abs(coefficients[:, held : held + 2]).max(axis=1) > truncation))
+            terms = terms[: held - first]
         # A thin foil is done before a thick one.
         active = int(np.argmax(np.abs(coefficients[:, first : first + 2]).max(axis=1) > truncation))
-        some = slice(first // 2, (first + BLOCK) // 2)
-        for total, part, which in zip((even, odd), parts, (terms[0::2], terms[1::2]), strict=True):
-            _add(total[active:], part[active:, some], which)
-    even += 1j * odd
-    phase = np.exp(2j * np.pi * spectrum.middle * lengths).astype(wave.dtype)
-    even *= phase.reshape(-1, *(1,) * wave.ndim)
-    summed: NDArray[Any] = even
-    return summed
+        some = (
+            slice(first // 2, first // 2 + (len(terms) + 1) // 2),
+            slice(first // 2, (first + len(terms)) // 2),
+        )
+        for total, part, of, which in zip(sums, parts, some, (terms[0::2], terms[1::2]), strict=True):
+            add_terms(total[active:complete], part[active:complete, of], which)
+        if complete < len(phases):
+            break
+    waves: NDArray[Any] = sums[0][:complete] + 1j * sums[1][:complete]
+    turn = np.exp(1j * phases[:complete] * (spectrum.middle / spectrum.half_width)).astype(wave.dtype)
+    waves *= turn.reshape(-1, *(1,) * wave.ndim)
+    return waves, held
 
 
-def _largest_norm(waves: NDArray[Any]) -> float:
-    """Return the largest norm of some waves, their beams along axis 1; NaN if any is not finite."""
+def _norms(terms: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the norm of each term, the largest of its waves; NaN where it is not finite."""
     # In double precision: squares of a wave that is nearly absorbed would underflow.
-    squares = np.square(waves.real, dtype=np.float64) + np.square(waves.imag, dtype=np.float64)
-    return float(np.sqrt(squares.sum(axis=1).max()))
+    squares = np.square(terms.real, dtype=np.float64) + np.square(terms.imag, dtype=np.float64)
+    norms: NDArray[np.float64] = np.sqrt(squares.sum(axis=1).reshape(len(terms), -1).max(axis=1))
+    return norms
 
 
-def _add(total: NDArray[Any], coefficients: NDArray[Any], terms: NDArray[Any]) -> None:
-    real = coefficients.dtype
-    flat = total.reshape(len(total), -1).view(real)
-    flat += coefficients @ terms.reshape(len(terms), flat.shape[1] // 2).view(real)
+def add_terms(total: NDArray[Any], coefficients: NDArray[Any], terms: NDArray[Any]) -> None:
+    """Add terms (n_terms, ...) with real coefficients (n_thicknesses, n_terms) to totals in place."""
+    size, real = math.prod(total.shape[1:]), coefficients.dtype
+    flat = total.reshape(len(total), size).view(real)
+    flat += coefficients @ terms.reshape(len(terms), size).view(real)
 
 
 def bessel_coefficients(phases: NDArray[np.float64], truncation: float) -> NDArray[np.float64]:

@@ -151,10 +151,22 @@ def predicted_setup_seconds(
     primitive_volume: ArrayLike, spec: SimulationSpec, speed: Speed = TYPICAL
 ) -> NDArray[np.float64]:
     """Return the seconds to prepare crystals with primitive cells of these volumes in Å³."""
-    # Structure factors reach to 2 q_max.
-    points = 4.0 / 3.0 * np.pi * (2.0 * spec.q_max) ** 3 * np.asarray(primitive_volume, dtype=np.float64)
-    seconds: NDArray[np.float64] = speed.prepare + speed.prepare_point * points
+    seconds: NDArray[np.float64] = speed.prepare + speed.prepare_point * n_table_points(
+        primitive_volume, spec
+    )
     return seconds
+
+
+def n_table_points(primitive_volume: ArrayLike, spec: SimulationSpec) -> NDArray[np.float64]:
+    """Return about how many structure factors crystals with these primitive volumes (Å³) need."""
+    # They reach to 2 q_max.
+    points: NDArray[np.float64] = 4.0 / 3.0 * np.pi * (2.0 * spec.q_max) ** 3 * np.asarray(primitive_volume)
+    return points
+
+
+def predicted_series_bytes(n_beams: int, spec: SimulationSpec) -> int:
+    """Return the peak bytes of one series: the matrix twice over, its terms, sums and intensities."""
+    return 16 * n_beams**2 + 8 * n_beams * (2 * BLOCK + 5 * len(spec.thicknesses))
 
 
 def predicted_solve_bytes(n_beams: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from diffractory.crystals.crystal import Crystal
+from diffractory.errors import SimulationError
 from diffractory.scattering.beams import ReciprocalPoints, reciprocal_points
+from diffractory.scattering.cost import predicted_series_bytes
 from diffractory.scattering.form_factors import form_factors
 from diffractory.scattering.illumination import Illumination
 from diffractory.scattering.orientations import check_orientations
@@ -19,6 +22,7 @@ from diffractory.scattering.peak_list import PeakList
 from diffractory.scattering.solvers import Solution, Solver, propagate, propagate_tilts, tilted_matrix
 from diffractory.scattering.structure_factors import StructureFactors, structure_factors
 from diffractory.scattering.structure_matrix import Precision, coupling_matrix
+from diffractory.settings import human_bytes, machine_memory
 from diffractory.specs import SimulationSpec
 from diffractory.units import electron_wavelength
 
@@ -62,17 +66,20 @@ class Scatterer:
     factors : StructureFactors
         U_g up to 2 q_max.
     spec : SimulationSpec
+    memory_bytes : float
+        What one solve may use; more is refused before it is tried.
     """
 
     points: ReciprocalPoints
     factors: StructureFactors
     spec: SimulationSpec
+    memory_bytes: float = math.inf
 
     @classmethod
     def prepare(cls, crystal: Crystal, spec: SimulationSpec) -> Self:
         """Tabulate the structure factors of a crystal and list its reciprocal-lattice points."""
         factors = structure_factors(crystal, 2.0 * spec.q_max, form_factors(crystal.numbers, spec))
-        return cls(reciprocal_points(crystal, spec.q_max), factors, spec)
+        return cls(reciprocal_points(crystal, spec.q_max), factors, spec, machine_memory())
 
     def solve(
         self,
@@ -85,7 +92,7 @@ class Scatterer:
         With precession, the mean over all azimuths, on the beams that any of them excites.
         """
         illumination = Illumination.of(self.spec)
-        chosen, errors = self._select(orientation, illumination)
+        chosen, errors = self.select(orientation, illumination)
         coupling = self._coupling(chosen, precision)
         hkl, q = self.points.hkl[chosen], self.points.g[chosen] @ orientation[:, :2]
         shares = 1.0 / illumination.cosines()
@@ -108,7 +115,7 @@ class Scatterer:
     ) -> TiltSeries:
         """Solve one orientation for many tilts of the beam; arguments as in :func:`simulate_tilts`."""
         illumination = Illumination.of(self.spec, tilts_deg)
-        chosen, errors = self._select(orientation, illumination)
+        chosen, errors = self.select(orientation, illumination)
         shares, thicknesses = 1.0 / illumination.cosines(), self.spec.thicknesses
         solutions = list(_in_turn(self._coupling(chosen, precision), shares, errors, thicknesses, solver))
         return TiltSeries(
@@ -119,18 +126,23 @@ class Scatterer:
             "dense" if any(s.solver == "dense" for s in solutions) else "chebyshev",
         )
 
-    def _select(
-        self, orientation: NDArray[np.float64], illumination: Illumination
+    def select(
+        self, orientation: NDArray[np.float64], illumination: Illumination | None = None
     ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Return which points any of the tilts excites, and their errors of shape (n_tilts, n)."""
-        errors = illumination.excitation_errors(
-            self.points.g @ orientation, electron_wavelength(self.spec.energy_ev)
-        )
+        """Return which points any of the tilts excites, and their errors of shape (n_tilts, n) in Å⁻¹."""
+        lit = illumination or Illumination.of(self.spec)
+        errors = lit.excitation_errors(self.points.g @ orientation, electron_wavelength(self.spec.energy_ev))
         chosen = (np.abs(errors) <= self.spec.s_max).any(axis=0)
         return chosen, errors[:, chosen]
 
     def _coupling(self, chosen: NDArray[np.bool_], precision: Precision) -> NDArray[Any]:
-        wavelength = electron_wavelength(self.spec.energy_ev)
+        n, wavelength = int(np.count_nonzero(chosen)), electron_wavelength(self.spec.energy_ev)
+        if (needed := predicted_series_bytes(n, self.spec)) > self.memory_bytes:
+            raise SimulationError(
+                f"an orientation excites {n} beams, whose solve needs {human_bytes(needed)}",
+                f"{human_bytes(self.memory_bytes)} may be used",
+                "Take a smaller q_max or s_max, fewer thicknesses, or a machine with more memory",
+            )
         return coupling_matrix(self.factors, self.points.hkl[chosen], wavelength, precision)
 
 
@@ -174,7 +186,7 @@ def simulate(
     OrientationError
         If an orientation is not a finite rotation matrix.
     SimulationError
-        If a solve gives numbers that are not finite.
+        If a solve needs more memory than the machine has, or gives numbers that are not finite.
 
     Examples
     --------

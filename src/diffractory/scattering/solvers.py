@@ -27,8 +27,6 @@ from diffractory.scattering.spectrum import Spectrum, spectrum_of
 
 Solver = Literal["chebyshev", "dense"]
 
-#: A series that diverges is tried again with an interval this much wider, then given up.
-_WIDENING = (1.0, 1.3)
 #: Of the outermost tilts, the spectra of about so many are estimated.
 _SAMPLED_TILTS = 12
 
@@ -155,7 +153,7 @@ def _spectrum_of_tilts(
     whole = spectra[0]
     for spectrum in spectra[1:]:
         whole = whole.union(spectrum)
-    return whole.widened(1.0 + 0.02 * (len(chosen) < len(outermost)))
+    return whole
 
 
 def _series(
@@ -164,17 +162,11 @@ def _series(
     thicknesses: tuple[float, ...],
     spectrum: Spectrum,
 ) -> NDArray[Any] | None:
-    """Return the waves, None if the series diverged even on a wider interval."""
-    if not np.isfinite([spectrum.middle, spectrum.half_height]).all():
+    """Return the waves, None if the series diverged."""
+    if not np.isfinite(spectrum.middle):
         return None
-    for factor in _WIDENING:
-        with np.errstate(over="ignore", invalid="ignore"):
-            waves = chebyshev_series(
-                recurrence(spectrum.middle), incident, thicknesses, spectrum.widened(factor)
-            )
-        if waves is not None:
-            return waves
-    return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        return chebyshev_series(recurrence(spectrum.middle), incident, thicknesses, spectrum)
 
 
 def _dense(matrix: NDArray[Any], thicknesses: tuple[float, ...]) -> NDArray[np.complex128]:

@@ -3,70 +3,47 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-#: Lanczos steps for the ends of the real parts, and for those of the imaginary parts: the range of
-#: absorption only decides when a series is restarted, so a rougher estimate will do.
-_STEPS, _ABSORPTION_STEPS = 10, 4
+#: Lanczos steps behind the estimate.
+_STEPS = 10
 #: What an estimate costs in matrix-vector products: each step takes two.
-SPECTRUM_PRODUCTS = 2 * (_STEPS + _ABSORPTION_STEPS)
+SPECTRUM_PRODUCTS = 2 * _STEPS
 #: Ritz values approach the ends from inside. How far the residual lets them move, and a share of
 #: the half-width besides, are added at each end.
-_RESIDUAL_SHARE, _WIDTH_SHARE = 1.2, 0.01
-#: Absorption makes the spectrum complex; terms may grow by exp(this) before a series is restarted.
-MAX_GROWTH = 3.0
-#: Longest series, in radians of phase; longer paths are restarted too.
-MAX_PHASE = 1500.0
+_RESIDUAL_SHARE, _WIDTH_SHARE = 1.0, 0.02
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A rectangle that holds the eigenvalues of a matrix.
+    """Where the eigenvalues of a matrix lie.
 
     Parameters
     ----------
     middle : complex
-        Middle of the real and of the imaginary parts, in Å⁻¹.
+        Middle of the real parts, and mean of the imaginary ones, which absorption makes; in Å⁻¹.
     half_width : float
         Half the range of the real parts, in Å⁻¹.
-    half_height : float
-        Half the range of the imaginary parts, which absorption makes, in Å⁻¹.
     """
 
     middle: complex
     half_width: float
-    half_height: float
-
-    @property
-    def reach(self) -> float:
-        """Longest path of one series, in Å."""
-        by_growth = MAX_GROWTH / (2.0 * math.pi * max(self.half_height, 1e-9))
-        return min(by_growth, MAX_PHASE / (2.0 * math.pi * self.half_width))
-
-    def widened(self, factor: float) -> Self:
-        """Return the same rectangle with a wider range of real parts."""
-        return replace(self, half_width=factor * self.half_width)
 
     def union(self, other: Spectrum) -> Spectrum:
-        """Return the smallest rectangle that holds two."""
-        spans = []
-        for a, b, ra, rb in (
-            (self.middle.real, other.middle.real, self.half_width, other.half_width),
-            (self.middle.imag, other.middle.imag, self.half_height, other.half_height),
-        ):
-            low, high = min(a - ra, b - rb), max(a + ra, b + rb)
-            spans.append((0.5 * (low + high), 0.5 * (high - low)))
-        (real, width), (imaginary, height) = spans
-        return Spectrum(complex(real, imaginary), width, height)
+        """Return the smallest range that holds two."""
+        low = min(s.middle.real - s.half_width for s in (self, other))
+        high = max(s.middle.real + s.half_width for s in (self, other))
+        absorption = 0.5 * (self.middle.imag + other.middle.imag)
+        return Spectrum(complex(0.5 * (low + high), absorption), 0.5 * (high - low))
 
 
 def spectrum_of(matrix: NDArray[Any]) -> Spectrum:
-    """Estimate the spectrum of a structure matrix by Lanczos steps on its Hermitian parts.
+    """Estimate the spectrum of a structure matrix by Lanczos steps on its Hermitian part.
 
     Parameters
     ----------
@@ -75,21 +52,20 @@ def spectrum_of(matrix: NDArray[Any]) -> Spectrum:
 
     Notes
     -----
-    An estimate, not a bound: a series that it misleads is seen by the norm of its terms.
+    An estimate, not a bound: a series that it misleads is seen by the norm of its terms. The mean
+    of the imaginary parts is the trace's; they lie closer to it than to the middle of the range of
+    the anti-Hermitian part, which is several times wider than theirs.
     """
-    low, high = _ends(matrix, 0.5, _STEPS)
-    faint, strong = _ends(matrix, -0.5j, _ABSORPTION_STEPS)
+    low, high = _ends(matrix)
+    absorption = float(matrix.diagonal().imag.mean())
     # Never of no width: the series is scaled by it.
-    half_width = max(1e-6, 0.5 * (high - low))
-    return Spectrum(0.5 * complex(low + high, faint + strong), half_width, 0.5 * (strong - faint))
+    return Spectrum(complex(0.5 * (low + high), absorption), max(1e-6, 0.5 * (high - low)))
 
 
-def _ends(matrix: NDArray[Any], factor: complex, steps: int) -> tuple[float, float]:
-    """Estimate the extreme eigenvalues of factor·M + its adjoint, widened by what may be missing."""
-    scale = matrix.dtype.type(factor)
-    diagonal, off_diagonal = _lanczos(
-        matrix, _start(len(matrix), matrix.dtype), scale, min(steps, len(matrix))
-    )
+def _ends(matrix: NDArray[Any]) -> tuple[float, float]:
+    """Estimate the extreme eigenvalues of the Hermitian part, widened by what may be missing."""
+    start = _start(len(matrix), matrix.dtype)
+    diagonal, off_diagonal = _lanczos(matrix, start, matrix.dtype.type(0.5), min(_STEPS, len(matrix)))
     if not np.all(np.isfinite(diagonal)):
         return math.nan, math.nan
     inner = off_diagonal[: len(diagonal) - 1]
@@ -101,14 +77,14 @@ def _ends(matrix: NDArray[Any], factor: complex, steps: int) -> tuple[float, flo
 
 @njit(cache=True, nogil=True)
 def _lanczos(
-    matrix: NDArray[Any], start: NDArray[Any], factor: Any, steps: int
+    matrix: NDArray[Any], start: NDArray[Any], half: Any, steps: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     vector, previous, beta = start, np.zeros_like(start), 0.0
     diagonal, off_diagonal = np.empty(steps), np.empty(steps)
     for step in range(steps):
         forward = np.dot(matrix, vector)
         backward = np.dot(np.conj(vector), matrix)
-        image = factor * forward + np.conj(factor * backward)
+        image = half * (forward + np.conj(backward))
         alpha, norm = 0.0, 0.0
         for i in range(len(image)):
             image[i] -= beta * previous[i]

@@ -27,7 +27,7 @@ def test_making_a_run_twice_changes_nothing(catalogue: Catalogue, plan: Plan, tm
 def test_another_plan_in_the_same_folder_is_refused(run: Run, catalogue: Catalogue):
     other = small_plan(catalogue, simulation=SIMULATION.model_copy(update={"s_max": 0.05}))
     before = shard_bytes(run)
-    with pytest.raises(RunError, match=r"already holds another plan.*physics or orientations differ"):
+    with pytest.raises(RunError, match=r"already holds another plan.*orientations or partitions differ"):
         Run.create(run.path, other, catalogue)
     assert shard_bytes(run) == before
     assert len(run.done()) == len(run.plan.partitions)

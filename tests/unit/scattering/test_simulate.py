@@ -8,9 +8,11 @@ from numpy.testing import assert_allclose
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from diffractory import Crystal, PeakList, SimulationSpec, simulate
-from diffractory.errors import OrientationError
+from diffractory.errors import OrientationError, SimulationError
+from diffractory.scattering import simulate as simulate_module
 from diffractory.scattering.beams import count_beams, excitation_errors, reciprocal_points
 from diffractory.scattering.form_factors import form_factors
+from diffractory.scattering.simulate import Scatterer
 from diffractory.scattering.structure_factors import structure_factors
 from diffractory.units import electron_wavelength
 from zoo import ACENTRIC, CENTRIC, ZOO, random_rotation
@@ -151,3 +153,24 @@ def test_beams_are_counted_without_solving() -> None:
 def test_bad_orientations_are_refused(orientations: np.ndarray, message: str) -> None:
     with pytest.raises(OrientationError, match=message):
         simulate(Crystal.from_structure(ZOO["cubic-F-c-copper"]), orientations)
+
+
+@pytest.mark.parametrize("more", [{}, {"precession_deg": 1.0}])
+def test_a_solve_that_memory_cannot_hold_is_refused(more: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    crystal = Crystal.from_structure(ZOO["triclinic-P-a-invented"])
+    monkeypatch.setattr(simulate_module, "machine_memory", lambda: 100_000)
+    with pytest.raises(
+        SimulationError, match=r"excites \d+ beams, whose solve needs .*100.0 kB may be used.*q_max"
+    ):
+        simulate(crystal, np.eye(3)[None], SimulationSpec(**more))
+
+
+@pytest.mark.parametrize("energy", [60e3, 120e3, 400e3])
+@pytest.mark.parametrize("form_factors", ["wk-cp", "wk"])
+def test_other_energies_agree_with_the_dense_reference(energy: float, form_factors: str) -> None:
+    spec = SimulationSpec(q_max=1.2, energy_ev=energy, form_factors=form_factors, thicknesses=(55.0, 1234.5))
+    scatterer = Scatterer.prepare(Crystal.from_structure(ZOO["trigonal-P-a-quartz"]), spec)
+    orientation = random_rotation(3)
+    reference = scatterer.solve(orientation, "dense", "double")
+    assert reference.solver == "dense"
+    assert_allclose(scatterer.solve(orientation).intensity, reference.intensity, rtol=0, atol=2e-6)

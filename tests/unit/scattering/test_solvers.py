@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from scipy.special import jv
 
 from diffractory.errors import SimulationError
-from diffractory.scattering import solvers, spectrum
+from diffractory.scattering import chebyshev, solvers
 from diffractory.scattering.chebyshev import (
     bessel_coefficients,
     chebyshev_series,
@@ -78,9 +78,9 @@ def test_a_series_is_restarted_on_a_path_too_long_for_one(
     monkeypatch: pytest.MonkeyPatch, reference: Callable[..., np.ndarray]
 ) -> None:
     matrix = random_matrix(200, seed=3)
-    monkeypatch.setattr(spectrum, "MAX_PHASE", 80.0)
+    monkeypatch.setattr(chebyshev, "_MAX_PHASE", 80.0)
     thicknesses = (100.0, 900.0, 950.0)
-    assert spectrum_of(matrix).reach < 200.0
+    assert 2.0 * np.pi * spectrum_of(matrix).half_width * 300.0 > 80.0
     solution = propagate(matrix.astype(np.complex64), thicknesses)
     assert_allclose(solution.intensity, reference(matrix, thicknesses), rtol=0, atol=2e-6)
 
@@ -103,7 +103,8 @@ def test_a_series_on_a_narrow_interval_is_right_or_given_up(
 ) -> None:
     matrix = random_matrix(40, seed, absorption)
     incident = np.eye(40, dtype=np.complex64)[0]
-    narrow = spectrum_of(matrix).widened(shrunk)
+    found = spectrum_of(matrix)
+    narrow = Spectrum(found.middle, shrunk * found.half_width)
     with np.errstate(over="ignore", invalid="ignore"):
         recurrence = matrix_recurrence(matrix.astype(np.complex64), narrow.middle)
         waves = chebyshev_series(recurrence, incident, (100.0, 400.0), narrow)
@@ -124,22 +125,31 @@ def test_the_interval_holds_the_spectrum_but_for_little(n: int, seed: int) -> No
     assert found.half_width < 0.8 * (eigenvalues[-1] - eigenvalues[0])
 
 
-def test_a_series_that_diverges_is_tried_on_a_wider_interval(
-    monkeypatch: pytest.MonkeyPatch, reference: Callable[..., np.ndarray]
+@pytest.mark.parametrize("thicknesses", [(400.0,), (100.0, 400.0), tuple(range(20, 401, 20))])
+def test_a_series_whose_terms_grow_goes_on_in_shorter_pieces(
+    thicknesses: tuple[float, ...], monkeypatch: pytest.MonkeyPatch, reference: Callable[..., np.ndarray]
 ) -> None:
     matrix = random_matrix(60, seed=4)
-    narrow = spectrum_of(matrix).widened(0.8)
-    monkeypatch.setattr(solvers, "spectrum_of", lambda _: narrow)
-    solution = propagate(matrix, (400.0,))
+    found = spectrum_of(matrix)
+    monkeypatch.setattr(solvers, "spectrum_of", lambda _: Spectrum(found.middle, 0.95 * found.half_width))
+    one_series, pieces = chebyshev._one_series, []
+
+    def counted(*arguments: object) -> object:
+        pieces.append(arguments)
+        return one_series(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(chebyshev, "_one_series", counted)
+    solution = propagate(matrix, thicknesses)
     assert solution.solver == "chebyshev"
-    assert_allclose(solution.intensity, reference(matrix, (400.0,)), rtol=0, atol=1e-9)
+    assert len(pieces) > 2
+    assert_allclose(solution.intensity, reference(matrix, thicknesses), rtol=0, atol=1e-9)
 
 
 def test_a_series_that_diverges_for_good_falls_back_to_the_reference_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     matrix = random_matrix(60, seed=4)
-    monkeypatch.setattr(solvers, "spectrum_of", lambda _: Spectrum(0j, 0.02, 1e-4))
+    monkeypatch.setattr(solvers, "spectrum_of", lambda _: Spectrum(0j, 1e-5))
     solution = propagate(matrix.astype(np.complex64), (200.0,))
     assert solution.solver == "dense"
     assert_allclose(solution.intensity, propagate(matrix, (200.0,), "dense").intensity, rtol=0, atol=1e-6)
@@ -195,7 +205,7 @@ def test_tilts_fall_back_to_the_reference_and_say_so(monkeypatch: pytest.MonkeyP
     coupling = random_matrix(20, seed=2)
     errors = np.linspace(-0.1, 0.1, 40).reshape(20, 2)
     series = propagate_tilts(coupling, np.ones(2), errors, (100.0, 200.0))
-    monkeypatch.setattr(solvers, "spectrum_of", lambda _: Spectrum(0j, 0.01, 1e-4))
+    monkeypatch.setattr(solvers, "spectrum_of", lambda _: Spectrum(0j, 1e-5))
     fallen = propagate_tilts(coupling, np.ones(2), errors, (100.0, 200.0))
     assert (series.solver, fallen.solver) == ("chebyshev", "dense")
     assert_allclose(fallen.intensity, series.intensity, rtol=0, atol=1e-9)
