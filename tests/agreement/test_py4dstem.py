@@ -11,7 +11,10 @@ from py4DSTEM.process.diffraction.WK_scattering_factors import compute_WK_factor
 
 from diffractory import Crystal, SimulationSpec, simulate
 from diffractory.scattering.form_factors import form_factors
+from diffractory.scattering.illumination import Illumination
 from diffractory.scattering.orientations import minimal_rotations
+from diffractory.scattering.simulate import Scatterer
+from diffractory.scattering.solvers import propagate, tilted_matrix
 from zoo import ZOO, random_rotation
 
 #: The bound of the project.
@@ -89,3 +92,39 @@ def test_form_factors_equal_py4dstem(number: int) -> None:
     error = np.abs(factor.imag - expected.imag)
     assert np.median(error) < 1e-8
     assert error.max() < 2e-3 * expected.imag.max()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["cubic-F-c-copper", "trigonal-P-a-quartz", "triclinic-P-a-invented"])
+def test_a_tilted_foil_differs_from_py4dstem_only_by_its_second_cosine(name: str) -> None:
+    """py4DSTEM divides excitation errors that are along the normal already by the cosine once more."""
+    crystal, orientation = Crystal.from_structure(ZOO[name]), random_rotation(8)
+    spec = SimulationSpec(q_max=1.2, foil_tilt_deg=(9.0, -14.0), thicknesses=(50.0, 200.0, 700.0))
+    scatterer, lit = Scatterer.prepare(crystal, spec), Illumination.of(spec)
+    chosen, errors = scatterer.select(orientation)
+    share = 1.0 / lit.cosines()[0]
+    reference = ReferenceCrystal(crystal.frac_coords, crystal.numbers, crystal.lattice)
+    reference.setup_diffraction(300e3)
+    reference.calculate_dynamical_structure_factors(
+        300e3, "WK-CP", k_max=4.0, thermal_sigma=0.08, tol_structure_factor=0.0
+    )
+    g = scatterer.points.g[chosen] @ orientation
+    theirs = reference.excitation_errors(g.T, foil_normal=-lit.foil_normal)
+    assert_allclose(errors[0], theirs, rtol=0, atol=1e-8)
+    fields = [("qx", float), ("qy", float), ("intensity", float), ("h", int), ("k", int), ("l", int)]
+    beams = np.zeros(int(chosen.sum()), dtype=fields)
+    for column, letter in enumerate("hkl"):
+        beams[letter] = scatterer.points.hkl[chosen][:, column]
+    patterns = reference.generate_dynamical_diffraction_pattern(
+        PointList(beams),
+        list(spec.thicknesses),
+        zone_axis_cartesian=orientation[:, 2],
+        foil_normal_cartesian=orientation @ lit.foil_normal,
+        always_return_list=True,
+    )
+    expected = np.array([pattern.data["intensity"] for pattern in patterns])
+    coupling = scatterer.coupling(chosen, "double")
+    as_theirs = propagate(tilted_matrix(coupling, share, share * errors[0]), spec.thicknesses)
+    assert_allclose(as_theirs.intensity, expected, rtol=0, atol=BOUND)
+    ours = scatterer.solve(orientation).intensity
+    assert 1e-4 < np.abs(ours - expected).max() < 0.3

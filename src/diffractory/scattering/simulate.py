@@ -93,7 +93,7 @@ class Scatterer:
         """
         illumination = Illumination.of(self.spec)
         chosen, errors = self.select(orientation, illumination)
-        coupling = self._coupling(chosen, precision)
+        coupling = self.coupling(chosen, precision)
         hkl, q = self.points.hkl[chosen], self.points.g[chosen] @ orientation[:, :2]
         shares = 1.0 / illumination.cosines()
         if len(illumination) == 1:
@@ -117,7 +117,7 @@ class Scatterer:
         illumination = Illumination.of(self.spec, tilts_deg)
         chosen, errors = self.select(orientation, illumination)
         shares, thicknesses = 1.0 / illumination.cosines(), self.spec.thicknesses
-        solutions = list(_in_turn(self._coupling(chosen, precision), shares, errors, thicknesses, solver))
+        solutions = list(_in_turn(self.coupling(chosen, precision), shares, errors, thicknesses, solver))
         return TiltSeries(
             self.points.hkl[chosen],
             self.points.g[chosen] @ orientation[:, :2],
@@ -135,7 +135,8 @@ class Scatterer:
         chosen = (np.abs(errors) <= self.spec.s_max).any(axis=0)
         return chosen, errors[:, chosen]
 
-    def _coupling(self, chosen: NDArray[np.bool_], precision: Precision) -> NDArray[Any]:
+    def coupling(self, chosen: NDArray[np.bool_], precision: Precision) -> NDArray[Any]:
+        """Return the coupling of chosen points, in Å⁻¹; refuse what memory cannot hold."""
         n, wavelength = int(np.count_nonzero(chosen)), electron_wavelength(self.spec.energy_ev)
         if (needed := predicted_series_bytes(n, self.spec)) > self.memory_bytes:
             raise SimulationError(
