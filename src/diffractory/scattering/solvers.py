@@ -128,7 +128,7 @@ def propagate_tilts(
         )
     if waves is None:
         columns = [
-            _dense(tilted_matrix(coupling, share, error), thicknesses)
+            _dense(tilted_matrix(coupling.copy(), share, error), thicknesses)
             for share, error in zip(shares, errors.T, strict=True)
         ]
         return Solution(_finite(np.stack(columns, axis=-1)), "dense")
@@ -136,10 +136,11 @@ def propagate_tilts(
 
 
 def tilted_matrix(coupling: NDArray[Any], share: float, errors: NDArray[np.float64]) -> NDArray[Any]:
-    """Return A / 2k₀ of one tilt; arguments as in :func:`propagate_tilts`."""
-    matrix: NDArray[Any] = coupling * coupling.dtype.type(share)
-    matrix[np.diag_indices_from(matrix)] += errors.astype(coupling.real.dtype)
-    return matrix
+    """Make A / 2k₀ of one tilt out of the coupling, in place; arguments as in :func:`propagate_tilts`."""
+    if share != 1.0:
+        coupling *= coupling.dtype.type(share)
+    coupling[np.diag_indices_from(coupling)] += errors.astype(coupling.real.dtype)
+    return coupling
 
 
 def _spectrum_of_tilts(
@@ -149,7 +150,7 @@ def _spectrum_of_tilts(
     # convex function of it and the smallest a concave one: the outermost tilts hold all others.
     outermost = np.unique([pick(errors, axis=1) for pick in (np.argmin, np.argmax)])
     chosen = outermost[:: max(1, len(outermost) // _SAMPLED_TILTS)]
-    spectra = [spectrum_of(tilted_matrix(coupling, shares[i], errors[:, i])) for i in chosen]
+    spectra = [spectrum_of(tilted_matrix(coupling.copy(order="F"), shares[i], errors[:, i])) for i in chosen]
     whole = spectra[0]
     for spectrum in spectra[1:]:
         whole = whole.union(spectrum)

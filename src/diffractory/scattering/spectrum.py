@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 #: Lanczos steps behind the estimate.
-_STEPS = 10
+_STEPS = 6
 #: What an estimate costs in matrix-vector products: each step takes two.
 SPECTRUM_PRODUCTS = 2 * _STEPS
 #: Ritz values approach the ends from inside. How far the residual lets them move, and a share of
@@ -64,8 +64,9 @@ def spectrum_of(matrix: NDArray[Any]) -> Spectrum:
 
 def _ends(matrix: NDArray[Any]) -> tuple[float, float]:
     """Estimate the extreme eigenvalues of the Hermitian part, widened by what may be missing."""
-    start = _start(len(matrix), matrix.dtype)
-    diagonal, off_diagonal = _lanczos(matrix, start, matrix.dtype.type(0.5), min(_STEPS, len(matrix)))
+    diagonal, off_diagonal = _lanczos(
+        matrix, _start(matrix), matrix.dtype.type(0.5), min(_STEPS, len(matrix))
+    )
     if not np.all(np.isfinite(diagonal)):
         return math.nan, math.nan
     inner = off_diagonal[: len(diagonal) - 1]
@@ -103,9 +104,14 @@ def _lanczos(
     return diagonal, off_diagonal
 
 
-def _start(n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    # Seeded: the same matrix always gives the same interval.
-    real, imaginary = np.random.default_rng(n).normal(size=(2, n))
-    vector = real + 1j * imaginary
-    unit: NDArray[Any] = (vector / np.linalg.norm(vector)).astype(dtype)
+def _start(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Return a unit vector that is mostly made of the beams at both ends of the diagonal."""
+    # Excitation errors dominate the spectrum, so its ends are near: six steps find them as well
+    # as ten from a vector without preference. Seeded: the same matrix always gives the same interval.
+    errors = matrix.diagonal().real.astype(np.float64)
+    distance = np.abs(errors - 0.5 * (errors.min() + errors.max()))
+    weights = (distance / max(distance.max(), 1e-12)) ** 16 + 1e-6
+    real, imaginary = np.random.default_rng(len(matrix)).normal(size=(2, len(matrix)))
+    vector = weights * (real + 1j * imaginary)
+    unit: NDArray[Any] = (vector / np.linalg.norm(vector)).astype(matrix.dtype)
     return unit

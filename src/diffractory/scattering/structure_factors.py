@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,11 @@ class StructureFactors:
         """Place (H, K, L) of U_000 in the table."""
         h, k, l = self.table.shape
         return h // 2, k // 2, l // 2
+
+    @cached_property
+    def single(self) -> NDArray[np.complex64]:
+        """The table in single precision."""
+        return self.table.astype(np.complex64)
 
     def of(self, hkl: NDArray[np.int64]) -> NDArray[np.complex128]:
         """Return U for Miller indices of shape (..., 3) inside the table."""

@@ -15,19 +15,13 @@ Precision = Literal["single", "double"]
 
 @njit(cache=True, nogil=True)
 def _fill(
-    matrix: NDArray[Any],
-    table: NDArray[np.complex128],
-    origin: tuple[int, int, int],
-    hkl: NDArray[np.int64],
-    factor: float,
+    matrix: NDArray[Any], table: NDArray[Any], places: NDArray[np.int64], origin: int, factor: Any
 ) -> None:
-    n = hkl.shape[0]
+    n = len(places)
     for j in range(n):
-        h = origin[0] + hkl[j, 0]
-        k = origin[1] + hkl[j, 1]
-        l = origin[2] + hkl[j, 2]
+        place = origin + places[j]
         for i in range(n):
-            matrix[i, j] = factor * table[h - hkl[i, 0], k - hkl[i, 1], l - hkl[i, 2]]
+            matrix[i, j] = factor * table[place - places[i]]
 
 
 def coupling_matrix(
@@ -58,9 +52,13 @@ def coupling_matrix(
     ----------
     De Graef, *Introduction to Conventional Transmission Electron Microscopy* (2003), eq. 5.52.
     """
-    dtype = np.complex64 if precision == "single" else np.complex128
+    table = factors.single if precision == "single" else factors.table
     # Products with a matrix of contiguous columns are the faster ones.
-    matrix: NDArray[Any] = np.empty((len(hkl), len(hkl)), dtype=dtype, order="F")
-    _fill(matrix, factors.table, factors.origin, hkl, 0.5 * wavelength)
+    matrix: NDArray[Any] = np.empty((len(hkl), len(hkl)), dtype=table.dtype, order="F")
+    # The place of a point in the flat table is linear in its indices, so differences are, too.
+    _, width, depth = table.shape
+    strides = np.array([width * depth, depth, 1])
+    half_wavelength = table.real.dtype.type(0.5 * wavelength)
+    _fill(matrix, table.ravel(), hkl @ strides, int(strides @ factors.origin), half_wavelength)
     np.fill_diagonal(matrix, 0.5j * wavelength * factors.table[factors.origin].imag)
     return matrix

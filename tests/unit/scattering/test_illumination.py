@@ -33,7 +33,7 @@ def alone(crystal: Crystal, orientation: np.ndarray, spec: SimulationSpec, tilts
     )
     return np.array(
         [
-            propagate(tilted_matrix(coupling, share, error), spec.thicknesses, "dense").intensity
+            propagate(tilted_matrix(coupling.copy(), share, error), spec.thicknesses, "dense").intensity
             for share, error in zip(1.0 / lit.cosines(), errors, strict=True)
         ]
     )
@@ -125,7 +125,9 @@ def test_two_beams_in_a_tilted_foil_follow_the_analytic_solution() -> None:
     g = hkl @ crystal.reciprocal
     errors = lit.excitation_errors(g, wavelength)[0]
     coupling = coupling_matrix(scatterer.factors, hkl, wavelength, "double")
-    found = propagate(tilted_matrix(coupling, 1.0 / lit.cosines()[0], errors), (137.0,)).intensity[0, 1]
+    found = propagate(tilted_matrix(coupling.copy(), 1.0 / lit.cosines()[0], errors), (137.0,)).intensity[
+        0, 1
+    ]
     # Where the diffracted wave meets the Ewald sphere along the normal: a quadratic equation.
     normal = np.array([np.sin(np.deg2rad(20.0)), 0.0, np.cos(np.deg2rad(20.0))])
     k = np.array([0.0, 0.0, -1.0 / wavelength]) + g[1]

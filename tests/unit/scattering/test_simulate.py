@@ -24,7 +24,7 @@ def by_hkl(pattern: PeakList, sign: int = 1) -> dict[tuple[int, ...], np.ndarray
     return {tuple(sign * row): pattern.intensity[:, i] for i, row in enumerate(pattern.hkl)}
 
 
-def assert_same(a: dict, b: dict, tolerance: float = 1e-6) -> None:
+def assert_same(a: dict, b: dict, tolerance: float = 3e-6) -> None:
     assert a.keys() == b.keys()
     for key in a:
         assert_allclose(a[key], b[key], rtol=0, atol=tolerance)
