@@ -41,6 +41,7 @@ from diffractory.scattering.beams import reciprocal_points
 from diffractory.scattering.calibration import measure_speed
 from diffractory.scattering.cost import Speed, predicted_seconds
 from diffractory.scattering.orientations import minimal_rotations
+from diffractory.scattering.primitive import primitive_cell
 from diffractory.scattering.simulate import Scatterer
 from diffractory.scattering.spectrum import SPECTRUM_PRODUCTS
 
@@ -111,7 +112,7 @@ def beams_with_extinct(crystal: Crystal, orientation: np.ndarray) -> np.ndarray:
         np.append(crystal.numbers, [1, 1]),
         np.vstack([crystal.frac_coords, [[0.1234, 0.3456, 0.4567], [0.7891, 0.2345, 0.8912]]]),
     )
-    scatterer = Scatterer(reciprocal_points(odd, 2.0), None, SPECS["one"])  # type: ignore[arg-type]
+    scatterer = Scatterer(reciprocal_points(primitive_cell(odd), 2.0), None, SPECS["one"])  # type: ignore[arg-type]
     chosen, _ = scatterer.select(orientation)
     return scatterer.points.hkl[chosen]
 

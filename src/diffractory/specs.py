@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from diffractory.errors import SpecError
 
 InPlaneFrame = Literal["paper", "random"]
-FormFactorModel = Literal["wk-cp", "wk"]
+FormFactorModel = Literal["wk-cp", "wk", "lobato"]
 
 
 def canonical_json(value: Any) -> str:
@@ -103,8 +103,9 @@ class SimulationSpec(Spec):
         Root-mean-square thermal displacement u of all atoms, in Å.
     thicknesses : tuple of float
         Foil thicknesses in Å, strictly increasing.
-    form_factors : {"wk-cp", "wk"}
-        Weickenmeier-Kohl with core and phonon absorption, or elastic only.
+    form_factors : {"wk-cp", "wk", "lobato"}
+        Weickenmeier-Kohl with core and phonon absorption, the same elastic only, or Lobato-Van
+        Dyck: elastic only, for atoms at rest. ``thermal_sigma`` has no effect on the last.
     foil_tilt_deg : tuple of float
         Angles by which the foil's normal leans towards lab x and y, in degrees; the beam is along z.
     precession_deg : float

@@ -50,7 +50,11 @@ def plan(
     ] = 0.08,
     form_factors: Annotated[
         str,
-        typer.Option(metavar="wk-cp|wk", help="With absorption, or elastic only.", rich_help_panel=_PHYSICS),
+        typer.Option(
+            metavar="wk-cp|wk|lobato",
+            help="With absorption; elastic; elastic and without thermal displacement.",
+            rich_help_panel=_PHYSICS,
+        ),
     ] = "wk-cp",
     foil_tilt: Annotated[
         tuple[float, float],
@@ -73,8 +77,8 @@ def plan(
     """Plan a run: count beams, bytes and seconds without solving anything; refuse what does not fit."""
     if in_plane not in ("paper", "random"):
         raise SpecError(f"--in-plane {in_plane!r} is unknown", fix="Use paper or random")
-    if form_factors not in ("wk-cp", "wk"):
-        raise SpecError(f"--form-factors {form_factors!r} is unknown", fix="Use wk-cp or wk")
+    if form_factors not in ("wk-cp", "wk", "lobato"):
+        raise SpecError(f"--form-factors {form_factors!r} is unknown", fix="Use wk-cp, wk or lobato")
     simulation = SimulationSpec(
         energy_ev=energy * 1e3,
         q_max=q_max,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Two atoms closer than this cannot both be there, in Å.
 MIN_ATOM_DISTANCE = 0.5
+#: Neighbouring cells.
+_IMAGES = np.array(list(np.ndindex(3, 3, 3))) - 1.0
 #: Heaviest element with Weickenmeier-Kohl form factors (californium).
 MAX_ATOMIC_NUMBER = 98
 
@@ -133,14 +135,18 @@ def _check_atoms(crystal: Crystal) -> None:
 def _closest_overlap(crystal: Crystal) -> tuple[int, int, float] | None:
     """Return the first pair of atoms closer than the limit, periodic images included."""
     frac = crystal.frac_coords
-    # In a skew cell the nearest image is not the one of rounded fractions: look at its neighbours too.
-    images = np.array(list(np.ndindex(3, 3, 3))) - 1.0
+    # A vector of length d has fractional coordinates of at most d |a*|, d |b*| and d |c*|.
+    reach = MIN_ATOM_DISTANCE * np.linalg.norm(crystal.reciprocal, axis=1)
     for i in range(len(frac) - 1):
         delta = frac[i + 1 :] - frac[i]
         delta -= np.round(delta)
-        vectors = (delta[:, None, :] + images) @ crystal.lattice
+        near = np.flatnonzero((np.abs(delta) <= reach).all(axis=1))
+        if not near.size:
+            continue
+        # In a skew cell the nearest image is not the one of rounded fractions: look at its neighbours too.
+        vectors = (delta[near, None, :] + _IMAGES) @ crystal.lattice
         distances = np.linalg.norm(vectors, axis=2).min(axis=1)
         j = int(np.argmin(distances))
         if distances[j] < MIN_ATOM_DISTANCE:
-            return i, i + 1 + j, float(distances[j])
+            return i, i + 1 + int(near[j]), float(distances[j])
     return None

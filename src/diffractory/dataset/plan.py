@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from diffractory import __version__
 from diffractory.crystals.catalogue import Catalogue
+from diffractory.crystals.crystal import Crystal
 from diffractory.crystals.symmetry import laue_operations_of
 from diffractory.errors import PlanError, RunError
 from diffractory.scattering.beams import count_beams, reciprocal_points
@@ -30,9 +31,9 @@ from diffractory.scattering.cost import (
     predicted_solve_bytes,
 )
 from diffractory.scattering.orientations import sample_orientations
+from diffractory.scattering.primitive import primitive_cell
 from diffractory.settings import Resources, human_bytes
 from diffractory.specs import OrientationSpec, SimulationSpec, sha256_of
-from diffractory.units import electron_wavelength
 
 #: Version of the layout of a run folder.
 FORMAT_VERSION = 1
@@ -198,8 +199,11 @@ class Plan:
 
 def crystal_orientations(catalogue: Catalogue, index: int, spec: OrientationSpec) -> NDArray[np.float64]:
     """Return the orientation matrices of one crystal of a catalogue, of shape (count, 3, 3)."""
-    operations = laue_operations_of(catalogue.crystal(index))
-    return sample_orientations(operations, spec, catalogue.ids[index])
+    return _orientations_of(catalogue.crystal(index), spec, catalogue.ids[index])
+
+
+def _orientations_of(crystal: Crystal, spec: OrientationSpec, crystal_id: str) -> NDArray[np.float64]:
+    return sample_orientations(laue_operations_of(crystal), spec, crystal_id)
 
 
 def count_catalogue_beams(
@@ -210,11 +214,11 @@ def count_catalogue_beams(
 ) -> NDArray[np.int64]:
     """Count the beams of every item, of shape (n_crystals, count); calls back after each crystal."""
     counts = np.empty((len(catalogue), orientations.count), dtype=np.int64)
-    wavelength = electron_wavelength(simulation.energy_ev)
-    for index in range(len(catalogue)):
-        points = reciprocal_points(catalogue.crystal(index), simulation.q_max)
-        matrices = crystal_orientations(catalogue, index, orientations)
-        counts[index] = count_beams(points, matrices, wavelength, simulation.s_max)
+    for index, crystal_id in enumerate(catalogue.ids):
+        crystal = catalogue.crystal(index)
+        points = reciprocal_points(primitive_cell(crystal), simulation.q_max)
+        matrices = _orientations_of(crystal, orientations, crystal_id)
+        counts[index] = count_beams(points, matrices, simulation)
         on_crystal()
     return counts
 

@@ -1,17 +1,21 @@
-"""Which beams take part: reciprocal-lattice points, centring, excitation errors, selection."""
+"""Which beams take part: reciprocal-lattice points, centring, nearness to the Ewald sphere."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from diffractory.crystals.crystal import Crystal
-from diffractory.scattering.structure_factors import index_limits
+from diffractory.scattering.illumination import Illumination
+from diffractory.scattering.primitive import PrimitiveCell
+from diffractory.scattering.structure_factors import index_limits, rows_inside
+from diffractory.specs import SimulationSpec
+from diffractory.units import electron_wavelength
 
-#: Two atoms this close after a translation are the same atom, in Å.
-_CENTRING_TOLERANCE = 5e-4
+#: Lengths equal in units of 1e-9 Å⁻¹ are one length, and hkl decides the order.
+_LENGTHS_PER_UNIT = 1e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,55 +27,27 @@ class ReciprocalPoints:
     Parameters
     ----------
     hkl : ndarray of shape (n, 3), int64
+        Miller indices in the cell the crystal was given in.
     g : ndarray of shape (n, 3)
         Reciprocal vectors in Å⁻¹ in the crystal's Cartesian frame.
+    index : ndarray of shape (n, 3), int64
+        Miller indices in the primitive cell, those of its table of structure factors.
     """
 
     hkl: NDArray[np.int64]
     g: NDArray[np.float64]
+    index: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.hkl)
 
 
-def centring_translations(crystal: Crystal) -> NDArray[np.float64]:
-    """Return all translations of the crystal inside its cell, the zero translation included.
-
-    Found from the atoms themselves, so that super-cells and unusual settings are seen too.
-
-    Returns
-    -------
-    ndarray of shape (n, 3)
-        Fractional translations.
-    """
-    numbers, counts = np.unique(crystal.numbers, return_counts=True)
-    rarest = crystal.frac_coords[crystal.numbers == numbers[np.argmin(counts)]]
-    found = [np.zeros(3)]
-    # The number of lattice points in the cell divides the number of atoms of every element.
-    possible = int(np.gcd.reduce(counts))
-    for candidate in rarest[1:] - rarest[0] if possible > 1 else ():
-        if _maps_onto_itself(crystal, candidate):
-            found.append(candidate - np.floor(candidate))
-    return np.array(found)
-
-
-def _maps_onto_itself(crystal: Crystal, translation: NDArray[np.float64]) -> bool:
-    for number in np.unique(crystal.numbers):
-        frac = crystal.frac_coords[crystal.numbers == number]
-        delta = (frac + translation)[:, None, :] - frac[None, :, :]
-        delta -= np.round(delta)
-        distance = np.sqrt(np.einsum("ijx,xy,ijy->ij", delta, crystal.lattice @ crystal.lattice.T, delta))
-        if np.any(distance.min(axis=1) > _CENTRING_TOLERANCE):
-            return False
-    return True
-
-
-def reciprocal_points(crystal: Crystal, q_max: float) -> ReciprocalPoints:
+def reciprocal_points(cell: PrimitiveCell, q_max: float) -> ReciprocalPoints:
     """List the reciprocal-lattice points with |g| ≤ q_max that the centring allows.
 
     Parameters
     ----------
-    crystal : Crystal
+    cell : PrimitiveCell
     q_max : float
         Largest |g| in Å⁻¹.
 
@@ -80,68 +56,147 @@ def reciprocal_points(crystal: Crystal, q_max: float) -> ReciprocalPoints:
     A centring-extinct beam has exactly zero coupling to every allowed one, so leaving it out
     changes nothing. Glide- and screw-extinct beams stay: multiple scattering lights them up.
     """
-    axes = [np.arange(-n, n + 1) for n in index_limits(crystal, q_max)]
-    hkl = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    for translation in centring_translations(crystal)[1:]:
-        phase = hkl @ translation
-        # Allowed phases are integers, forbidden ones fractions no finer than 1 / n_translations.
-        hkl = hkl[np.abs(phase - np.round(phase)) < 0.02]
-    g = hkl @ crystal.reciprocal
+    given = cell.given
+    limits = index_limits(given, q_max)
+    h, k = (np.arange(-n, n + 1) for n in limits[:2])
+    first, stop = rows_inside(given, q_max, h, k)
+    hkl, index = _allowed(first, stop, limits, cell.to_primitive, cell.n_points)
+    g = hkl @ given.reciprocal
     length = np.linalg.norm(g, axis=1)
-    inside = length <= q_max
-    hkl, g, length = hkl[inside], g[inside], length[inside]
-    order = np.lexsort((*hkl.T[::-1], np.round(length, 9)))
-    return ReciprocalPoints(hkl[order], g[order])
+    inside = np.flatnonzero(length <= q_max)
+    # The points come in the order of hkl. It stands below the length in one integer, which is sorted
+    # several times faster than by a stable sort.
+    keys = (np.rint(length[inside] * _LENGTHS_PER_UNIT).astype(np.int64) << 30) | inside
+    keys.sort()
+    order = keys & ((1 << 30) - 1)
+    return ReciprocalPoints(hkl.take(order, axis=0), g.take(order, axis=0), index.take(order, axis=0))
 
 
-def excitation_errors(
-    g: NDArray[np.float64], zone_axis: NDArray[np.float64], wavelength: float
-) -> NDArray[np.float64]:
-    """Return the excitation error of each beam for a foil normal along the zone axis.
+@njit(cache=True, nogil=True)
+def _allowed(
+    first: NDArray[np.int64],
+    stop: NDArray[np.int64],
+    limits: NDArray[np.int64],
+    to_primitive: NDArray[np.int64],
+    n_points: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return hkl and index of the points of some rows that are whole numbers in the primitive cell."""
+    size = (stop - first).sum()
+    hkl, index = np.empty((size, 3), dtype=np.int64), np.empty((size, 3), dtype=np.int64)
+    n = 0
+    for row in range(first.shape[0]):
+        for column in range(first.shape[1]):
+            h, k = row - limits[0], column - limits[1]
+            for l in range(first[row, column], stop[row, column]):
+                whole = True
+                for axis in range(3):
+                    hkl[n, axis] = (h, k, l)[axis]
+                    scaled = h * to_primitive[0, axis] + k * to_primitive[1, axis] + l * to_primitive[2, axis]
+                    index[n, axis] = scaled // n_points
+                    whole = whole and scaled % n_points == 0
+                n += whole
+    return hkl[:n], index[:n]
+
+
+def choose_beams(
+    points: ReciprocalPoints,
+    orientation: NDArray[np.float64],
+    spec: SimulationSpec,
+    illumination: Illumination | None = None,
+) -> NDArray[np.bool_]:
+    """Choose the beams that are near the Ewald sphere, |s_g| ≤ s_max, of any of the incident waves.
 
     Parameters
     ----------
-    g : ndarray of shape (n, 3)
-        Reciprocal vectors in Å⁻¹.
-    zone_axis : ndarray of shape (..., 3)
-        Unit vectors in the same frame.
-    wavelength : float
-        In Å.
+    points : ReciprocalPoints
+    orientation : ndarray of shape (3, 3)
+    spec : SimulationSpec
+    illumination : Illumination, optional
+        That of the spec by default.
 
     Returns
     -------
-    ndarray of shape (..., n)
-        s_g = (2 g_z − λ|g|²) / (2 − 2 λ g_z) in Å⁻¹.
+    ndarray of shape (len(points),), bool
     """
-    g_z = zone_axis @ g.T
-    errors: NDArray[np.float64] = (2.0 * g_z - wavelength * np.einsum("nx,nx->n", g, g)) / (
-        2.0 - 2.0 * wavelength * g_z
+    lit = illumination or Illumination.of(spec)
+    directions, normals = _in_crystal(lit, orientation[None])
+    chosen: NDArray[np.bool_] = _choose(
+        _columns(points.g), directions[0], normals[0], lit.cosines(), *_limits(spec)
     )
-    return errors
+    return chosen
 
 
 def count_beams(
-    points: ReciprocalPoints, orientations: NDArray[np.float64], wavelength: float, s_max: float
+    points: ReciprocalPoints, orientations: NDArray[np.float64], spec: SimulationSpec
 ) -> NDArray[np.int64]:
-    """Count the beams of each orientation without solving anything.
+    """Count the beams that :func:`choose_beams` chooses in each orientation.
 
     Parameters
     ----------
     points : ReciprocalPoints
     orientations : ndarray of shape (N, 3, 3)
-    wavelength : float
-        In Å.
-    s_max : float
-        Largest absolute excitation error in Å⁻¹.
+    spec : SimulationSpec
 
     Returns
     -------
     ndarray of shape (N,), int64
     """
-    return np.array(
-        [
-            np.count_nonzero(np.abs(excitation_errors(points.g, matrix[:, 2], wavelength)) <= s_max)
-            for matrix in orientations
-        ],
-        dtype=np.int64,
-    )
+    lit = Illumination.of(spec)
+    directions, normals = _in_crystal(lit, orientations)
+    counts: NDArray[np.int64] = _count(_columns(points.g), directions, normals, lit.cosines(), *_limits(spec))
+    return counts
+
+
+def _columns(g: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return x, y, z and the square of each vector as rows, which vector instructions can take."""
+    return np.array([*g.T, np.einsum("nx,nx->n", g, g)])
+
+
+def _in_crystal(
+    illumination: Illumination, orientations: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return directions (N, n_tilts, 3) and foil normals (N, 3) in the crystal's frame."""
+    directions = illumination.directions @ orientations.transpose(0, 2, 1)
+    return directions, orientations @ illumination.foil_normal
+
+
+def _limits(spec: SimulationSpec) -> tuple[float, float]:
+    return electron_wavelength(spec.energy_ev), spec.s_max
+
+
+@njit(cache=True, nogil=True)
+def _choose(
+    columns: NDArray[np.float64],
+    directions: NDArray[np.float64],
+    normal: NDArray[np.float64],
+    cosines: NDArray[np.float64],
+    wavelength: float,
+    s_max: float,
+) -> NDArray[np.bool_]:
+    """Return whether each point is near the Ewald sphere of any direction."""
+    x, y, z, square = columns[0], columns[1], columns[2], columns[3]
+    a, b, c = normal[0], normal[1], normal[2]
+    chosen = np.zeros(len(x), dtype=np.bool_)
+    for tilt in range(len(cosines)):
+        u, v, w = directions[tilt, 0], directions[tilt, 1], directions[tilt, 2]
+        for i in range(len(x)):
+            # |s_g| ≤ s_max with the denominator of s_g on the other side: divisions are slow.
+            numerator = 2.0 * (u * x[i] + v * y[i] + w * z[i]) - wavelength * square[i]
+            denominator = 2.0 * cosines[tilt] - 2.0 * wavelength * (a * x[i] + b * y[i] + c * z[i])
+            chosen[i] |= abs(numerator) <= s_max * abs(denominator)
+    return chosen
+
+
+@njit(cache=True, nogil=True)
+def _count(
+    columns: NDArray[np.float64],
+    directions: NDArray[np.float64],
+    normals: NDArray[np.float64],
+    cosines: NDArray[np.float64],
+    wavelength: float,
+    s_max: float,
+) -> NDArray[np.int64]:
+    counts = np.empty(len(normals), dtype=np.int64)
+    for i in range(len(normals)):
+        counts[i] = _choose(columns, directions[i], normals[i], cosines, wavelength, s_max).sum()
+    return counts

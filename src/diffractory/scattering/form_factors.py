@@ -1,9 +1,10 @@
-"""Electron form factors after Weickenmeier and Kohl, elastic and absorptive.
+"""Electron form factors: Weickenmeier-Kohl, elastic and absorptive, and Lobato-Van Dyck.
 
-The parameters and the absorptive integrals come from py4DSTEM; the elastic part is evaluated here
-from the same parameters. The elastic fit is piecewise in py4DSTEM (as in EMsoft before it) and
-jumps by up to 0.4 Å where a piece ends, so it must be evaluated and never interpolated. The
-absorptive part costs microseconds a point and is smooth to 1e-4, so it is tabulated and splined.
+The parameters and the absorptive integrals come from py4DSTEM; the elastic parts are evaluated here
+from the same parameters. Weickenmeier-Kohl's elastic fit is piecewise in py4DSTEM (as in EMsoft
+before it) and jumps by up to 0.4 Å where a piece ends, so it must be evaluated and never
+interpolated. The absorptive part costs microseconds a point and is smooth to 1e-4, so it is
+tabulated and splined.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from diffractory.specs import SimulationSpec
+from diffractory.specs import FormFactorModel, SimulationSpec
+from diffractory.units import ELECTRON_REST_ENERGY_EV
 
-#: Form factor of an element: |g| in Å⁻¹ (any shape) to complex f in Å.
+#: Form factor of an element: |g| in Å⁻¹, of shape (n,), to complex f in Å.
 FormFactor = Callable[[NDArray[np.float64]], NDArray[np.complex128]]
 #: Distance of the absorptive table's points, in Å⁻¹.
 _TABLE_STEP = 1e-3
@@ -27,7 +30,7 @@ _TO_ANGSTROM = 0.4787801 * 0.664840340614319 / (4.0 * np.pi)
 
 
 @dataclass(frozen=True, eq=False)
-class ElementTable:
+class WeickenmeierKohlTable:
     """All numbers that define one element's form factor; plain arrays, so they can be handed in.
 
     Parameters
@@ -39,7 +42,7 @@ class ElementTable:
     thermal_sigma : float
         Root-mean-square displacement in Å.
     g : ndarray of shape (n,)
-        Uniform grid of |g| in Å⁻¹.
+        Uniform grid of |g| in Å⁻¹, from 0.
     absorptive : ndarray of shape (n,)
         Imaginary part of f on that grid, in Å.
 
@@ -56,37 +59,103 @@ class ElementTable:
     absorptive: NDArray[np.float64]
 
     def form_factor(self) -> FormFactor:
-        """Return f(|g|) as a function."""
-        imaginary = CubicSpline(self.g, self.absorptive) if np.any(self.absorptive) else None
+        """Return f(|g|) as a function, for |g| on the grid."""
+        scale = 4.0 * np.pi * self.relativistic * _TO_ANGSTROM
+        damping = 0.5 * (2.0 * np.pi * self.thermal_sigma) ** 2
+        step = self.g[1] - self.g[0]
+        pieces = np.ascontiguousarray(CubicSpline(self.g, self.absorptive).c.T)
 
         def evaluate(g: NDArray[np.float64]) -> NDArray[np.complex128]:
-            values = self._elastic(g).astype(np.complex128)
-            if imaginary is not None:
-                values.imag = imaginary(g)
+            values: NDArray[np.complex128] = _weickenmeier_kohl(
+                g, self.amplitudes, self.widths, scale, damping, step, pieces
+            )
             return values
 
         return evaluate
 
-    def _elastic(self, g: NDArray[np.float64]) -> NDArray[np.float64]:
-        s_squared = (0.5 * g) ** 2
-        total = np.zeros_like(g)
-        for amplitude, width in zip(self.amplitudes, self.widths, strict=True):
-            x = width * s_squared
-            small, large = x < 1.0, x > 20.0
-            # (1 - exp(-x)) / x with the reference's own pieces; x is kept off 0 where unused.
-            safe = np.where(small, 1.0, x)
-            shape = np.where(large, 1.0 / safe, -np.expm1(-safe) / safe)
-            total += amplitude * width * np.where(small, 1.0 - 0.5 * x, shape)
-        damping = np.exp(-0.5 * self.thermal_sigma**2 * (2.0 * np.pi * g) ** 2)
-        elastic: NDArray[np.float64] = 4.0 * np.pi * self.relativistic * _TO_ANGSTROM * damping * total
-        return elastic
+
+@njit(cache=True, nogil=True)
+def _weickenmeier_kohl(
+    g: NDArray[np.float64],
+    amplitudes: NDArray[np.float64],
+    widths: NDArray[np.float64],
+    scale: float,
+    damping: float,
+    step: float,
+    pieces: NDArray[np.float64],
+) -> NDArray[np.complex128]:
+    values = np.empty(len(g), dtype=np.complex128)
+    for point in range(len(g)):
+        squared = g[point] ** 2
+        total = 0.0
+        for i in range(len(amplitudes)):
+            x = 0.25 * widths[i] * squared
+            # (1 - exp(-x)) / x with the reference's own pieces.
+            if x < 1.0:
+                shape = 1.0 - 0.5 * x
+            elif x > 20.0:
+                shape = 1.0 / x
+            else:
+                shape = (1.0 - np.exp(-x)) / x
+            total += amplitudes[i] * widths[i] * shape
+        piece = min(int(g[point] / step), len(pieces) - 1)
+        t = g[point] - piece * step
+        cubic = ((pieces[piece, 0] * t + pieces[piece, 1]) * t + pieces[piece, 2]) * t + pieces[piece, 3]
+        values[point] = complex(scale * np.exp(-damping * squared) * total, cubic)
+    return values
 
 
-@lru_cache(maxsize=512)
-def element_table(
+@dataclass(frozen=True, eq=False)
+class LobatoTable:
+    """All numbers that define one element's elastic form factor for atoms at rest; plain arrays.
+
+    Parameters
+    ----------
+    amplitudes, widths : ndarray of shape (5,)
+        Lobato and Van Dyck's a_i (Å) and b_i (Å²): f = Σ a_i (2 + b_i g²) / (1 + b_i g²)² for an
+        electron at rest.
+    relativistic : float
+        Ratio of relativistic to rest mass.
+
+    References
+    ----------
+    Lobato and Van Dyck, Acta Cryst. A70, 636 (2014).
+    """
+
+    amplitudes: NDArray[np.float64]
+    widths: NDArray[np.float64]
+    relativistic: float
+
+    def form_factor(self) -> FormFactor:
+        """Return f(|g|) as a function; U_g = γ f / (π V), so γ / π is in f."""
+
+        def evaluate(g: NDArray[np.float64]) -> NDArray[np.complex128]:
+            values: NDArray[np.complex128] = _lobato(
+                g, self.amplitudes, self.widths, self.relativistic / np.pi
+            )
+            return values
+
+        return evaluate
+
+
+@njit(cache=True, nogil=True)
+def _lobato(
+    g: NDArray[np.float64], amplitudes: NDArray[np.float64], widths: NDArray[np.float64], scale: float
+) -> NDArray[np.complex128]:
+    values = np.empty(len(g), dtype=np.complex128)
+    for point in range(len(g)):
+        total = 0.0
+        for i in range(len(amplitudes)):
+            x = widths[i] * g[point] ** 2
+            total += amplitudes[i] * (2.0 + x) / (1.0 + x) ** 2
+        values[point] = scale * total
+    return values
+
+
+def weickenmeier_kohl_table(
     number: int, energy_ev: float, thermal_sigma: float, g_max: float, absorption: bool
-) -> ElementTable:
-    """Tabulate one element with py4DSTEM (about 0.05 s; cached).
+) -> WeickenmeierKohlTable:
+    """Tabulate one element with py4DSTEM (about 0.05 s with absorption).
 
     Parameters
     ----------
@@ -109,13 +178,33 @@ def element_table(
     if absorption:
         with np.errstate(all="ignore"):
             absorptive = wk.compute_WK_factor(g, number, energy_ev, thermal_sigma).imag
-    return ElementTable(
+    return WeickenmeierKohlTable(
         np.asarray(wk.WK_A_param[number - 1], dtype=np.float64),
         np.asarray(wk.WK_B_param[number - 1], dtype=np.float64),
         (energy_ev / 1e3 + 511.0) / 511.0,
         thermal_sigma,
         g,
         np.ascontiguousarray(absorptive),
+    )
+
+
+def lobato_table(number: int, energy_ev: float) -> LobatoTable:
+    """Read one element's parameters from py4DSTEM.
+
+    Parameters
+    ----------
+    number : int
+        Atomic number, 1 … 103.
+    energy_ev : float
+        Beam energy in eV.
+    """
+    from py4DSTEM.process.utils import single_atom_scatter
+
+    parameters = single_atom_scatter().e_scattering_factors[number - 1]
+    return LobatoTable(
+        np.ascontiguousarray(parameters[0:10:2]),
+        np.ascontiguousarray(parameters[1:10:2]),
+        1.0 + energy_ev / ELECTRON_REST_ENERGY_EV,
     )
 
 
@@ -127,12 +216,21 @@ def form_factors(numbers: NDArray[np.int64], spec: SimulationSpec) -> dict[int, 
     numbers : ndarray of int
         Atomic numbers, repeated ones allowed.
     spec : SimulationSpec
-        Energy, thermal displacement, range and model.
+        Energy, range and model, and for Weickenmeier-Kohl the thermal displacement.
     """
-    absorption = spec.form_factors == "wk-cp"
     return {
-        int(number): element_table(
-            int(number), spec.energy_ev, spec.thermal_sigma, 2.0 * spec.q_max, absorption
-        ).form_factor()
+        int(number): _form_factor(
+            int(number), spec.form_factors, spec.energy_ev, spec.thermal_sigma, 2.0 * spec.q_max
+        )
         for number in np.unique(numbers)
     }
+
+
+@lru_cache(maxsize=512)
+def _form_factor(
+    number: int, model: FormFactorModel, energy_ev: float, thermal_sigma: float, g_max: float
+) -> FormFactor:
+    if model == "lobato":
+        return lobato_table(number, energy_ev).form_factor()
+    absorption = model == "wk-cp"
+    return weickenmeier_kohl_table(number, energy_ev, thermal_sigma, g_max, absorption).form_factor()

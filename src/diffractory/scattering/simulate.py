@@ -13,12 +13,13 @@ from threadpoolctl import threadpool_limits
 
 from diffractory.crystals.crystal import Crystal
 from diffractory.errors import SimulationError
-from diffractory.scattering.beams import ReciprocalPoints, reciprocal_points
+from diffractory.scattering.beams import ReciprocalPoints, choose_beams, reciprocal_points
 from diffractory.scattering.cost import predicted_series_bytes
 from diffractory.scattering.form_factors import form_factors
 from diffractory.scattering.illumination import Illumination
 from diffractory.scattering.orientations import check_orientations
 from diffractory.scattering.peak_list import PeakList
+from diffractory.scattering.primitive import primitive_cell
 from diffractory.scattering.solvers import Solution, Solver, propagate, propagate_tilts, tilted_matrix
 from diffractory.scattering.structure_factors import StructureFactors, structure_factors
 from diffractory.scattering.structure_matrix import Precision, coupling_matrix
@@ -64,7 +65,7 @@ class Scatterer:
     points : ReciprocalPoints
         Beams to choose from.
     factors : StructureFactors
-        U_g up to 2 q_max.
+        U_g up to 2 q_max, on the indices of the primitive cell.
     spec : SimulationSpec
     memory_bytes : float
         What one solve may use; more is refused before it is tried.
@@ -78,8 +79,9 @@ class Scatterer:
     @classmethod
     def prepare(cls, crystal: Crystal, spec: SimulationSpec) -> Self:
         """Tabulate the structure factors of a crystal and list its reciprocal-lattice points."""
-        factors = structure_factors(crystal, 2.0 * spec.q_max, form_factors(crystal.numbers, spec))
-        return cls(reciprocal_points(crystal, spec.q_max), factors, spec, machine_memory())
+        cell = primitive_cell(crystal)
+        factors = structure_factors(cell.crystal, 2.0 * spec.q_max, form_factors(crystal.numbers, spec))
+        return cls(reciprocal_points(cell, spec.q_max), factors, spec, machine_memory())
 
     def solve(
         self,
@@ -131,9 +133,9 @@ class Scatterer:
     ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Return which points any of the tilts excites, and their errors of shape (n_tilts, n) in Å⁻¹."""
         lit = illumination or Illumination.of(self.spec)
-        errors = lit.excitation_errors(self.points.g @ orientation, electron_wavelength(self.spec.energy_ev))
-        chosen = (np.abs(errors) <= self.spec.s_max).any(axis=0)
-        return chosen, errors[:, chosen]
+        chosen = choose_beams(self.points, orientation, self.spec, lit)
+        g_lab = self.points.g[chosen] @ orientation
+        return chosen, lit.excitation_errors(g_lab, electron_wavelength(self.spec.energy_ev))
 
     def coupling(self, chosen: NDArray[np.bool_], precision: Precision) -> NDArray[Any]:
         """Return the coupling of chosen points, in Å⁻¹; refuse what memory cannot hold."""
@@ -144,7 +146,7 @@ class Scatterer:
                 f"{human_bytes(self.memory_bytes)} may be used",
                 "Take a smaller q_max or s_max, fewer thicknesses, or a machine with more memory",
             )
-        return coupling_matrix(self.factors, self.points.hkl[chosen], wavelength, precision)
+        return coupling_matrix(self.factors, self.points.index[chosen], wavelength, precision)
 
 
 def _in_turn(

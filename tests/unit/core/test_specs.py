@@ -35,7 +35,7 @@ simulations = st.builds(
     s_max=_positive(1.0),
     thermal_sigma=st.floats(0.0, 1.0).map(abs),
     thicknesses=st.lists(_positive(1e5), min_size=1, unique=True).map(sorted),
-    form_factors=st.sampled_from(["wk-cp", "wk"]),
+    form_factors=st.sampled_from(["wk-cp", "wk", "lobato"]),
     foil_tilt_deg=st.tuples(st.floats(-30.0, 30.0).map(float), st.floats(-30.0, 30.0)),
     precession_deg=st.floats(0.0, 5.0).map(abs),
     precession_azimuths=st.integers(1, 3600),

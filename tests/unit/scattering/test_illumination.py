@@ -27,7 +27,7 @@ def alone(crystal: Crystal, orientation: np.ndarray, spec: SimulationSpec, tilts
     chosen, errors = scatterer.select(orientation, lit)
     coupling = coupling_matrix(
         scatterer.factors,
-        scatterer.points.hkl[chosen],
+        scatterer.points.index[chosen],
         electron_wavelength(spec.energy_ev),
         "double",
     )

@@ -10,8 +10,10 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from diffractory import Crystal, PeakList, SimulationSpec, simulate
 from diffractory.errors import OrientationError, SimulationError
 from diffractory.scattering import simulate as simulate_module
-from diffractory.scattering.beams import count_beams, excitation_errors, reciprocal_points
+from diffractory.scattering.beams import count_beams, reciprocal_points
 from diffractory.scattering.form_factors import form_factors
+from diffractory.scattering.illumination import Illumination
+from diffractory.scattering.primitive import primitive_cell
 from diffractory.scattering.simulate import Scatterer
 from diffractory.scattering.structure_factors import structure_factors
 from diffractory.units import electron_wavelength
@@ -87,7 +89,7 @@ def test_thin_foils_scatter_kinematically(name: str) -> None:
     wavelength = electron_wavelength(spec.energy_ev)
     factors = structure_factors(crystal, 4.0, form_factors(crystal.numbers, spec))
     g = pattern.hkl @ crystal.reciprocal
-    s = excitation_errors(g, orientation[:, 2], wavelength)
+    s = Illumination.of(spec).excitation_errors(g @ orientation, wavelength)[0]
     expected = (np.pi * wavelength * 0.5 * np.abs(factors.of(pattern.hkl)) * np.sinc(0.5 * s)) ** 2
     assert_allclose(pattern.intensity[0, 1:], expected[1:], atol=0.03 * expected[1:].max())
 
@@ -121,7 +123,7 @@ def test_only_the_direct_beam_is_a_valid_pattern() -> None:
 def test_a_centred_cell_and_its_primitive_cell_give_one_pattern(name: str) -> None:
     centred = ZOO[name]
     translations = len(centred) // len(centred.get_primitive_structure())
-    points = reciprocal_points(Crystal.from_structure(centred), 2.0)
+    points = reciprocal_points(primitive_cell(Crystal.from_structure(centred)), 2.0)
     volume = centred.volume / translations
     assert len(points) == pytest.approx(volume * 4 / 3 * np.pi * 8, rel=0.12)
     # A super-cell is the same crystal: nothing else may be seen.
@@ -137,7 +139,8 @@ def test_beams_are_counted_without_solving() -> None:
     crystal = Crystal.from_structure(ZOO["monoclinic-P-c-zirconia"])
     orientations = np.array([random_rotation(i) for i in range(4)])
     spec = SimulationSpec()
-    counts = count_beams(reciprocal_points(crystal, 2.0), orientations, electron_wavelength(300e3), 0.06)
+    points = reciprocal_points(primitive_cell(crystal), 2.0)
+    counts = count_beams(points, orientations, spec)
     assert counts.tolist() == [len(p) for p in simulate(crystal, orientations, spec)]
 
 
