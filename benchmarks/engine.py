@@ -186,7 +186,7 @@ def measure(catalogue: Catalogue, index: int, speed: Speed, quick: bool) -> tupl
 
 def add_peers(rows: list[dict], jobs: list[PeerJob], reports: dict[str, PeerReport]) -> None:
     """Write the peers' seconds and their difference from our solve of the same physics into the rows."""
-    physics = {"abtem": "lobato", "quantem": "wk-cp-original"}
+    physics = {"abtem": "lobato", "quantem": "wk-cp-exact"}
     for row, job in zip(rows, jobs, strict=True):
         for peer, report in reports.items():
             result = report.results.get(job.name)

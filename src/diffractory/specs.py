@@ -10,14 +10,15 @@ import hashlib
 import itertools
 import json
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from diffractory.errors import SpecError
 
 InPlaneFrame = Literal["paper", "random"]
-FormFactorModel = Literal["wk-cp", "wk", "lobato"]
+FormFactorModel = Literal["wk-cp", "wk", "wk-cp-exact", "wk-exact", "lobato"]
+FORM_FACTOR_MODELS: tuple[FormFactorModel, ...] = get_args(FormFactorModel)
 
 
 def canonical_json(value: Any) -> str:
@@ -103,9 +104,10 @@ class SimulationSpec(Spec):
         Root-mean-square thermal displacement u of all atoms, in Å.
     thicknesses : tuple of float
         Foil thicknesses in Å, strictly increasing.
-    form_factors : {"wk-cp", "wk", "lobato"}
-        Weickenmeier-Kohl with core and phonon absorption, the same elastic only, or Lobato-Van
-        Dyck: elastic only, for atoms at rest. ``thermal_sigma`` has no effect on the last.
+    form_factors : {"wk-cp", "wk", "wk-cp-exact", "wk-exact", "lobato"}
+        Weickenmeier-Kohl with core and phonon absorption, or elastic only, both as py4DSTEM (and so
+        the paper) evaluates them; the same two as they were published, see docs/accuracy.md; or
+        Lobato-Van Dyck: elastic only, for atoms at rest. ``thermal_sigma`` has no effect on the last.
     foil_tilt_deg : tuple of float
         Angles by which the foil's normal leans towards lab x and y, in degrees; the beam is along z.
     precession_deg : float

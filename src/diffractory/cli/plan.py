@@ -18,7 +18,7 @@ from diffractory.dataset.run import Run
 from diffractory.errors import SpecError
 from diffractory.scattering.cost import TYPICAL, Speed
 from diffractory.settings import Resources, human_bytes, human_seconds
-from diffractory.specs import OrientationSpec, SimulationSpec
+from diffractory.specs import FORM_FACTOR_MODELS, OrientationSpec, SimulationSpec
 
 app = typer.Typer()
 
@@ -51,8 +51,8 @@ def plan(
     form_factors: Annotated[
         str,
         typer.Option(
-            metavar="wk-cp|wk|lobato",
-            help="With absorption; elastic; elastic and without thermal displacement.",
+            metavar="|".join(FORM_FACTOR_MODELS),
+            help="Weickenmeier-Kohl with absorption or elastic, as in py4DSTEM or exact; or Lobato, at rest.",
             rich_help_panel=_PHYSICS,
         ),
     ] = "wk-cp",
@@ -77,8 +77,10 @@ def plan(
     """Plan a run: count beams, bytes and seconds without solving anything; refuse what does not fit."""
     if in_plane not in ("paper", "random"):
         raise SpecError(f"--in-plane {in_plane!r} is unknown", fix="Use paper or random")
-    if form_factors not in ("wk-cp", "wk", "lobato"):
-        raise SpecError(f"--form-factors {form_factors!r} is unknown", fix="Use wk-cp, wk or lobato")
+    if form_factors not in FORM_FACTOR_MODELS:
+        raise SpecError(
+            f"--form-factors {form_factors!r} is unknown", fix=f"Use one of {', '.join(FORM_FACTOR_MODELS)}"
+        )
     simulation = SimulationSpec(
         energy_ev=energy * 1e3,
         q_max=q_max,

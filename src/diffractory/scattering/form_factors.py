@@ -1,10 +1,11 @@
 """Electron form factors: Weickenmeier-Kohl, elastic and absorptive, and Lobato-Van Dyck.
 
 The parameters and the absorptive integrals come from py4DSTEM; the elastic parts are evaluated here
-from the same parameters. Weickenmeier-Kohl's elastic fit is piecewise in py4DSTEM (as in EMsoft
-before it) and jumps by up to 0.4 Å where a piece ends, so it must be evaluated and never
-interpolated. The absorptive part costs microseconds a point and is smooth to 1e-4, so it is
-tabulated and splined.
+from the same parameters. py4DSTEM takes (1 − e⁻ˣ)/x in Weickenmeier-Kohl's elastic fit as 1 − x/2 up
+to x = 1, which makes f up to 16 % too small below and lets it jump by up to 0.4 Å there. The models
+"wk" and "wk-cp" do the same, because the paper did; "wk-exact" and "wk-cp-exact" do not. Either way it
+is evaluated and never interpolated. The absorptive part costs microseconds a point and is smooth to
+1e-4, so it is tabulated and splined.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class WeickenmeierKohlTable:
         Uniform grid of |g| in Å⁻¹, from 0.
     absorptive : ndarray of shape (n,)
         Imaginary part of f on that grid, in Å.
+    linear_below : float
+        (1 − e⁻ˣ)/x is taken as 1 − x/2 below this x: 1 in py4DSTEM, 0 for what was published.
 
     References
     ----------
@@ -57,6 +60,7 @@ class WeickenmeierKohlTable:
     thermal_sigma: float
     g: NDArray[np.float64]
     absorptive: NDArray[np.float64]
+    linear_below: float = 1.0
 
     def form_factor(self) -> FormFactor:
         """Return f(|g|) as a function, for |g| on the grid."""
@@ -67,7 +71,7 @@ class WeickenmeierKohlTable:
 
         def evaluate(g: NDArray[np.float64]) -> NDArray[np.complex128]:
             values: NDArray[np.complex128] = _weickenmeier_kohl(
-                g, self.amplitudes, self.widths, scale, damping, step, pieces
+                g, self.amplitudes, self.widths, scale, damping, step, pieces, self.linear_below
             )
             return values
 
@@ -83,6 +87,7 @@ def _weickenmeier_kohl(
     damping: float,
     step: float,
     pieces: NDArray[np.float64],
+    linear_below: float,
 ) -> NDArray[np.complex128]:
     values = np.empty(len(g), dtype=np.complex128)
     for point in range(len(g)):
@@ -90,13 +95,13 @@ def _weickenmeier_kohl(
         total = 0.0
         for i in range(len(amplitudes)):
             x = 0.25 * widths[i] * squared
-            # (1 - exp(-x)) / x with the reference's own pieces.
-            if x < 1.0:
+            # (1 - exp(-x)) / x; expm1 keeps its digits near 0, and the linear piece there is exact.
+            if x < max(linear_below, 1e-9):
                 shape = 1.0 - 0.5 * x
             elif x > 20.0:
                 shape = 1.0 / x
             else:
-                shape = (1.0 - np.exp(-x)) / x
+                shape = -np.expm1(-x) / x
             total += amplitudes[i] * widths[i] * shape
         piece = min(int(g[point] / step), len(pieces) - 1)
         t = g[point] - piece * step
@@ -153,7 +158,12 @@ def _lobato(
 
 
 def weickenmeier_kohl_table(
-    number: int, energy_ev: float, thermal_sigma: float, g_max: float, absorption: bool
+    number: int,
+    energy_ev: float,
+    thermal_sigma: float,
+    g_max: float,
+    absorption: bool,
+    linear_below: float = 1.0,
 ) -> WeickenmeierKohlTable:
     """Tabulate one element with py4DSTEM (about 0.05 s with absorption).
 
@@ -169,6 +179,8 @@ def weickenmeier_kohl_table(
         Largest |g| needed, in Å⁻¹.
     absorption : bool
         Include core and phonon absorption.
+    linear_below : float
+        As in :class:`WeickenmeierKohlTable`.
     """
     # Imported here: the kernels must load on machines without py4DSTEM, where tables are handed in.
     from py4DSTEM.process.diffraction import WK_scattering_factors as wk
@@ -185,6 +197,7 @@ def weickenmeier_kohl_table(
         thermal_sigma,
         g,
         np.ascontiguousarray(absorptive),
+        linear_below,
     )
 
 
@@ -232,5 +245,12 @@ def _form_factor(
 ) -> FormFactor:
     if model == "lobato":
         return lobato_table(number, energy_ev).form_factor()
-    absorption = model == "wk-cp"
-    return weickenmeier_kohl_table(number, energy_ev, thermal_sigma, g_max, absorption).form_factor()
+    table = weickenmeier_kohl_table(
+        number,
+        energy_ev,
+        thermal_sigma,
+        g_max,
+        absorption=model.startswith("wk-cp"),
+        linear_below=0.0 if model.endswith("exact") else 1.0,
+    )
+    return table.form_factor()

@@ -41,6 +41,25 @@ def test_the_two_parametrisations_describe_the_same_atoms(number: int) -> None:
     assert np.abs(at_rest / lobato - 1.0).max() < 0.2
 
 
+@pytest.mark.parametrize("number", [8, 14, 29, 56, 79])
+def test_the_exact_model_is_smooth_and_the_default_is_py4dstem_s(number: int) -> None:
+    exact, default = (factor_of(number, form_factors=m, thermal_sigma=0.0).real for m in ("wk-exact", "wk"))
+    lobato = factor_of(number, form_factors="lobato").real
+    assert np.all(np.diff(exact) < 0.0)
+    assert np.abs(np.diff(exact, 2)).max() < 0.2 * np.abs(np.diff(default, 2)).max()
+    assert_allclose(exact[0], default[0], rtol=1e-12)
+    # py4DSTEM's linear piece is below the exponential it stands for.
+    assert np.all(default <= exact * (1.0 + 1e-12))
+    assert 0.1 < np.max(1.0 - default / exact) < 0.2
+    assert np.abs(exact / lobato - 1.0).max() < np.abs(default / lobato - 1.0).max()
+
+
+def test_the_exact_model_has_the_same_absorption() -> None:
+    exact, default = (factor_of(26, form_factors=m) for m in ("wk-cp-exact", "wk-cp"))
+    assert np.array_equal(exact.imag, default.imag)
+    assert np.array_equal(exact.real, factor_of(26, form_factors="wk-exact").real)
+
+
 def test_lobato_is_elastic_and_at_rest() -> None:
     still = factor_of(26, form_factors="lobato", thermal_sigma=0.0)
     assert np.array_equal(still, factor_of(26, form_factors="lobato", thermal_sigma=0.3))
