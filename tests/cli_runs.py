@@ -127,7 +127,7 @@ def finished_workshop(base: Path) -> Workshop:
     zoo_catalogue(CRYSTALS).to_parquet(catalogue)
     inline = ("--cluster", "inline")
     said = {
-        "plan": succeeds("plan", run, "--catalogue", catalogue, *PHYSICS, "--partition-seconds", "0.1"),
+        "plan": succeeds("plan", run, "--catalogue", catalogue, *PHYSICS, "--partition-seconds", "0.025"),
         "status-planned": succeeds("status", run, "--json"),
         "simulate": succeeds("simulate", run, *inline, "--json"),
         "features": succeeds("features", run, *inline, "--json"),

@@ -19,6 +19,8 @@ from zoo import ZOO, random_rotation
 
 #: The bound of the project.
 BOUND = 1e-5
+#: In skew cells py4DSTEM's list of indices ends short of its k_max, so it gets more than the 4 Å⁻¹ used.
+K_MAX = 5.0
 SERIES = tuple(float(t) for t in range(20, 2001, 20))
 
 
@@ -28,7 +30,7 @@ def reference_intensities(
     reference = ReferenceCrystal(crystal.frac_coords, crystal.numbers, crystal.lattice)
     reference.setup_diffraction(300e3)
     reference.calculate_dynamical_structure_factors(
-        300e3, method, k_max=4.0, thermal_sigma=0.08, tol_structure_factor=0.0
+        300e3, method, k_max=K_MAX, thermal_sigma=0.08, tol_structure_factor=0.0
     )
     fields = [("qx", float), ("qy", float), ("intensity", float), ("h", int), ("k", int), ("l", int)]
     beams = np.zeros(len(hkl), dtype=fields)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from rich.table import Table
 
-from diffractory.cli.console import JsonFlag, out, print_json
+from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.options import RunArgument
 from diffractory.dataset.features import planned_features
 from diffractory.dataset.run import PEAKS, Run
@@ -34,6 +34,8 @@ def status(run: RunArgument, as_json: JsonFlag = False) -> None:
             str(numbers["damaged"]),
         )
     out.print(table)
+    if fallen := report[PEAKS]["dense_solves"]:
+        note(f"{fallen:.0f} solves did not converge as a series and were done by the dense reference")
 
 
 def _stage(run: Run, stage: str, plan_id: str) -> dict[str, float]:
@@ -44,6 +46,7 @@ def _stage(run: Run, stage: str, plan_id: str) -> dict[str, float]:
         "done": len(done),
         "damaged": len(run.damaged(stage, plan_id)),
         "share_of_work": work / run.plan.seconds,
+        "dense_solves": sum(record.dense_solves for record in done.values()),
         "core_seconds": round(sum(record.seconds for record in done.values()), 2),
         "bytes": sum(shard.size for record in done.values() for shard in record.shards.values()),
     }

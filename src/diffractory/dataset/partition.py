@@ -88,11 +88,13 @@ def simulate_partition(run_path: Path | str, partition: int) -> Record:
     intensity: list[NDArray[np.float32]] = []
     hkl: list[NDArray[np.int16]] = []
     rotations: list[NDArray[np.float64]] = []
+    dense_solves = 0
     for pattern, rotation in _solve(run, partition):
         # Narrowed at once: what waits here must fit the memory that the plan counted.
         intensity.append(pattern.intensity.T.astype(np.float32))
         hkl.append(pattern.hkl.astype(np.int16))
         rotations.append(rotation)
+        dense_solves += pattern.solver == "dense"
     counts = tuple(len(indices) for indices in hkl)
     blocks: dict[str, NDArray[Any]] = {
         "intensity": np.concatenate(intensity),
@@ -109,6 +111,7 @@ def simulate_partition(run_path: Path | str, partition: int) -> Record:
         __version__,
         platform.node(),
         round(time.perf_counter() - started, 3),
+        dense_solves,
     )
     record.write(run.record_path(PEAKS, partition))
     return record

@@ -211,16 +211,20 @@ def count_catalogue_beams(
     simulation: SimulationSpec,
     orientations: OrientationSpec,
     on_crystal: Callable[[], None] = lambda: None,
-) -> NDArray[np.int64]:
-    """Count the beams of every item, of shape (n_crystals, count); calls back after each crystal."""
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Count the beams of every item, and the range of their excitation errors in Å⁻¹.
+
+    Both of shape (n_crystals, count); calls back after each crystal.
+    """
     counts = np.empty((len(catalogue), orientations.count), dtype=np.int64)
+    ranges = np.empty(counts.shape)
     for index, crystal_id in enumerate(catalogue.ids):
         crystal = catalogue.crystal(index)
         points = reciprocal_points(primitive_cell(crystal), simulation.q_max)
         matrices = _orientations_of(crystal, orientations, crystal_id)
-        counts[index] = count_beams(points, matrices, simulation)
+        counts[index], ranges[index] = count_beams(points, matrices, simulation)
         on_crystal()
-    return counts
+    return counts, ranges
 
 
 def make_plan(
@@ -254,8 +258,8 @@ def make_plan(
         raise PlanError("the catalogue is empty", fix="Build one with `diffractory catalogue build`")
     if not partition_seconds > 0:
         raise PlanError(f"partitions of {partition_seconds} s cannot be", fix="Give a number above 0")
-    beams = count_catalogue_beams(catalogue, simulation, orientations, on_crystal)
-    seconds = predicted_seconds(beams, simulation, speed)
+    beams, ranges = count_catalogue_beams(catalogue, simulation, orientations, on_crystal)
+    seconds = predicted_seconds(beams, simulation, speed, ranges)
     volumes = catalogue.table["volume_primitive"].to_numpy(dtype=np.float64)
     setup = predicted_setup_seconds(volumes, simulation, speed)
     return Plan(

@@ -51,6 +51,8 @@ class Record:
         Who computed it.
     seconds : float
         Time it took.
+    dense_solves : int
+        Items whose series did not converge, so that the dense reference solved them.
     """
 
     plan_id: str
@@ -61,6 +63,7 @@ class Record:
     code_version: str
     host: str
     seconds: float
+    dense_solves: int = 0
 
     def write(self, path: Path) -> None:
         """Write atomically, with a checksum over all of it.

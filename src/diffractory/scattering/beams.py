@@ -128,7 +128,7 @@ def choose_beams(
 
 def count_beams(
     points: ReciprocalPoints, orientations: NDArray[np.float64], spec: SimulationSpec
-) -> NDArray[np.int64]:
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Count the beams that :func:`choose_beams` chooses in each orientation.
 
     Parameters
@@ -139,12 +139,15 @@ def count_beams(
 
     Returns
     -------
-    ndarray of shape (N,), int64
+    counts : ndarray of shape (N,), int64
+    ranges : ndarray of shape (N,), float64
+        Largest less smallest excitation error of those beams, in Å⁻¹: with the thickness, it sets
+        the length of a series.
     """
     lit = Illumination.of(spec)
     directions, normals = _in_crystal(lit, orientations)
-    counts: NDArray[np.int64] = _count(_columns(points.g), directions, normals, lit.cosines(), *_limits(spec))
-    return counts
+    counts, ranges = _count(_columns(points.g), directions, normals, lit.cosines(), *_limits(spec))
+    return counts, ranges
 
 
 def _columns(g: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -195,8 +198,18 @@ def _count(
     cosines: NDArray[np.float64],
     wavelength: float,
     s_max: float,
-) -> NDArray[np.int64]:
-    counts = np.empty(len(normals), dtype=np.int64)
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    counts, ranges = np.empty(len(normals), dtype=np.int64), np.empty(len(normals))
     for i in range(len(normals)):
-        counts[i] = _choose(columns, directions[i], normals[i], cosines, wavelength, s_max).sum()
-    return counts
+        chosen = np.flatnonzero(_choose(columns, directions[i], normals[i], cosines, wavelength, s_max))
+        low, high = 0.0, 0.0
+        for tilt in range(len(cosines)):
+            d, n = directions[i, tilt], normals[i]
+            for beam in chosen:
+                x, y, z, square = columns[0, beam], columns[1, beam], columns[2, beam], columns[3, beam]
+                s = (2.0 * (d[0] * x + d[1] * y + d[2] * z) - wavelength * square) / (
+                    2.0 * cosines[tilt] - 2.0 * wavelength * (n[0] * x + n[1] * y + n[2] * z)
+                )
+                low, high = min(low, s), max(high, s)
+        counts[i], ranges[i] = len(chosen), high - low
+    return counts, ranges

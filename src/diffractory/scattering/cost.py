@@ -103,15 +103,15 @@ class Speed:
 _SPEED_VERSION = 1
 #: A core of a 2023 server, for machines that were not measured.
 TYPICAL = Speed(
-    sizes=(32, 64, 128, 256, 384, 512, 768, 1024, 1536),
-    product=(4e-7, 8e-7, 3e-6, 9e-6, 2e-5, 5e-5, 1.5e-4, 2.8e-4, 6e-4),
-    tilted_product=8e-11,
-    element=2e-9,
-    add=4e-11,
-    block=4e-5,
-    solve=4e-4,
-    prepare=3e-3,
-    prepare_point=1e-7,
+    sizes=(32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536),
+    product=(4e-7, 7e-7, 2.2e-6, 4.5e-6, 8e-6, 1.8e-5, 5e-5, 1.6e-4, 3e-4, 6.5e-4),
+    tilted_product=1.1e-10,
+    element=3e-9,
+    add=6e-11,
+    block=3.5e-5,
+    solve=3.5e-4,
+    prepare=1e-3,
+    prepare_point=7e-8,
 )
 
 

@@ -19,7 +19,10 @@ from diffractory.cli import app as app_module
 from diffractory.cli import console
 from diffractory.errors import DiffractoryError, ExecutionError, RunError
 
-COMMANDS = ("demo", "plan", "simulate", "verify", "status", "features", "train", "evaluate", "map")
+COMMANDS = (
+    *("demo", "calibrate", "plan", "simulate", "verify", "status", "features"),
+    *("train", "evaluate", "map"),
+)
 
 
 def test_alone_it_shows_help() -> None:

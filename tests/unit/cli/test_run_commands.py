@@ -23,7 +23,7 @@ N_PATTERNS = N_CRYSTALS * N_ORIENTATIONS * len(THICKNESSES)
 
 
 def _plan(workshop: Workshop, run: Path) -> tuple[object, ...]:
-    return ("plan", run, "--catalogue", workshop.catalogue, *PHYSICS, "--partition-seconds", "0.1")
+    return ("plan", run, "--catalogue", workshop.catalogue, *PHYSICS, "--partition-seconds", "0.025")
 
 
 def _copy(workshop: Workshop, tmp_path: Path) -> Path:
@@ -63,7 +63,7 @@ def test_options_of_plan_reach_the_plan(workshop: Workshop, tmp_path: Path) -> N
     options = (
         *("--energy", "200", "--q-max", "0.8", "--s-max", "0.05", "--thermal-sigma", "0.07"),
         *("--form-factors", "wk", "--thickness", "150", "--orientations", "2", "--in-plane", "random"),
-        *("--seed", "7"),
+        *("--seed", "7", "--foil-tilt", "3", "-4", "--precession", "0.5", "--azimuths", "36"),
     )
     succeeds("plan", tmp_path / "run", "--catalogue", workshop.catalogue, *options)
     plan = Run.open(tmp_path / "run").plan
@@ -74,6 +74,9 @@ def test_options_of_plan_reach_the_plan(workshop: Workshop, tmp_path: Path) -> N
         "thermal_sigma": 0.07,
         "thicknesses": (150.0,),
         "form_factors": "wk",
+        "foil_tilt_deg": (3.0, -4.0),
+        "precession_deg": 0.5,
+        "precession_azimuths": 36,
     }
     assert plan.orientations.model_dump() == {"count": 2, "in_plane": "random", "seed": 7}
 

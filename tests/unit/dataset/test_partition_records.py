@@ -18,7 +18,9 @@ from diffractory.dataset.records import Record, ShardSum
 from diffractory.dataset.run import PEAKS, Run
 from diffractory.errors import RunError
 from diffractory.patterns.peak_table import PeakTable
+from diffractory.scattering import solvers
 from diffractory.scattering.simulate import simulate
+from diffractory.scattering.spectrum import Spectrum
 from diffractory.specs import OrientationSpec
 from small_runs import (
     SIMULATION,
@@ -304,3 +306,15 @@ def test_random_frames_turn_patterns_in_their_plane_only(original: Run, catalogu
 def test_stored_orientations_are_those_of_the_laue_group(original: Run):
     matrices = partition_module.crystal_orientations(original.catalogue, 2, original.plan.orientations)
     np.testing.assert_array_equal(contents(original)["rotation"][10:15], matrices)
+
+
+def test_a_record_counts_the_solves_that_fell_back(
+    original: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    assert all(record.dense_solves == 0 for record in original.done().values())
+    run = Run.create(tmp_path / "run", original.plan, original.catalogue)
+    monkeypatch.setattr(solvers, "spectrum_of", lambda _: Spectrum(0j, 1e-5))
+    record = simulate_partition(run.path, 0)
+    assert record.dense_solves == len(record.counts)
+    intensity = [read_partition(r, 0).intensity for r in (original, run)]
+    np.testing.assert_allclose(intensity[1], intensity[0], rtol=0, atol=2e-6)

@@ -166,13 +166,13 @@ def test_an_empty_catalogue_is_refused(catalogue: Catalogue):
 
 def test_progress_is_told_once_a_crystal(catalogue: Catalogue):
     calls: list[None] = []
-    counts = count_catalogue_beams(catalogue, SIMULATION, ORIENTATIONS, lambda: calls.append(None))
+    counts, _ = count_catalogue_beams(catalogue, SIMULATION, ORIENTATIONS, lambda: calls.append(None))
     assert len(calls) == len(catalogue)
     assert counts.shape == (len(catalogue), 5)
 
 
 def test_totals_add_up(plan: Plan, catalogue: Catalogue):
-    beams = count_catalogue_beams(catalogue, SIMULATION, ORIENTATIONS)
+    beams, _ = count_catalogue_beams(catalogue, SIMULATION, ORIENTATIONS)
     assert plan.n_items == 20
     assert plan.n_peaks == beams.sum()
     assert plan.largest_solve == beams.max()

@@ -71,7 +71,12 @@ def test_counted_beams_are_the_solved_ones(name: str, kind: str) -> None:
     axes = np.array([[0.0, 0.0, 1.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
     on_zone = minimal_rotations(axes / np.linalg.norm(axes, axis=1)[:, None])
     orientations = np.concatenate([on_zone, [random_rotation(seed) for seed in range(5)]])
-    counts = count_beams(reciprocal_points(primitive_cell(crystal), spec.q_max), orientations, spec)
+    points = reciprocal_points(primitive_cell(crystal), spec.q_max)
+    counts, ranges = count_beams(points, orientations, spec)
+    lit, wavelength = Illumination.of(spec), electron_wavelength(spec.energy_ev)
+    for orientation, found in zip(orientations, ranges, strict=True):
+        g = points.g[choose_beams(points, orientation, spec)]
+        assert_allclose(found, np.ptp(lit.excitation_errors(g @ orientation, wavelength)), atol=1e-12)
     assert counts.tolist() == [len(p) for p in simulate(crystal, orientations, spec)]
     assert len(set(counts.tolist())) > 1
 
@@ -79,4 +84,5 @@ def test_counted_beams_are_the_solved_ones(name: str, kind: str) -> None:
 def test_a_cell_of_one_point_within_reach_has_one_beam() -> None:
     points = reciprocal_points(primitive_cell(crystal_of("cubic-F-c-copper")), 0.01)
     assert points.hkl.tolist() == points.index.tolist() == [[0, 0, 0]]
-    assert count_beams(points, np.eye(3)[None], SimulationSpec()).tolist() == [1]
+    counts, ranges = count_beams(points, np.eye(3)[None], SimulationSpec())
+    assert (counts.tolist(), ranges.tolist()) == ([1], [0.0])
