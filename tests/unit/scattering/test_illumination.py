@@ -167,3 +167,47 @@ def test_an_orientation_that_is_no_rotation_is_refused() -> None:
 def test_specs_refuse_illuminations_out_of_range(values: dict) -> None:
     with pytest.raises(SpecError, match=next(iter(values))):
         SimulationSpec(**values)
+
+
+@pytest.mark.parametrize("name", list(ZOO))
+@pytest.mark.parametrize("form_factors", ["wk-cp", "wk"])
+def test_reciprocity_the_way_back_is_as_bright_as_the_way_there(name: str, form_factors: str) -> None:
+    """Source and detector exchanged: with beam g in Bragg position and the foil across it, I_g is the same.
+
+    The beams h of the way there are the beams g − h of the way back, which |g| ≤ q_max would choose
+    otherwise: so both are solved on beams chosen here.
+    """
+    spec = SimulationSpec(q_max=2.0, form_factors=form_factors, thicknesses=(80.0, 300.0, 900.0))
+    scatterer = Scatterer.prepare(Crystal.from_structure(ZOO[name]), spec)
+    wavelength, points = electron_wavelength(spec.energy_ev), scatterer.points
+    strongest = 1 + int(np.argmax(np.abs(scatterer.factors.of(points.index[1:40]))))
+    g = points.g[strongest]
+    aside = np.cross(g, random_rotation(11)[:, 0])
+    normal = aside / np.linalg.norm(aside)
+    unit, half_angle = g / np.linalg.norm(g), np.arcsin(0.5 * wavelength * np.linalg.norm(g))
+    there = np.cos(half_angle) * normal + np.sin(half_angle) * unit
+    way_there, way_back = (
+        Illumination(there[None], normal),
+        Illumination((wavelength * g - there)[None], -normal),
+    )
+    near = np.abs(way_there.excitation_errors(points.g, wavelength)[0]) <= 0.06
+    # Few enough that their differences from g stay within the table.
+    near &= np.linalg.norm(points.g, axis=1) + np.linalg.norm(g) <= 2.0
+    target = int(np.flatnonzero(near).tolist().index(strongest))
+    beams, vectors = points.index[near], points.g[near]
+    exchange = np.arange(len(beams))
+    exchange[[0, target]] = target, 0
+    seen = []
+    for lit, hkl, h, of in (
+        (way_there, beams, vectors, target),
+        (way_back, (points.index[strongest] - beams)[exchange], (g - vectors)[exchange], target),
+    ):
+        assert not hkl[0].any()
+        assert np.array_equal(hkl[of], points.index[strongest])
+        errors = lit.excitation_errors(h, wavelength)[0]
+        coupling = coupling_matrix(scatterer.factors, hkl, wavelength, "double")
+        matrix = tilted_matrix(coupling, 1.0 / lit.cosines()[0], errors)
+        seen.append(propagate(matrix, spec.thicknesses).intensity[:, of])
+    assert len(beams) > 5
+    assert seen[0].max() > 1e-4
+    assert_allclose(seen[1], seen[0], rtol=0, atol=1e-9)
