@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TORCH := 2.13.0+cpu
 INSTALLED := $(VENV)/.installed
 # Workers are many and single-threaded: threads of a BLAS would only fight over the cores.
 export OMP_NUM_THREADS ?= 1
@@ -34,7 +35,12 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+# The GPU engine is tested on PyTorch's CPU build, which is optional: 200 MB, and not on PyPI itself.
+$(VENV)/.torch: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==$(TORCH)" && touch $@ \
+		|| echo "NOTE: PyTorch $(TORCH) was not found; the GPU engine is NOT tested (see CONTRIBUTING)"
+
+test: lint $(VENV)/.torch
 	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lock: $(INSTALLED)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from diffractory.scattering.simulate import simulate_tilts as simulate_tilts
     from diffractory.specs import SimulationSpec as SimulationSpec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Catalogue": "diffractory.crystals.catalogue",

@@ -82,3 +82,17 @@ def test_workers_in_another_folder_find_a_run_named_by_a_relative_path(
     )
     _all(workers, partial(simulate_partition, Run.open("relative run").path), run)
     assert len(run.done()) == len(run.plan.partitions)
+
+
+def test_the_gpu_engine_writes_the_same_store(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is optional")
+    catalogue = zoo_catalogue()
+    plan = small_plan(catalogue)
+    runs = [Run.create(tmp_path / name, plan, catalogue) for name in ("cpu", "torch")]
+    for partition in range(len(plan.partitions)):
+        simulate_partition(runs[0].path, partition)
+        simulate_partition(runs[1].path, partition, device="cpu")
+    expected, found = (contents(run) for run in runs)
+    np.testing.assert_array_equal(found["hkl"], expected["hkl"])
+    np.testing.assert_array_equal(found["rotation"], expected["rotation"])
+    np.testing.assert_allclose(found["intensity"], expected["intensity"], rtol=0, atol=1e-5)

@@ -210,3 +210,11 @@ def test_a_very_long_name_is_one_message(workshop: Workshop, tmp_path: Path) -> 
         assert "File name too long" in answer.stderr
         assert "Traceback" not in answer.stderr
     assert fingerprint(tmp_path) == before
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "warp drive", "meta"])
+def test_a_device_that_cannot_be_used(workshop: Workshop, tmp_path: Path, device: str) -> None:
+    run = tmp_path / "run"
+    succeeds("plan", run, "--catalogue", workshop.catalogue, *PHYSICS)
+    # With PyTorch: what it sees. Without: how to get it.
+    refused("simulate", run, "--partition", 0, "--device", device, untouched=tmp_path, says=("PyTorch",))

@@ -28,6 +28,13 @@ def simulate(
     partition: Annotated[
         int | None, typer.Option(min=0, help="Compute this partition only, here, without a cluster.")
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Solve on a GPU with PyTorch (extra 'gpu'): cuda, cuda:1; or cpu, for a rehearsal.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Simulate what a run still lacks. Interrupted or killed: run the same command again."""
@@ -35,13 +42,13 @@ def simulate(
     _ = opened.catalogue  # another catalogue than the planned one is refused before workers are started
     started = time.perf_counter()
     if partition is not None:
-        record = simulate_partition(run, partition)
+        record = simulate_partition(run, partition, device)
         result: dict[str, Any] = {"run": str(run), "partition": partition, "seconds": record.seconds}
     else:
         check_fits(opened.plan, Resources.of_this_machine(run, workers))
         with engine_here(cluster, workers, run) as engine:
             note(f"running on {engine.description}")
-            result = simulate_missing(opened, engine)
+            result = simulate_missing(opened, engine, device)
     result["wall_seconds"] = round(time.perf_counter() - started, 2)
     if as_json:
         print_json(result)
@@ -50,7 +57,7 @@ def simulate(
     note(f"next: diffractory verify {run}; diffractory features {run}")
 
 
-def simulate_missing(run: Run, engine: Engine) -> dict[str, Any]:
+def simulate_missing(run: Run, engine: Engine, device: str | None = None) -> dict[str, Any]:
     """Compute all partitions without a valid record; say which had a damaged one."""
     for index, problem in run.damaged().items():
         note(f"partition {index} is computed anew: {problem}")
@@ -60,7 +67,7 @@ def simulate_missing(run: Run, engine: Engine) -> dict[str, Any]:
         note(f"{len(done)} of {len(run.plan.partitions)} partitions are done already")
     costs = [run.plan.partitions[index].seconds for index in missing]
     records = (
-        run_all(engine, partial(simulate_partition, run.path), missing, "simulating", costs)
+        run_all(engine, partial(simulate_partition, run.path, device=device), missing, "simulating", costs)
         if missing
         else []
     )

@@ -20,7 +20,8 @@ from diffractory.dataset.store import read_block, write_block
 from diffractory.errors import RunError
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scattering.peak_list import PeakList
-from diffractory.scattering.simulate import iterate_patterns
+from diffractory.scattering.simulate import Scatterer, iterate_patterns
+from diffractory.scattering.torch_solver import solve_batched
 
 _STORE = "peaks.zarr"
 
@@ -61,7 +62,7 @@ class PartitionPeaks:
         return PeakTable(self.q, intensity.astype(np.float64), offsets, offsets[:-1])
 
 
-def simulate_partition(run_path: Path | str, partition: int) -> Record:
+def simulate_partition(run_path: Path | str, partition: int, device: str | None = None) -> Record:
     """Compute one partition, write its shards, then commit its record.
 
     Repeating it is harmless: shards are replaced whole, and the record is written last.
@@ -71,13 +72,15 @@ def simulate_partition(run_path: Path | str, partition: int) -> Record:
     run_path : Path or str
         Run folder.
     partition : int
+    device : str, optional
+        GPU to solve on, as PyTorch calls it ("cuda"); the processor by default.
 
     Raises
     ------
     RunError
         If the run is damaged, there is no such partition, or it cannot be written.
     SimulationError
-        If a solve fails.
+        If a solve fails, or the device cannot be used.
     """
     run = Run.open(run_path)
     started = time.perf_counter()
@@ -89,7 +92,7 @@ def simulate_partition(run_path: Path | str, partition: int) -> Record:
     hkl: list[NDArray[np.int16]] = []
     rotations: list[NDArray[np.float64]] = []
     dense_solves = 0
-    for pattern, rotation in _solve(run, partition):
+    for pattern, rotation in _solve(run, partition, device):
         # Narrowed at once: what waits here must fit the memory that the plan counted.
         intensity.append(pattern.intensity.T.astype(np.float32))
         hkl.append(pattern.hkl.astype(np.int16))
@@ -117,11 +120,25 @@ def simulate_partition(run_path: Path | str, partition: int) -> Record:
     return record
 
 
-def _solve(run: Run, partition: int) -> Iterator[tuple[PeakList, NDArray[np.float64]]]:
+def _solve(run: Run, partition: int, device: str | None) -> Iterator[tuple[PeakList, NDArray[np.float64]]]:
     """Yield the pattern and orientation of each item, crystal by crystal."""
+    if device is None:
+        for crystal, matrices in _frames(run, partition):
+            patterns = iterate_patterns(run.catalogue.crystal(crystal), matrices, run.plan.simulation)
+            yield from zip(patterns, matrices, strict=True)
+        return
+    # A GPU takes many crystals at a time.
+    yield from zip(
+        solve_batched(_prepared(run, partition), device), planned_orientations(run, partition), strict=True
+    )
+
+
+def _prepared(run: Run, partition: int) -> Iterator[tuple[Scatterer, NDArray[np.float64]]]:
+    """Yield each item with its crystal prepared, one crystal after the other."""
     for crystal, matrices in _frames(run, partition):
-        patterns = iterate_patterns(run.catalogue.crystal(crystal), matrices, run.plan.simulation)
-        yield from zip(patterns, matrices, strict=True)
+        scatterer = Scatterer.prepare(run.catalogue.crystal(crystal), run.plan.simulation)
+        for matrix in matrices:
+            yield scatterer, matrix
 
 
 def _frames(run: Run, partition: int) -> Iterator[tuple[int, NDArray[np.float64]]]:

@@ -13,7 +13,7 @@ Tal-Ezer and Kosloff, J. Chem. Phys. 81, 3967 (1984).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,16 @@ from numpy.typing import ArrayLike, NDArray
 from diffractory.scattering.spectrum import Spectrum
 
 #: Terms below this are left out, far under what the precision of the recurrence can hold.
-_TRUNCATION = {np.dtype(np.complex64): 1e-8, np.dtype(np.complex128): 1e-13}
+TRUNCATION = {np.dtype(np.complex64): 1e-8, np.dtype(np.complex128): 1e-13}
 #: Terms are added up in blocks of so many, as one matrix product for all thicknesses; even.
 BLOCK = 64
 #: Terms grow by absorption, and where the interval is too narrow; errors of rounding and truncation
 #: grow with them. Beyond this factor a series ends and the next one starts where it got to.
 _MAX_NORM = 60.0
 #: Longest series, in radians of phase.
-_MAX_PHASE = 1500.0
+MAX_PHASE = 1500.0
 #: Shortest series worth trying, in radians of phase.
-_MIN_PHASE = 1.0
+MIN_PHASE = 1.0
 
 
 #: Writes the next terms of T_{k+1} = (2/r)(M − m) T_k − T_{k−1} into an array of shape
@@ -154,9 +154,39 @@ def chebyshev_series(
     terms is therefore watched: it bounds the error.
     """
     waves = np.empty((len(thicknesses), *incident.shape), dtype=incident.dtype)
-    wave, start, done = incident, 0.0, 0
-    per_length = 2.0 * np.pi * spectrum.half_width
-    reach = _MAX_PHASE / per_length
+    done, per_length = 0, 2.0 * np.pi * spectrum.half_width
+    for some in in_pieces(
+        lambda wave, phases: _one_series(recurrence, wave, phases, spectrum),
+        incident,
+        thicknesses,
+        per_length,
+    ):
+        waves[done : done + len(some)] = some
+        done += len(some)
+    return waves if done == len(thicknesses) else None
+
+
+def in_pieces(
+    series: Callable[[Any, NDArray[np.float64]], tuple[Any, int]],
+    wave: Any,
+    thicknesses: tuple[float, ...],
+    per_length: float,
+) -> Iterator[Any]:
+    """Yield the waves at the thicknesses, some at a time; end before the last where terms diverge.
+
+    Parameters
+    ----------
+    series : callable
+        Takes a wave and phases; returns the waves after as many of them as its terms allow, and how
+        many terms did.
+    wave : array of any library
+        Before the foil.
+    thicknesses : tuple of float
+        Strictly increasing, in Å.
+    per_length : float
+        Phase of 1 Å.
+    """
+    start, done, reach = 0.0, 0, MAX_PHASE / per_length
     while done < len(thicknesses):
         lengths = [t - start for t in thicknesses[done:] if t - start <= reach]
         is_thickness = bool(lengths)
@@ -164,27 +194,26 @@ def chebyshev_series(
             # An interval too long for one series is crossed in equal pieces.
             gap = thicknesses[done] - start
             lengths = [gap / math.ceil(gap / reach)]
-        pieces, n_terms_held = _one_series(recurrence, wave, per_length * np.array(lengths), spectrum)
-        if not len(pieces):
+        waves, n_terms_held = series(wave, per_length * np.array(lengths))
+        if not len(waves):
             reach = 0.7 * min(reach, n_terms_held / per_length)
-            if per_length * reach < _MIN_PHASE:
-                return None
+            if per_length * reach < MIN_PHASE:
+                return
             continue
-        if len(pieces) < len(lengths):
-            # What was reached will be reached again.
-            reach = lengths[len(pieces) - 1]
-        wave, start = pieces[-1], start + lengths[len(pieces) - 1]
+        if len(waves) < len(lengths):
+            # What was reached will be reached again, and more if thicknesses are far apart.
+            reach = max(lengths[len(waves) - 1], 0.7 * n_terms_held / per_length)
+        wave, start = waves[-1], start + lengths[len(waves) - 1]
         if is_thickness:
-            waves[done : done + len(pieces)] = pieces
-            done += len(pieces)
-    return waves
+            done += len(waves)
+            yield waves
 
 
 def _one_series(
     recurrence: Recurrence, wave: NDArray[Any], phases: NDArray[np.float64], spectrum: Spectrum
 ) -> tuple[NDArray[Any], int]:
     """Return the waves after as many of the phases as the terms allow, and how many terms they did."""
-    truncation = _TRUNCATION[wave.dtype]
+    truncation = TRUNCATION[wave.dtype]
     coefficients = bessel_coefficients(phases, truncation)
     n_coefficients = coefficients.shape[1]
     gain = 2.0 / spectrum.half_width

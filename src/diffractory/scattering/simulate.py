@@ -165,7 +165,9 @@ def _in_turn(
 
 
 def simulate(
-    crystal: Crystal, orientations: NDArray[np.float64], spec: SimulationSpec | None = None
+    crystal: Crystal,
+    orientations: NDArray[np.float64],
+    spec: SimulationSpec | None = None,
 ) -> Sequence[PeakList]:
     """Simulate Bloch-wave diffraction patterns of a crystal.
 

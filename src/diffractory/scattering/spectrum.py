@@ -11,12 +11,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 #: Lanczos steps behind the estimate.
-_STEPS = 6
+STEPS = 6
 #: What an estimate costs in matrix-vector products: each step takes two.
-SPECTRUM_PRODUCTS = 2 * _STEPS
+SPECTRUM_PRODUCTS = 2 * STEPS
 #: Ritz values approach the ends from inside. How far the residual lets them move, and a share of
 #: the half-width besides, are added at each end.
-_RESIDUAL_SHARE, _WIDTH_SHARE = 1.0, 0.02
+RESIDUAL_SHARE, WIDTH_SHARE = 1.0, 0.02
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,13 @@ def spectrum_of(matrix: NDArray[Any]) -> Spectrum:
 
 def _ends(matrix: NDArray[Any]) -> tuple[float, float]:
     """Estimate the extreme eigenvalues of the Hermitian part, widened by what may be missing."""
-    diagonal, off_diagonal = _lanczos(
-        matrix, _start(matrix), matrix.dtype.type(0.5), min(_STEPS, len(matrix))
-    )
+    diagonal, off_diagonal = _lanczos(matrix, _start(matrix), matrix.dtype.type(0.5), min(STEPS, len(matrix)))
     if not np.all(np.isfinite(diagonal)):
         return math.nan, math.nan
     inner = off_diagonal[: len(diagonal) - 1]
     ritz, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(inner, 1) + np.diag(inner, -1))
     residual = off_diagonal[-1] * np.abs(vectors[-1, [0, -1]])
-    margin = _RESIDUAL_SHARE * residual + _WIDTH_SHARE * 0.5 * (ritz[-1] - ritz[0])
+    margin = RESIDUAL_SHARE * residual + WIDTH_SHARE * 0.5 * (ritz[-1] - ritz[0])
     return float(ritz[0] - margin[0]), float(ritz[-1] + margin[1])
 
 

@@ -78,7 +78,7 @@ def test_a_series_is_restarted_on_a_path_too_long_for_one(
     monkeypatch: pytest.MonkeyPatch, reference: Callable[..., np.ndarray]
 ) -> None:
     matrix = random_matrix(200, seed=3)
-    monkeypatch.setattr(chebyshev, "_MAX_PHASE", 80.0)
+    monkeypatch.setattr(chebyshev, "MAX_PHASE", 80.0)
     thicknesses = (100.0, 900.0, 950.0)
     assert 2.0 * np.pi * spectrum_of(matrix).half_width * 300.0 > 80.0
     solution = propagate(matrix.astype(np.complex64), thicknesses)
