@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffractory.errors import SpecError
 from diffractory.scattering.chebyshev import BLOCK, n_terms
-from diffractory.scattering.spectrum import SPECTRUM_PRODUCTS
+from diffractory.scattering.solvers import SAMPLED_TILTS
 from diffractory.specs import SimulationSpec
 
 #: Coupling widens the spectrum beyond the range of the excitation errors, and its estimate is generous.
@@ -30,19 +30,19 @@ class Speed:
     Parameters
     ----------
     sizes : tuple of int
-        Beam counts at which products were timed, increasing.
-    product : tuple of float
-        One term of a series (a matrix-vector product) at each size.
+        Beam counts at which series were timed, increasing.
+    start : tuple of float
+        What a series takes besides its terms, at each size.
+    term : tuple of float
+        One term of a series (a matrix-vector product).
+    add : float
+        What each further thickness adds to a term, for each beam; mean over a series of equal steps.
     tilted_product : float
         One complex multiply-add of a matrix-matrix product.
     element : float
         Filling in one element of a structure matrix.
-    add : float
-        Adding one beam of one term to one thickness.
-    block : float
-        Overhead of a block of terms.
     solve : float
-        Overhead of a solve.
+        Overhead of a solve besides its series.
     prepare : float
         Overhead of preparing a crystal.
     prepare_point : float
@@ -50,11 +50,11 @@ class Speed:
     """
 
     sizes: tuple[int, ...]
-    product: tuple[float, ...]
+    start: tuple[float, ...]
+    term: tuple[float, ...]
+    add: float
     tilted_product: float
     element: float
-    add: float
-    block: float
     solve: float
     prepare: float
     prepare_point: float
@@ -76,12 +76,13 @@ class Speed:
             values = json.loads(text)
             if values.pop("speed_version") != _SPEED_VERSION:
                 raise ValueError
-            for name in ("sizes", "product"):
+            for name in _BY_SIZE:
                 values[name] = tuple(values[name])
             speed = cls(**values)
             numbers = [n for f in fields(cls) for n in np.atleast_1d(getattr(speed, f.name)).tolist()]
             sound = all(math.isfinite(n) and n > 0.0 for n in numbers) and len(speed.sizes) > 1
-            if not sound or len(speed.sizes) != len(speed.product) or np.any(np.diff(speed.sizes) <= 0):
+            lengths = {len(getattr(speed, name)) for name in _BY_SIZE}
+            if not sound or len(lengths) != 1 or np.any(np.diff(speed.sizes) <= 0):
                 raise ValueError
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise SpecError(
@@ -91,25 +92,33 @@ class Speed:
             ) from None
         return speed
 
-    def of_product(self, n_beams: ArrayLike) -> NDArray[np.float64]:
-        """Return the seconds of one term of a series for each beam count."""
+    def of_series(self, n_beams: ArrayLike, n_terms: ArrayLike, n_thicknesses: int) -> NDArray[np.float64]:
+        """Return the seconds of a series for each beam count and number of terms."""
         n = np.maximum(np.asarray(n_beams, dtype=np.float64), 1.0)
-        inside: NDArray[np.float64] = np.exp(np.interp(np.log(n), np.log(self.sizes), np.log(self.product)))
+        start, term = (
+            np.exp(np.interp(np.log(n), np.log(self.sizes), np.log(values)))
+            for values in (self.start, self.term)
+        )
         # Beyond the largest size timed, the matrix is read from memory: seconds go with its elements.
-        return inside * np.maximum(n / self.sizes[-1], 1.0) ** 2
+        beyond = np.maximum(n / self.sizes[-1], 1.0)
+        each = term * beyond**2 + (n_thicknesses - 1) * self.add * n
+        seconds: NDArray[np.float64] = start * beyond**2 + np.asarray(n_terms) * each
+        return seconds
 
 
+#: What is measured at each size.
+_BY_SIZE = ("sizes", "start", "term")
 #: Layout of the speed file.
-_SPEED_VERSION = 1
+_SPEED_VERSION = 2
 #: A core of a 2023 server, for machines that were not measured.
 TYPICAL = Speed(
     sizes=(32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536),
-    product=(4e-7, 7e-7, 2.2e-6, 4.5e-6, 8e-6, 1.8e-5, 5e-5, 1.6e-4, 3e-4, 6.5e-4),
+    start=(2.5e-4, 2.5e-4, 3e-4, 3.5e-4, 4e-4, 6e-4, 1e-3, 2.5e-3, 5e-3, 1.2e-2),
+    term=(6e-7, 1e-6, 2.5e-6, 5e-6, 9e-6, 2e-5, 5e-5, 1.6e-4, 3e-4, 6.5e-4),
+    add=1e-10,
     tilted_product=1.1e-10,
     element=3e-9,
-    add=6e-11,
-    block=3.5e-5,
-    solve=3.5e-4,
+    solve=1.5e-4,
     prepare=1e-3,
     prepare_point=7e-8,
 )
@@ -134,16 +143,15 @@ def predicted_seconds(
     n = np.asarray(n_beams, dtype=np.float64)
     width = 2.0 * spec.s_max if error_range is None else np.asarray(error_range, dtype=np.float64)
     terms = n_terms(spec.thicknesses[-1], np.maximum(0.5 * _WIDENING * width, 1e-6))
-    tilts = spec.precession_azimuths if spec.precession_deg else 1
-    if tilts == 1:
-        products = (terms + SPECTRUM_PRODUCTS) * speed.of_product(n)
+    if spec.precession_deg:
+        tilts = spec.precession_azimuths
+        products = terms * speed.tilted_product * n**2 * tilts
+        additions = terms * speed.add * n * len(spec.thicknesses) * tilts
+        # The spectrum is estimated at some of the tilts.
+        series = min(tilts, SAMPLED_TILTS) * speed.of_series(n, 0.0, 1) + products + additions
     else:
-        products = terms * (speed.tilted_product * n**2 * tilts)
-    # A term is added to the thicknesses that it still concerns: about half of them.
-    additions = 0.5 * speed.add * len(spec.thicknesses) * terms * n * tilts
-    seconds: NDArray[np.float64] = (
-        speed.solve + speed.element * n**2 + products + additions + speed.block * np.ceil(terms / BLOCK)
-    )
+        series = speed.of_series(n, terms, len(spec.thicknesses))
+    seconds: NDArray[np.float64] = speed.solve + speed.element * n**2 + series
     return seconds
 
 

@@ -28,7 +28,7 @@ from diffractory.scattering.spectrum import Spectrum, spectrum_of
 Solver = Literal["chebyshev", "dense"]
 
 #: Of the outermost tilts, the spectra of about so many are estimated.
-_SAMPLED_TILTS = 12
+SAMPLED_TILTS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ def _spectrum_of_tilts(
     # Excitation errors are linear in the tilt but for second order, so the largest eigenvalue is a
     # convex function of it and the smallest a concave one: the outermost tilts hold all others.
     outermost = np.unique([pick(errors, axis=1) for pick in (np.argmin, np.argmax)])
-    chosen = outermost[:: max(1, len(outermost) // _SAMPLED_TILTS)]
+    chosen = outermost[:: max(1, len(outermost) // SAMPLED_TILTS)]
     spectra = [spectrum_of(tilted_matrix(coupling.copy(order="F"), shares[i], errors[:, i])) for i in chosen]
     whole = spectra[0]
     for spectrum in spectra[1:]:

@@ -45,7 +45,7 @@ def test_calibrate_writes_the_file_that_plans_look_for(workshop: Workshop, own_c
 def test_calibrate_in_json_says_what_it_wrote(tmp_path: Path) -> None:
     said = succeeds("calibrate", "--out", tmp_path / "deep" / "node.json", "--json").json
     kept = Speed.from_json((tmp_path / "deep" / "node.json").read_text())
-    assert tuple(said["product"]) == kept.product
+    assert tuple(said["term"]) == kept.term
     assert said["file"] == str(tmp_path / "deep" / "node.json")
 
 

@@ -22,7 +22,7 @@ def speed() -> Speed:
 
 def test_a_measured_speed_is_complete_and_sound(speed: Speed) -> None:
     assert Speed.from_json(speed.to_json()) == speed
-    assert speed.product[-1] > speed.product[0]
+    assert speed.term[-1] > speed.term[0]
 
 
 def test_a_measured_speed_predicts(speed: Speed) -> None:

@@ -68,7 +68,7 @@ def test_a_speed_survives_json() -> None:
         {"solve": -1.0},
         {"solve": "fast"},
         {"sizes": [64, 32]},
-        {"product": [1e-6]},
+        {"term": [1e-6]},
         {"add": float("nan")},
         {"unknown": 1.0},
     ],
