@@ -68,6 +68,13 @@ def test_a_speed_file_that_is_missing_or_none_is_refused(workshop: Workshop, tmp
         refused(*arguments, untouched=tmp_path, says=(says, "diffractory calibrate"))
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_timed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    refused("calibrate", "--out", tmp_path, untouched=tmp_path, says=("it is a folder", "Name a file"))
+    refused("calibrate", "--out", "/", untouched=tmp_path, says=("it is a folder",))
+    refused("calibrate", "--out", tmp_path / "file" / "s.json", untouched=tmp_path, says=("is a file, not",))
+
+
 def test_the_illumination_is_planned(workshop: Workshop, tmp_path: Path) -> None:
     succeeds(*_plan(workshop, tmp_path / "still"))
     options = ("--precession", "1.0", "--azimuths", "8", "--foil-tilt", "2", "-3")
