@@ -10,7 +10,8 @@ What differs even on the same beams:
   py4DSTEM's and quantem's have it in the excitation error only. With all beams in the zero-order Laue
   zone the two are the same.
 - quantem has absorption as we have, but evaluates Weickenmeier and Kohl's elastic fit with the
-  original's limits of the small-argument expansion, B s² < 0.1. py4DSTEM expands up to 1, and so do we.
+  original's limits of the small-argument expansion, B s² < 0.1. py4DSTEM expands up to 1, and so does
+  our default; compare with ``wk-cp-exact``.
 
 Example::
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import settings
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("default")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# The speed of the developer's machine must not decide how tests cut their partitions.
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="diffractory-tests-")
 
 
 @pytest.fixture(scope="session")

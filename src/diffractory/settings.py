@@ -75,7 +75,8 @@ def _memory_limits(
 
 def speed_file() -> Path:
     """Return where the measured speed of this machine is kept: the user's configuration folder."""
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    # Not Path.home(): it fails where neither HOME nor an account is known.
+    base = os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME", ".")) / ".config"
     return Path(base) / "diffractory" / "speed.json"
 
 

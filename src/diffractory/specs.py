@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -41,6 +42,16 @@ class Spec(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise _spec_error(type(self).__name__, error) from None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some values changed, checked like any other spec.
+
+        Raises
+        ------
+        SpecError
+            If a value is unknown or out of range.
+        """
+        return type(self)(**{**self.model_dump(), **(update or {})})
 
     @property
     def spec_id(self) -> str:
@@ -103,7 +114,7 @@ class SimulationSpec(Spec):
     thermal_sigma : float
         Root-mean-square thermal displacement u of all atoms, in Å.
     thicknesses : tuple of float
-        Foil thicknesses in Å, strictly increasing.
+        Foil thicknesses along the foil's normal in Å, strictly increasing.
     form_factors : {"wk-cp", "wk", "wk-cp-exact", "wk-exact", "lobato"}
         Weickenmeier-Kohl with core and phonon absorption, or elastic only, both as py4DSTEM (and so
         the paper) evaluates them; the same two as they were published, see docs/accuracy.md; or
@@ -163,7 +174,7 @@ class OrientationSpec(Spec):
 
 
 class RadialBasisSpec(Spec):
-    """The paper's radial basis (physics.md): triangular rings times angular harmonics.
+    """The paper's radial basis: triangular rings times angular harmonics.
 
     Parameters
     ----------
@@ -186,7 +197,7 @@ class RadialBasisSpec(Spec):
 
 
 class LabProtocolSpec(Spec):
-    """What a laboratory does to a simulated pattern (paper.md, "lab protocol").
+    """What a laboratory does to a simulated pattern.
 
     Parameters
     ----------

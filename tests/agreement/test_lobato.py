@@ -62,4 +62,5 @@ def test_intensities_equal_py4dstem(name: str, energy_ev: float) -> None:
     (pattern,) = simulate(crystal, orientation[None], spec)
     expected = reference_intensities(crystal, pattern.hkl, orientation[:, 2], energy_ev)
     assert len(pattern) > 10
+    assert pattern.solver == "chebyshev"
     assert_allclose(pattern.intensity, expected, rtol=0, atol=BOUND)

@@ -50,6 +50,7 @@ def test_intensities_equal_py4dstem_at_every_thickness(name: str) -> None:
     (pattern,) = simulate(crystal, orientation[None], SimulationSpec(thicknesses=SERIES))
     expected = reference_intensities(crystal, pattern.hkl, orientation[:, 2], SERIES, "WK-CP")
     assert len(pattern) > 10
+    assert pattern.solver == "chebyshev"
     assert_allclose(pattern.intensity, expected, rtol=0, atol=BOUND)
 
 

@@ -217,4 +217,5 @@ def test_a_device_that_cannot_be_used(workshop: Workshop, tmp_path: Path, device
     run = tmp_path / "run"
     succeeds("plan", run, "--catalogue", workshop.catalogue, *PHYSICS)
     # With PyTorch: what it sees. Without: how to get it.
-    refused("simulate", run, "--partition", 0, "--device", device, untouched=tmp_path, says=("PyTorch",))
+    for more in (("--partition", 0), ()):
+        refused("simulate", run, *more, "--device", device, untouched=tmp_path, says=("PyTorch",))

@@ -100,7 +100,7 @@ def plan(
         run, Catalogue.from_parquet(catalogue), simulation, frames, resources, partition_seconds, machine
     )
     if as_json:
-        print_json(summary(made, resources))
+        print_json({**summary(made, resources), "speed_measured": measured})
         return
     _print(made, resources)
     if not measured:

@@ -15,6 +15,7 @@ from diffractory.dataset.partition import simulate_partition
 from diffractory.dataset.plan import check_fits
 from diffractory.dataset.run import Run
 from diffractory.execution.engine import Engine
+from diffractory.scattering.torch_solver import check_device
 from diffractory.settings import Resources, human_seconds
 
 app = typer.Typer()
@@ -32,7 +33,8 @@ def simulate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Solve on a GPU with PyTorch (extra 'gpu'): cuda, cuda:1; or cpu, for a rehearsal.",
+            help="Solve on a GPU with PyTorch (extra 'gpu'): cuda, cuda:1; or cpu, for a rehearsal. "
+            "One worker a GPU, unless --workers says otherwise.",
         ),
     ] = None,
     as_json: JsonFlag = False,
@@ -40,6 +42,9 @@ def simulate(
     """Simulate what a run still lacks. Interrupted or killed: run the same command again."""
     opened = Run.open(run)
     _ = opened.catalogue  # another catalogue than the planned one is refused before workers are started
+    if device is not None:
+        check_device(device, opened.plan.simulation)
+        workers = workers or 1
     started = time.perf_counter()
     if partition is not None:
         record = simulate_partition(run, partition, device)

@@ -115,6 +115,7 @@ def simulate_partition(run_path: Path | str, partition: int, device: str | None 
         platform.node(),
         round(time.perf_counter() - started, 3),
         dense_solves,
+        device or "",
     )
     record.write(run.record_path(PEAKS, partition))
     return record

@@ -122,7 +122,7 @@ class Plan:
     def worker_bytes(self) -> int:
         """Peak bytes of one worker: the largest solve, the shard, and its encoded copy."""
         shard = self.peaks_per_shard * (4 * len(self.simulation.thicknesses) + 6)
-        return RESERVED_BYTES + predicted_solve_bytes(self.largest_solve) + 3 * shard
+        return RESERVED_BYTES + predicted_solve_bytes(self.largest_solve, self.simulation) + 3 * shard
 
     @cached_property
     def plan_id(self) -> str:
@@ -310,7 +310,7 @@ def check_fits(plan: Plan, resources: Resources) -> None:
         If a worker's memory or the disk is too small, naming the term to shrink.
     """
     if plan.worker_bytes > resources.worker_memory:
-        solve = predicted_solve_bytes(plan.largest_solve)
+        solve = predicted_solve_bytes(plan.largest_solve, plan.simulation)
         shard = plan.worker_bytes - solve - RESERVED_BYTES
         raise PlanError(
             f"the plan needs {human_bytes(plan.worker_bytes)} a worker and "

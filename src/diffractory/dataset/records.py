@@ -53,6 +53,8 @@ class Record:
         Time it took.
     dense_solves : int
         Items whose series did not converge, so that the dense reference solved them.
+    device : str
+        GPU that solved it; empty for the processor.
     """
 
     plan_id: str
@@ -64,6 +66,7 @@ class Record:
     host: str
     seconds: float
     dense_solves: int = 0
+    device: str = ""
 
     def write(self, path: Path) -> None:
         """Write atomically, with a checksum over all of it.

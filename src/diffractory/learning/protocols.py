@@ -1,4 +1,4 @@
-"""Patterns of a run as a test sees them: the paper protocol and the lab protocol (paper.md)."""
+"""Patterns of a run as a test sees them: the paper protocol and the lab protocol."""
 
 from __future__ import annotations
 

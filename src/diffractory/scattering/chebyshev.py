@@ -94,7 +94,7 @@ def _advance(
 
 
 def tilted_recurrence(
-    coupling: NDArray[Any], shares: NDArray[np.float64], errors: NDArray[np.float64], middle: complex
+    coupling: NDArray[Any], inverse_cosines: NDArray[np.float64], errors: NDArray[np.float64], middle: complex
 ) -> Recurrence:
     """Return the recurrence of many tilts of one beam set: matrix-matrix products.
 
@@ -102,14 +102,14 @@ def tilted_recurrence(
     ----------
     coupling : ndarray of shape (n, n), complex
         U / 2k₀ in Å⁻¹, with i Im U_0 / 2k₀ on the diagonal.
-    shares : ndarray of shape (n_tilts,)
+    inverse_cosines : ndarray of shape (n_tilts,)
         Factor of the coupling for each tilt.
     errors : ndarray of shape (n, n_tilts)
         Excitation errors in Å⁻¹.
     middle : complex
         Middle of the union of all spectra, in Å⁻¹.
     """
-    factor = shares.astype(coupling.real.dtype)
+    factor = inverse_cosines.astype(coupling.real.dtype)
     diagonal = (errors - middle).astype(coupling.dtype)
 
     def advance(older: NDArray[Any], newer: NDArray[Any], terms: NDArray[Any], gain: float) -> None:

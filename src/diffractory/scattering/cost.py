@@ -19,6 +19,8 @@ from diffractory.specs import SimulationSpec
 _WIDENING = 1.05
 #: Dense n × n complex matrices alive at once in the dearest solver (Padé of the exponential).
 _MATRICES_ALIVE = 9
+#: Waves of many tilts held at once, in bytes; more tilts are solved in turn.
+TILT_BYTES = 256_000_000
 #: Interpreter, libraries and tables of a worker, in bytes.
 RESERVED_BYTES = 500_000_000
 
@@ -84,7 +86,7 @@ class Speed:
             lengths = {len(getattr(speed, name)) for name in _BY_SIZE}
             if not sound or len(lengths) != 1 or np.any(np.diff(speed.sizes) <= 0):
                 raise ValueError
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             raise SpecError(
                 f"{source} does not hold the speed of a machine",
                 "it is damaged, or of another version",
@@ -177,9 +179,10 @@ def predicted_series_bytes(n_beams: int, spec: SimulationSpec) -> int:
     return 16 * n_beams**2 + 8 * n_beams * (2 * BLOCK + 5 * len(spec.thicknesses))
 
 
-def predicted_solve_bytes(n_beams: int) -> int:
+def predicted_solve_bytes(n_beams: int, spec: SimulationSpec) -> int:
     """Return the peak bytes of one solve, without what the process holds anyway.
 
-    Counted for the dense reference, so that there is room to fall back to it.
+    Counted for the dense reference, so that there is room to fall back to it, and with the waves of
+    a precessed beam.
     """
-    return _MATRICES_ALIVE * 16 * n_beams**2
+    return _MATRICES_ALIVE * 16 * n_beams**2 + (TILT_BYTES if spec.precession_deg else 0)

@@ -46,7 +46,8 @@ class Illumination:
         Raises
         ------
         SimulationError
-            If tilts are not finite, not of this shape, or beyond 30°.
+            If tilts are not finite, not of this shape, or beyond 30°, or the foil is met at a grazing
+            angle.
         """
         if tilts_deg is None:
             n = spec.precession_azimuths if spec.precession_deg else 1
@@ -55,10 +56,17 @@ class Illumination:
                 [np.cos(azimuth), np.sin(azimuth)], axis=1
             )
         else:
-            sines = np.sin(np.deg2rad(check_tilts(tilts_deg)))
+            sines = np.sin(np.deg2rad(_check_tilts(tilts_deg)))
         normal = np.sin(np.deg2rad(np.array([spec.foil_tilt_deg])))
         # A wave whose transverse wave vector points along x comes from the side of −x.
-        return cls(_unit_vectors(-sines), _unit_vectors(normal)[0])
+        lit = cls(_unit_vectors(-sines), _unit_vectors(normal)[0])
+        if lit.cosines().min() < 0.5:
+            raise SimulationError(
+                "the beam meets the foil at more than 60° from its normal",
+                "waves that nearly graze the foil are beyond the high-energy approximation",
+                "Take a smaller foil_tilt_deg or smaller tilts",
+            )
+        return lit
 
     def cosines(self) -> NDArray[np.float64]:
         """Return the cosine of the angle between each wave and the foil normal, (n_tilts,)."""
@@ -94,7 +102,7 @@ def _unit_vectors(sines: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([sines, np.sqrt(1.0 - np.square(sines).sum(axis=1))])
 
 
-def check_tilts(tilts_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+def _check_tilts(tilts_deg: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return tilts as a float array of shape (n, 2), or refuse them.
 
     Raises

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from diffractory.crystals.crystal import Crystal
 from diffractory.errors import SimulationError
 from diffractory.scattering.beams import ReciprocalPoints, choose_beams, reciprocal_points
-from diffractory.scattering.cost import predicted_series_bytes
+from diffractory.scattering.cost import TILT_BYTES, predicted_series_bytes
 from diffractory.scattering.form_factors import form_factors
 from diffractory.scattering.illumination import Illumination
 from diffractory.scattering.orientations import check_orientations
@@ -26,9 +26,6 @@ from diffractory.scattering.structure_matrix import Precision, coupling_matrix
 from diffractory.settings import human_bytes, machine_memory
 from diffractory.specs import SimulationSpec
 from diffractory.units import electron_wavelength
-
-#: Waves of many tilts held at once, in bytes; more tilts are solved in turn.
-_TILT_BYTES = 256_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +55,7 @@ class TiltSeries:
 
 @dataclass(frozen=True, eq=False)
 class Scatterer:
-    """A crystal prepared for one spec: everything that all its orientations share.
+    """A crystal prepared for one spec: everything that all its orientations inverse_cosine.
 
     Parameters
     ----------
@@ -77,11 +74,19 @@ class Scatterer:
     memory_bytes: float = math.inf
 
     @classmethod
-    def prepare(cls, crystal: Crystal, spec: SimulationSpec) -> Self:
-        """Tabulate the structure factors of a crystal and list its reciprocal-lattice points."""
+    def prepare(cls, crystal: Crystal, spec: SimulationSpec, memory_bytes: float = math.inf) -> Self:
+        """Tabulate the structure factors of a crystal and list its reciprocal-lattice points.
+
+        Parameters
+        ----------
+        crystal : Crystal
+        spec : SimulationSpec
+        memory_bytes : float
+            What one solve may use.
+        """
         cell = primitive_cell(crystal)
         factors = structure_factors(cell.crystal, 2.0 * spec.q_max, form_factors(crystal.numbers, spec))
-        return cls(reciprocal_points(cell, spec.q_max), factors, spec, machine_memory())
+        return cls(reciprocal_points(cell, spec.q_max), factors, spec, memory_bytes)
 
     def solve(
         self,
@@ -97,13 +102,13 @@ class Scatterer:
         chosen, errors = self.select(orientation, illumination)
         coupling = self.coupling(chosen, precision)
         hkl, q = self.points.hkl[chosen], self.points.g[chosen] @ orientation[:, :2]
-        shares = 1.0 / illumination.cosines()
+        inverse_cosines = 1.0 / illumination.cosines()
         if len(illumination) == 1:
-            matrix = tilted_matrix(coupling, shares[0], errors[0])
+            matrix = tilted_matrix(coupling, inverse_cosines[0], errors[0])
             solution = propagate(matrix, self.spec.thicknesses, solver)
             return PeakList(hkl, q, solution.intensity, solution.solver)
         total, used = np.zeros((len(self.spec.thicknesses), len(hkl))), solver
-        for solution in _in_turn(coupling, shares, errors, self.spec.thicknesses, solver):
+        for solution in _in_turn(coupling, inverse_cosines, errors, self.spec.thicknesses, solver):
             total += solution.intensity.sum(axis=2)
             used = solution.solver if solution.solver == "dense" else used
         return PeakList(hkl, q, total / len(illumination), used)
@@ -118,14 +123,21 @@ class Scatterer:
         """Solve one orientation for many tilts of the beam; arguments as in :func:`simulate_tilts`."""
         illumination = Illumination.of(self.spec, tilts_deg)
         chosen, errors = self.select(orientation, illumination)
-        shares, thicknesses = 1.0 / illumination.cosines(), self.spec.thicknesses
-        solutions = list(_in_turn(self.coupling(chosen, precision), shares, errors, thicknesses, solver))
+        thicknesses, n = self.spec.thicknesses, errors.shape[1]
+        coupling = self.coupling(chosen, precision, 8 * len(illumination) * len(thicknesses) * n)
+        intensity = np.empty((len(illumination), len(thicknesses), n))
+        used, done = solver, 0
+        for solution in _in_turn(coupling, 1.0 / illumination.cosines(), errors, thicknesses, solver):
+            some = solution.intensity.transpose(2, 0, 1)
+            intensity[done : done + len(some)] = some
+            done += len(some)
+            used = solution.solver if solution.solver == "dense" else used
         return TiltSeries(
             self.points.hkl[chosen],
             self.points.g[chosen] @ orientation[:, :2],
             np.array(tilts_deg, dtype=np.float64),
-            np.concatenate([s.intensity.transpose(2, 0, 1) for s in solutions]),
-            "dense" if any(s.solver == "dense" for s in solutions) else "chebyshev",
+            intensity,
+            used,
         )
 
     def select(
@@ -137,37 +149,53 @@ class Scatterer:
         g_lab = self.points.g[chosen] @ orientation
         return chosen, lit.excitation_errors(g_lab, electron_wavelength(self.spec.energy_ev))
 
-    def coupling(self, chosen: NDArray[np.bool_], precision: Precision) -> NDArray[Any]:
-        """Return the coupling of chosen points, in Å⁻¹; refuse what memory cannot hold."""
+    def coupling(
+        self, chosen: NDArray[np.bool_], precision: Precision, result_bytes: int = 0
+    ) -> NDArray[Any]:
+        """Return the coupling of chosen points, in Å⁻¹; refuse what memory cannot hold.
+
+        Parameters
+        ----------
+        chosen : ndarray of shape (len(points),), bool
+        precision : {"single", "double"}
+        result_bytes : int
+            Of a result that is kept besides.
+
+        Raises
+        ------
+        SimulationError
+            If the solve would need more than ``memory_bytes``.
+        """
         n, wavelength = int(np.count_nonzero(chosen)), electron_wavelength(self.spec.energy_ev)
-        if (needed := predicted_series_bytes(n, self.spec)) > self.memory_bytes:
+        if (needed := predicted_series_bytes(n, self.spec) + result_bytes) > self.memory_bytes:
             raise SimulationError(
                 f"an orientation excites {n} beams, whose solve needs {human_bytes(needed)}",
                 f"{human_bytes(self.memory_bytes)} may be used",
-                "Take a smaller q_max or s_max, fewer thicknesses, or a machine with more memory",
+                "Take a smaller q_max or s_max, fewer thicknesses or tilts, or a machine with more memory",
             )
         return coupling_matrix(self.factors, self.points.index[chosen], wavelength, precision)
 
 
 def _in_turn(
     coupling: NDArray[Any],
-    shares: NDArray[np.float64],
+    inverse_cosines: NDArray[np.float64],
     errors: NDArray[np.float64],
     thicknesses: tuple[float, ...],
     solver: Solver,
 ) -> Iterator[Solution]:
     """Solve as many tilts at a time as memory allows; ``errors`` of shape (n_tilts, n)."""
     alive = 16 * len(coupling) * (5 * len(thicknesses) + 100)
-    step = max(1, _TILT_BYTES // alive)
-    for first in range(0, len(shares), step):
+    step = max(1, TILT_BYTES // alive)
+    for first in range(0, len(inverse_cosines), step):
         some = slice(first, first + step)
-        yield propagate_tilts(coupling, shares[some], errors[some].T, thicknesses, solver)
+        yield propagate_tilts(coupling, inverse_cosines[some], errors[some].T, thicknesses, solver)
 
 
 def simulate(
     crystal: Crystal,
     orientations: NDArray[np.float64],
     spec: SimulationSpec | None = None,
+    device: str | None = None,
 ) -> Sequence[PeakList]:
     """Simulate Bloch-wave diffraction patterns of a crystal.
 
@@ -179,6 +207,8 @@ def simulate(
         zone axis and the foil normal.
     spec : SimulationSpec, optional
         Physics; the defaults are the paper's.
+    device : str, optional
+        GPU to solve on, as PyTorch calls it ("cuda"); the processor by default.
 
     Returns
     -------
@@ -191,7 +221,8 @@ def simulate(
     OrientationError
         If an orientation is not a finite rotation matrix.
     SimulationError
-        If a solve needs more memory than the machine has, or gives numbers that are not finite.
+        If a solve needs more memory than the machine has, or gives numbers that are not finite, or
+        the device cannot be used.
 
     Examples
     --------
@@ -202,6 +233,12 @@ def simulate(
     >>> pattern.hkl[0].tolist(), pattern.intensity.shape[0]
     ([0, 0, 0], 2)
     """
+    if device is not None:
+        # Built on this module, and PyTorch is optional.
+        from diffractory.scattering.torch_solver import solve_batched
+
+        scatterer = Scatterer.prepare(crystal, spec or SimulationSpec(), machine_memory())
+        return list(solve_batched(((scatterer, o) for o in check_orientations(orientations)), device))
     return list(iterate_patterns(crystal, orientations, spec or SimulationSpec()))
 
 
@@ -213,7 +250,7 @@ def simulate_tilts(
 ) -> TiltSeries:
     """Simulate Bloch-wave diffraction of one orientation for many tilts of the incident beam.
 
-    All tilts share the beams that any of them excites and one structure matrix, so that they are
+    All tilts inverse_cosine the beams that any of them excites and one structure matrix, so that they are
     solved together as matrix-matrix products. A convergent-beam pattern is such a series, one tilt
     for each point of the disk.
 
@@ -237,7 +274,8 @@ def simulate_tilts(
     OrientationError
         If the orientation is not a finite rotation matrix.
     SimulationError
-        If the tilts are not finite or too large, or a solve gives numbers that are not finite.
+        If the tilts are not finite or too large, a solve needs more memory than the machine has, or
+        it gives numbers that are not finite.
 
     Examples
     --------
@@ -250,7 +288,8 @@ def simulate_tilts(
     """
     (matrix,) = check_orientations(np.asarray(orientation)[None])
     with threadpool_limits(limits=1, user_api="blas"):
-        return Scatterer.prepare(crystal, spec or SimulationSpec()).solve_tilts(matrix, tilts_deg)
+        scatterer = Scatterer.prepare(crystal, spec or SimulationSpec(), machine_memory())
+        return scatterer.solve_tilts(matrix, tilts_deg)
 
 
 def iterate_patterns(
@@ -260,6 +299,6 @@ def iterate_patterns(
     matrices = check_orientations(orientations)
     # One core a solve: workers are many, and threads of a BLAS would only fight over the cores.
     with threadpool_limits(limits=1, user_api="blas"):
-        scatterer = Scatterer.prepare(crystal, spec)
+        scatterer = Scatterer.prepare(crystal, spec, machine_memory())
         for matrix in matrices:
             yield scatterer.solve(matrix)

@@ -59,8 +59,8 @@ def propagate(matrix: NDArray[Any], thicknesses: tuple[float, ...], solver: Solv
     Parameters
     ----------
     matrix : ndarray of shape (n, n), complex64 or complex128
-        A / 2k₀ in Å⁻¹; beam 0 is the incident one. Intensities are good to about 2e-6 in single
-        precision and 1e-9 in double.
+        A / 2k₀ in Å⁻¹; beam 0 is the incident one. Intensities to 2000 Å are good to about 2e-6 in
+        single precision and 1e-9 in double; at 100,000 Å to 1e-5.
     thicknesses : tuple of float
         Strictly increasing, in Å.
     solver : {"chebyshev", "dense"}
@@ -87,7 +87,7 @@ def propagate(matrix: NDArray[Any], thicknesses: tuple[float, ...], solver: Solv
 
 def propagate_tilts(
     coupling: NDArray[Any],
-    shares: NDArray[np.float64],
+    inverse_cosines: NDArray[np.float64],
     errors: NDArray[np.float64],
     thicknesses: tuple[float, ...],
     solver: Solver = "chebyshev",
@@ -98,7 +98,7 @@ def propagate_tilts(
     ----------
     coupling : ndarray of shape (n, n), complex64 or complex128
         U / 2k₀ in Å⁻¹, with i Im U_0 / 2k₀ on the diagonal; beam 0 is the incident one.
-    shares : ndarray of shape (n_tilts,)
+    inverse_cosines : ndarray of shape (n_tilts,)
         Factor of the coupling for each tilt: the inverse cosine of the beam to the foil normal.
     errors : ndarray of shape (n, n_tilts)
         Excitation errors in Å⁻¹.
@@ -121,36 +121,38 @@ def propagate_tilts(
         incident = np.zeros(errors.shape, dtype=coupling.dtype)
         incident[0] = 1.0
         waves = _series(
-            lambda middle: tilted_recurrence(coupling, shares, errors, middle),
+            lambda middle: tilted_recurrence(coupling, inverse_cosines, errors, middle),
             incident,
             thicknesses,
-            _spectrum_of_tilts(coupling, shares, errors),
+            _spectrum_of_tilts(coupling, inverse_cosines, errors),
         )
     if waves is None:
         columns = [
-            _dense(tilted_matrix(coupling.copy(), share, error), thicknesses)
-            for share, error in zip(shares, errors.T, strict=True)
+            _dense(tilted_matrix(coupling.copy(), inverse_cosine, error), thicknesses)
+            for inverse_cosine, error in zip(inverse_cosines, errors.T, strict=True)
         ]
         return Solution(_finite(np.stack(columns, axis=-1)), "dense")
     return Solution(_finite(waves), "chebyshev")
 
 
-def tilted_matrix(coupling: NDArray[Any], share: float, errors: NDArray[np.float64]) -> NDArray[Any]:
+def tilted_matrix(coupling: NDArray[Any], inverse_cosine: float, errors: NDArray[np.float64]) -> NDArray[Any]:
     """Make A / 2k₀ of one tilt out of the coupling, in place; arguments as in :func:`propagate_tilts`."""
-    if share != 1.0:
-        coupling *= coupling.dtype.type(share)
+    if inverse_cosine != 1.0:
+        coupling *= coupling.dtype.type(inverse_cosine)
     coupling[np.diag_indices_from(coupling)] += errors.astype(coupling.real.dtype)
     return coupling
 
 
 def _spectrum_of_tilts(
-    coupling: NDArray[Any], shares: NDArray[np.float64], errors: NDArray[np.float64]
+    coupling: NDArray[Any], inverse_cosines: NDArray[np.float64], errors: NDArray[np.float64]
 ) -> Spectrum:
     # Excitation errors are linear in the tilt but for second order, so the largest eigenvalue is a
     # convex function of it and the smallest a concave one: the outermost tilts hold all others.
     outermost = np.unique([pick(errors, axis=1) for pick in (np.argmin, np.argmax)])
-    chosen = outermost[:: max(1, len(outermost) // SAMPLED_TILTS)]
-    spectra = [spectrum_of(tilted_matrix(coupling.copy(order="F"), shares[i], errors[:, i])) for i in chosen]
+    chosen = outermost[:: -(-len(outermost) // SAMPLED_TILTS)]
+    spectra = [
+        spectrum_of(tilted_matrix(coupling.copy(order="F"), inverse_cosines[i], errors[:, i])) for i in chosen
+    ]
     whole = spectra[0]
     for spectrum in spectra[1:]:
         whole = whole.union(spectrum)

@@ -18,6 +18,7 @@ from diffractory.errors import SimulationError
 from diffractory.scattering.illumination import Illumination
 from diffractory.scattering.peak_list import PeakList
 from diffractory.scattering.simulate import Scatterer
+from diffractory.specs import SimulationSpec
 from diffractory.units import electron_wavelength
 
 if TYPE_CHECKING:
@@ -60,6 +61,27 @@ def solve_batched(
     place = kernel.usable_device(device)
     allowed = kernel.default_memory(place) if memory_bytes is None else memory_bytes
     return _solve_in_windows(kernel, work, place, allowed)
+
+
+def check_device(device: str, spec: SimulationSpec) -> None:
+    """Refuse, before any work, a device or a spec that :func:`solve_batched` cannot take.
+
+    Raises
+    ------
+    SimulationError
+        If PyTorch or the device is missing, or the spec asks for precession.
+    """
+    _kernel().usable_device(device)
+    _refuse_precession(spec)
+
+
+def _refuse_precession(spec: SimulationSpec) -> None:
+    if spec.precession_deg:
+        raise SimulationError(
+            f"the GPU engine does not precess the beam, and precession_deg is {spec.precession_deg:g}",
+            "it takes one incident wave for each orientation",
+            "Use the CPU engine, or precession_deg = 0",
+        )
 
 
 def _kernel() -> ModuleType:
@@ -117,13 +139,8 @@ def _windows(
     window = _Window(())
     for scatterer, orientation in work:
         spec = scatterer.spec
+        _refuse_precession(spec)
         chosen, errors = scatterer.select(orientation)
-        if len(errors) != 1:
-            raise SimulationError(
-                f"the GPU engine does not precess the beam, and precession_deg is {spec.precession_deg:g}",
-                "it takes one incident wave for each orientation",
-                "Use the CPU engine, or precession_deg = 0",
-            )
         problem = kernel.problem_bytes(errors.shape[1], len(spec.thicknesses))
         table = 8 * scatterer.factors.table.size
         needed = problem if id(scatterer) in window.places else problem + table
@@ -170,12 +187,7 @@ def indexed_beams(
 ) -> tuple[NDArray[np.int64], NDArray[np.complex64]]:
     """Return places in the flattened table, and the diagonal of the structure matrix, of chosen beams."""
     _, n_k, n_l = table.shape
-    index = _table_index(scatterer, chosen) @ np.array([n_k * n_l, n_l, 1])
+    index = scatterer.points.index[chosen] @ np.array([n_k * n_l, n_l, 1])
     # As in the matrix of one orientation: the mean potential absorbs, but does not refract.
     absorption = table.flat[table.size // 2].imag
     return index, (errors + 1j * absorption).astype(np.complex64)
-
-
-def _table_index(scatterer: Scatterer, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the indices by which the table of structure factors knows the chosen beams, (n, 3)."""
-    return scatterer.points.index[chosen]

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from diffractory.errors import SpecError
 from diffractory.specs import (
+    FORM_FACTOR_MODELS,
     ForestSpec,
     LabProtocolSpec,
     MapSpec,
@@ -35,7 +36,7 @@ simulations = st.builds(
     s_max=_positive(1.0),
     thermal_sigma=st.floats(0.0, 1.0).map(abs),
     thicknesses=st.lists(_positive(1e5), min_size=1, unique=True).map(sorted),
-    form_factors=st.sampled_from(["wk-cp", "wk", "lobato"]),
+    form_factors=st.sampled_from(FORM_FACTOR_MODELS),
     foil_tilt_deg=st.tuples(st.floats(-30.0, 30.0).map(float), st.floats(-30.0, 30.0)),
     precession_deg=st.floats(0.0, 5.0).map(abs),
     precession_azimuths=st.integers(1, 3600),
@@ -274,3 +275,12 @@ def test_defaults_are_those_of_the_paper() -> None:
     assert RadialBasisSpec().n_features == 1066
     assert SimulationSpec().energy_ev == 300e3
     assert SimulationSpec().q_max == 2.0
+
+
+@pytest.mark.parametrize(
+    "update", [{"precession_deg": 50.0}, {"precesion": 1.0}, {"foil_tilt_deg": (95.0, 0.0)}]
+)
+def test_a_changed_copy_is_checked_like_any_spec(update: dict) -> None:
+    with pytest.raises(SpecError, match=next(iter(update))):
+        SimulationSpec().model_copy(update=update)
+    assert SimulationSpec().model_copy(update={"q_max": 1.0}) == SimulationSpec(q_max=1.0)

@@ -25,7 +25,7 @@ BEAMS = st.integers(1, 5000)
 def test_more_beams_cost_more(n: int) -> None:
     spec = SimulationSpec(thicknesses=tuple(20.0 * i for i in range(1, 101)))
     assert 0.0 < predicted_seconds(n, spec) < predicted_seconds(2 * n, spec)
-    assert 0 < predicted_solve_bytes(n) < predicted_solve_bytes(n + 1)
+    assert 0 < predicted_solve_bytes(n, spec) < predicted_solve_bytes(n + 1, spec)
 
 
 @given(BEAMS)
@@ -44,12 +44,13 @@ def test_many_orientations_are_predicted_at_once() -> None:
 
 def test_precession_costs_a_matrix_product_for_each_term() -> None:
     cone = SimulationSpec(precession_deg=1.0, precession_azimuths=72)
+    assert predicted_solve_bytes(10, cone) > 256_000_000
     assert 5.0 < predicted_seconds(1000, cone) / predicted_seconds(1000, SimulationSpec()) < 72.0
 
 
 def test_a_solve_of_a_thousand_beams_takes_seconds_and_its_matrices_megabytes() -> None:
     assert 1e-3 < predicted_seconds(1000, SimulationSpec()) < 10.0
-    assert predicted_solve_bytes(1000) == 9 * 16 * 1000**2
+    assert predicted_solve_bytes(1000, SimulationSpec()) == 9 * 16 * 1000**2
 
 
 def test_a_larger_cell_takes_longer_to_prepare() -> None:
@@ -67,6 +68,7 @@ def test_a_speed_survives_json() -> None:
         {"speed_version": 99},
         {"solve": -1.0},
         {"solve": "fast"},
+        {"solve": 10**400},
         {"sizes": [64, 32]},
         {"term": [1e-6]},
         {"add": float("nan")},

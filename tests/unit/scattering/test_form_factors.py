@@ -12,6 +12,7 @@ from diffractory.scattering.form_factors import (
     WeickenmeierKohlTable,
     form_factors,
     lobato_table,
+    weickenmeier_kohl_table,
 )
 from diffractory.scattering.structure_factors import structure_factors
 
@@ -52,6 +53,15 @@ def test_the_exact_model_is_smooth_and_the_default_is_py4dstem_s(number: int) ->
     assert np.all(default <= exact * (1.0 + 1e-12))
     assert 0.1 < np.max(1.0 - default / exact) < 0.2
     assert np.abs(exact / lobato - 1.0).max() < np.abs(default / lobato - 1.0).max()
+
+
+def test_the_exact_model_is_the_published_sum() -> None:
+    table = weickenmeier_kohl_table(29, 300e3, 0.08, 4.0, absorption=False, linear_below=0.0)
+    g = np.array([1e-7, 0.03, 0.4, 1.7, 3.9])
+    x = table.widths * (0.5 * g[:, None]) ** 2
+    shapes = np.sum(table.amplitudes * table.widths * np.where(x < 1e-9, 1.0, -np.expm1(-x) / x), axis=1)
+    ratio = table.form_factor()(g).real / (shapes * np.exp(-2.0 * (np.pi * 0.08 * g) ** 2))
+    assert_allclose(ratio, ratio[0], rtol=1e-9)
 
 
 def test_the_exact_model_has_the_same_absorption() -> None:

@@ -110,8 +110,16 @@ def test_many_tilts_are_solved_in_turn_where_memory_is_short(monkeypatch: pytest
     crystal = Crystal.from_structure(ZOO["cubic-F-a-GaAs"])
     tilts = np.random.default_rng(3).uniform(-1.0, 1.0, (9, 2))
     at_once = simulate_tilts(crystal, np.eye(3), tilts, SPEC)
-    monkeypatch.setattr(simulate_module, "_TILT_BYTES", 1_000_000)
+    propagate_some, groups = simulate_module.propagate_tilts, []
+
+    def counted(coupling: np.ndarray, inverse_cosines: np.ndarray, *rest: object) -> object:
+        groups.append(len(inverse_cosines))
+        return propagate_some(coupling, inverse_cosines, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(simulate_module, "TILT_BYTES", 200_000)
+    monkeypatch.setattr(simulate_module, "propagate_tilts", counted)
     in_turn = simulate_tilts(crystal, np.eye(3), tilts, SPEC)
+    assert groups == [2, 2, 2, 2, 1]
     assert_allclose(in_turn.intensity, at_once.intensity, rtol=0, atol=2e-6)
 
 
@@ -146,6 +154,21 @@ def test_tilts_that_make_no_sense_are_refused(tilts: object) -> None:
     crystal = Crystal.from_structure(ZOO["cubic-F-c-copper"])
     with pytest.raises(SimulationError, match="tilts must be"):
         simulate_tilts(crystal, np.eye(3), tilts, SPEC)  # type: ignore[arg-type]
+
+
+def test_a_beam_that_grazes_the_foil_is_refused() -> None:
+    crystal = Crystal.from_structure(ZOO["cubic-F-c-copper"])
+    spec = SPEC.model_copy(update={"foil_tilt_deg": (30.0, 30.0)})
+    with pytest.raises(SimulationError, match="more than 60° from its normal"):
+        simulate_tilts(crystal, np.eye(3), np.array([[30.0, 30.0]]), spec)
+
+
+def test_a_tilt_series_that_memory_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    crystal = Crystal.from_structure(ZOO["cubic-F-c-copper"])
+    monkeypatch.setattr(simulate_module, "machine_memory", lambda: 1_000_000)
+    simulate_tilts(crystal, np.eye(3), np.zeros((2, 2)), SPEC)
+    with pytest.raises(SimulationError, match=r"fewer thicknesses or tilts"):
+        simulate_tilts(crystal, np.eye(3), np.zeros((20_000, 2)), SPEC)
 
 
 def test_an_orientation_that_is_no_rotation_is_refused() -> None:
