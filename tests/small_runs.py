@@ -11,6 +11,7 @@ import zarr
 from diffractory.crystals.build import CatalogueFilter, build_catalogue
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.crystals.sources import Candidate
+from diffractory.dataset.intensity_codes import decode_intensity, encode_intensity
 from diffractory.dataset.partition import simulate_partition
 from diffractory.dataset.plan import Plan, make_plan
 from diffractory.dataset.records import Record, ShardSum
@@ -49,7 +50,7 @@ def finish(run: Run) -> Run:
 
 
 def contents(run: Run) -> dict[str, np.ndarray]:
-    """Return the peaks of a finished run, item by item, whatever its partitions."""
+    """Return the peaks of a finished run, item by item, whatever its partitions; intensities decoded."""
     group = zarr.open_group(run.path / "peaks.zarr", mode="r")
     blocks: dict[str, list[np.ndarray]] = {"intensity": [], "hkl": [], "rotation": []}
     counts: list[int] = []
@@ -60,7 +61,8 @@ def contents(run: Run) -> dict[str, np.ndarray]:
             rows = len(record.counts) if name == "rotation" else sum(record.counts)
             parts.append(array[start : start + rows])
         counts += record.counts
-    return {name: np.concatenate(parts) for name, parts in blocks.items()} | {"counts": np.array(counts)}
+    arrays = {name: np.concatenate(parts) for name, parts in blocks.items()}
+    return arrays | {"intensity": decode_intensity(arrays["intensity"]), "counts": np.array(counts)}
 
 
 def shard_bytes(run: Run) -> dict[str, bytes]:
@@ -74,11 +76,13 @@ def shard_bytes(run: Run) -> dict[str, bytes]:
 
 
 def forge(run: Run, name: str, partition: int, change) -> None:
-    """Change stored rows of one partition and make the record's checksum right again."""
+    """Change stored rows (intensities decoded) of one partition; make the record's checksum right again."""
     array = zarr.open_array(run.path / "peaks.zarr" / name, mode="r+", config={"write_empty_chunks": True})
     first = partition * array.shards[0]
     rows = array[first : first + array.shards[0]]
+    rows = decode_intensity(rows) if name == "intensity" else rows
     change(rows)
+    rows = encode_intensity(rows) if name == "intensity" else rows
     array[first : first + array.shards[0]] = rows
     path = run.record_path(PEAKS, partition)
     shards = {key: ShardSum.of_file(run.path / key) for key in Record.read(path).shards}

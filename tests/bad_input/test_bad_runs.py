@@ -49,6 +49,7 @@ def test_every_command_refuses_what_is_no_run(workshop: Workshop, tmp_path: Path
     ("changes", "says"),
     [
         ({"format_version": 99}, ("format version 99", "plan a new run folder")),
+        ({"format_version": 1}, ("format version 1, this program writes and reads 2", "plan a new run")),
         ({"code_version": "99.0.0"}, ("does not match its own id", "edited or damaged")),
         ({"largest_solve": 1}, ("does not match its own id",)),
         ({"plan_id": "0" * 64}, ("does not match its own id",)),
@@ -72,7 +73,7 @@ def test_every_command_refuses_a_run_of_another_version(
         )
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": 1}', "\x00\x01"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": 2}', "\x00\x01"])
 def test_a_cut_plan_is_refused(workshop: Workshop, run: Path, text: str) -> None:
     (run / "plan.json").write_text(text)
     for command in _commands(run, workshop, run.parent / "out"):

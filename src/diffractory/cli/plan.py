@@ -143,6 +143,7 @@ def summary(run: Run, resources: Resources) -> dict[str, Any]:
         "core_seconds": round(plan.seconds, 1),
         "wall_seconds": round(plan.seconds / resources.workers, 1),
         "workers": resources.workers,
+        "disk_bytes_likely": plan.likely_disk_bytes,
         "disk_bytes_at_most": plan.disk_bytes,
         "worker_bytes": plan.worker_bytes,
     }
@@ -168,6 +169,8 @@ def _print(run: Run, resources: Resources) -> None:
         "memory a worker", f"{human_bytes(plan.worker_bytes)} of {human_bytes(resources.worker_memory)}"
     )
     table.add_row(
-        "disk, at most", f"{human_bytes(plan.disk_bytes)} of {human_bytes(resources.disk_free)} free"
+        "disk",
+        f"about {human_bytes(plan.likely_disk_bytes)}, at most {human_bytes(plan.disk_bytes)} of "
+        f"{human_bytes(resources.disk_free)} free",
     )
     out.print(table)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffractory import __version__
+from diffractory.dataset.intensity_codes import decode_intensity, encode_intensity
 from diffractory.dataset.plan import crystal_orientations
 from diffractory.dataset.records import Record
 from diffractory.dataset.run import PEAKS, Run
@@ -40,7 +41,7 @@ class PartitionPeaks:
     q : ndarray of shape (n_peaks, 2)
         In Å⁻¹.
     intensity : ndarray of shape (n_peaks, n_thicknesses), float32
-        Share of the incident beam.
+        Share of the incident beam, off by at most :func:`~.intensity_codes.largest_error`.
     rotation : ndarray of shape (n_items, 3, 3)
         Orientation matrices.
     """
@@ -88,23 +89,23 @@ def simulate_partition(run_path: Path | str, partition: int, device: str | None 
         raise RunError(
             f"{run.path} has partitions 0 … {len(run.plan.partitions) - 1}, there is no partition {partition}"
         )
-    intensity: list[NDArray[np.float32]] = []
+    codes: list[NDArray[np.uint16]] = []
     hkl: list[NDArray[np.int16]] = []
     rotations: list[NDArray[np.float64]] = []
     dense_solves = 0
     for pattern, rotation in _solve(run, partition, device):
         # Narrowed at once: what waits here must fit the memory that the plan counted.
-        intensity.append(pattern.intensity.T.astype(np.float32))
+        codes.append(encode_intensity(pattern.intensity.T))
         hkl.append(pattern.hkl.astype(np.int16))
         rotations.append(rotation)
         dense_solves += pattern.solver == "dense"
     counts = tuple(len(indices) for indices in hkl)
     blocks: dict[str, NDArray[Any]] = {
-        "intensity": np.concatenate(intensity),
+        "intensity": np.concatenate(codes),
         "hkl": np.concatenate(hkl),
         "rotation": np.array(rotations),
     }
-    del intensity, hkl
+    del codes, hkl
     record = Record(
         run.plan.plan_id,
         PEAKS,
@@ -181,7 +182,7 @@ def read_partition(run: Run, partition: int, record: Record | None = None) -> Pa
         counts,
         hkl,
         peak_positions(run, first, counts, hkl, rotation),
-        read_block(run.path, _STORE, "intensity", partition, n_peaks),
+        decode_intensity(read_block(run.path, _STORE, "intensity", partition, n_peaks)),
         rotation,
     )
 

@@ -36,11 +36,14 @@ from diffractory.settings import Resources, human_bytes
 from diffractory.specs import OrientationSpec, SimulationSpec, sha256_of
 
 #: Version of the layout of a run folder.
-FORMAT_VERSION = 1
-#: A partition's intensities stay under this many bytes, whatever its cost: one shard is one write.
+FORMAT_VERSION = 2
+#: A partition's intensities stay under this many bytes when read, whatever its cost: one shard is one write.
 MAX_SHARD_BYTES = 256_000_000
-#: Peaks a chunk of the flat arrays holds: about 1 MB at 20 thicknesses.
+#: Peaks a chunk of the flat arrays holds: 3 MB of codes at 100 thicknesses.
 PEAK_CHUNK = 16_384
+#: Bytes on disk as measured on 40 crystals of all sizes (benchmarks/store.py), rounded up: of one
+#: intensity, of the hkl of one peak, and of one orientation matrix with the peak count in the record.
+_TYPICAL_BYTES = (0.65, 1.6, 50.0)
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,18 @@ class Plan:
     @property
     def disk_bytes(self) -> int:
         """Upper bound of the bytes on disk: nothing compressed."""
-        return self.n_peaks * (4 * len(self.simulation.thicknesses) + 6) + 72 * self.n_items
+        return self.n_peaks * (2 * len(self.simulation.thicknesses) + 6) + 72 * self.n_items
+
+    @property
+    def likely_disk_bytes(self) -> int:
+        """Estimate of the bytes on disk, compressed as is typical; never above the bound."""
+        intensity, hkl, item = _TYPICAL_BYTES
+        peak = intensity * len(self.simulation.thicknesses) + hkl
+        return min(round(self.n_peaks * peak + self.n_items * item), self.disk_bytes)
 
     @property
     def worker_bytes(self) -> int:
-        """Peak bytes of one worker: the largest solve, the shard, and its encoded copy."""
+        """Peak bytes of one worker: the largest solve, a shard decoded to float32, and its copies."""
         shard = self.peaks_per_shard * (4 * len(self.simulation.thicknesses) + 6)
         return RESERVED_BYTES + predicted_solve_bytes(self.largest_solve, self.simulation) + 3 * shard
 

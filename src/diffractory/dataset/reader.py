@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from diffractory.dataset.intensity_codes import ATTRIBUTES, decode_intensity
 from diffractory.dataset.partition import peak_positions, read_partition
 from diffractory.dataset.records import Record
 from diffractory.dataset.run import Run
@@ -66,6 +67,18 @@ class _PartitionedArray(_LazyRows):
             low, high = max(start, int(self._starts[p])), min(stop, int(self._stops[p]))
             parts.append(read_rows(self._array, offset + low, offset + high))
         return np.concatenate(parts)
+
+
+class _IntensityArray(_PartitionedArray):
+    """Intensities, decoded where they are read."""
+
+    def __init__(self, run: Run, lengths: NDArray[np.int64]) -> None:
+        super().__init__(run, "intensity", lengths)
+        self.dtype = np.dtype(np.float32)
+
+    def rows(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Read and decode rows ``start`` … ``stop - 1``."""
+        return decode_intensity(super().rows(start, stop))
 
 
 class _PositionArray(_LazyRows):
@@ -141,7 +154,7 @@ def open_dataset(path: Path | str) -> xr.Dataset:
     items_per_partition = np.array([len(r.counts) for r in records])
     hkl = _PartitionedArray(run, "hkl", peaks_per_partition)
     rotation = _PartitionedArray(run, "rotation", items_per_partition)
-    intensity = _PartitionedArray(run, "intensity", peaks_per_partition)
+    intensity = _IntensityArray(run, peaks_per_partition)
     per_item = (run.plan.n_crystals, run.plan.orientations.count)
     starts = (np.cumsum(counts) - counts).reshape(per_item)
     return xr.Dataset(
@@ -149,7 +162,11 @@ def open_dataset(path: Path | str) -> xr.Dataset:
             "intensity": (
                 ("peak", "thickness"),
                 indexing.LazilyIndexedArray(intensity),
-                {"units": "1", "long_name": "share of the incident beam"},
+                {
+                    "units": "1",
+                    "long_name": "share of the incident beam",
+                    "largest_error": ATTRIBUTES["largest_error"],
+                },
             ),
             "hkl": (("peak", "miller"), indexing.LazilyIndexedArray(hkl), {"long_name": "Miller indices"}),
             "q": (

@@ -7,14 +7,16 @@ space only: it is zeros, which compress to next to nothing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.codecs import BloscCodec, BloscShuffle, TransposeCodec
 
+from diffractory.dataset.intensity_codes import ATTRIBUTES
 from diffractory.dataset.plan import PEAK_CHUNK, Plan
 from diffractory.dataset.records import ShardSum
 from diffractory.errors import RunError
@@ -38,28 +40,45 @@ _UNREADABLE = (
 )
 
 
-def _create(
-    group: zarr.Group,
-    name: str,
-    n_partitions: int,
-    rows: int,
-    chunk: int,
-    row_shape: tuple[int, ...],
-    dtype: str,
-    attributes: dict[str, Any],
-) -> None:
+@dataclass(frozen=True)
+class _Layout:
+    """How the rows of one array are stored; the codecs were chosen by measurement (decision 15).
+
+    Parameters
+    ----------
+    row_shape : tuple of int
+    dtype : str
+    chunk : int
+        Rows of a chunk, at most.
+    shuffle : BloscShuffle
+        How bytes are rearranged before they are compressed.
+    transposed : bool
+        Whether a chunk is stored column by column; for arrays with two dimensions.
+    attributes : dict
+    """
+
+    row_shape: tuple[int, ...]
+    dtype: str
+    chunk: int
+    shuffle: BloscShuffle
+    transposed: bool = False
+    attributes: dict[str, Any] = field(default_factory=lambda: {"units": "1"})
+
+
+def _create(group: zarr.Group, name: str, n_partitions: int, rows: int, layout: _Layout) -> None:
     # A shard is a multiple of its chunks.
-    chunk = min(chunk, rows)
+    chunk = min(layout.chunk, rows)
     rows = -(-rows // chunk) * chunk
     group.create_array(
         name,
-        shape=(n_partitions * rows, *row_shape),
-        chunks=(chunk, *row_shape),
-        shards=(rows, *row_shape),
-        dtype=dtype,
-        compressors=[BloscCodec(cname="zstd", clevel=5, shuffle=BloscShuffle.bitshuffle)],
+        shape=(n_partitions * rows, *layout.row_shape),
+        chunks=(chunk, *layout.row_shape),
+        shards=(rows, *layout.row_shape),
+        dtype=layout.dtype,
+        filters=[TransposeCodec(order=(1, 0))] if layout.transposed else None,
+        compressors=[BloscCodec(cname="zstd", clevel=5, shuffle=layout.shuffle)],
         fill_value=0,
-        attributes=attributes,
+        attributes=layout.attributes,
     )
 
 
@@ -67,26 +86,20 @@ def create_peak_store(path: Path, plan: Plan) -> None:
     """Make the empty store of a plan: metadata only; existing metadata is replaced."""
     group = zarr.create_group(path, overwrite=True, attributes={"plan_id": plan.plan_id})
     n, peaks, items = len(plan.partitions), plan.peaks_per_shard, plan.items_per_shard
-    n_thicknesses = len(plan.simulation.thicknesses)
-    _create(group, "intensity", n, peaks, PEAK_CHUNK, (n_thicknesses,), "float32", {"units": "1"})
-    _create(group, "hkl", n, peaks, PEAK_CHUNK, (3,), "int16", {"units": "1"})
-    _create(group, "rotation", n, items, _ITEM_CHUNK, (3, 3), "float64", {"units": "1"})
+    row = (len(plan.simulation.thicknesses),)
+    codes = _Layout(row, "uint16", PEAK_CHUNK, BloscShuffle.shuffle, attributes=ATTRIBUTES)
+    _create(group, "intensity", n, peaks, codes)
+    indices = _Layout((3,), "int16", PEAK_CHUNK, BloscShuffle.bitshuffle, transposed=True)
+    _create(group, "hkl", n, peaks, indices)
+    # Crystals of one Laue group share whole matrices, which shuffling would take apart.
+    _create(group, "rotation", n, items, _Layout((3, 3), "float64", _ITEM_CHUNK, BloscShuffle.noshuffle))
 
 
 def create_feature_store(path: Path, plan: Plan, n_thicknesses: int, n_features: int, plan_id: str) -> None:
     """Make the empty store of a feature set; existing metadata is replaced."""
     group = zarr.create_group(path, overwrite=True, attributes={"plan_id": plan_id})
-    rows = plan.items_per_shard
-    _create(
-        group,
-        "features",
-        len(plan.partitions),
-        rows,
-        _FEATURE_CHUNK,
-        (n_thicknesses, n_features),
-        "float32",
-        {"units": "1"},
-    )
+    layout = _Layout((n_thicknesses, n_features), "float32", _FEATURE_CHUNK, BloscShuffle.bitshuffle)
+    _create(group, "features", len(plan.partitions), plan.items_per_shard, layout)
 
 
 def open_array(path: Path, name: str) -> zarr.Array[Any]:
@@ -170,6 +183,7 @@ def _encoded(array: zarr.Array[Any], rows: NDArray[Any]) -> bytes:
         chunks=array.chunks,
         shards=array.shards,
         dtype=array.dtype,
+        filters=array.filters,
         compressors=array.compressors,
         fill_value=array.fill_value,
         # A shard of zeros is written too: that it exists is part of the proof that it is done.

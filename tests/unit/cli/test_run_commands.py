@@ -46,7 +46,9 @@ def test_plan_says_in_text_what_it_says_in_json(workshop: Workshop) -> None:
     assert f"patterns {N_PATTERNS}" in text
     assert f"partitions {len(run.plan.partitions)} " in text
     assert f"largest solve {run.plan.largest_solve} beams" in text
-    assert f"disk, at most {human_bytes(run.plan.disk_bytes)} of" in text
+    assert summary["disk_bytes_likely"] == run.plan.likely_disk_bytes
+    likely, bound = human_bytes(run.plan.likely_disk_bytes), human_bytes(run.plan.disk_bytes)
+    assert f"disk about {likely}, at most {bound} of" in text
     assert run.plan.plan_id[:12] in text
     assert f"next: diffractory simulate {workshop.run}" in workshop.said["plan"].stderr
 
