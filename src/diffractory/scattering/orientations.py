@@ -2,6 +2,12 @@
 
 An orientation matrix R has the lab axes x, y, z as columns, in the crystal's Cartesian frame;
 z is the zone axis, and a reciprocal vector reads Rᵀ g in the lab.
+
+Every number here is the same to the last bit on every machine, so that a run may be shared out among
+nodes of several kinds and any of them may compute a partition again. What a mathematics library
+returns (sines, eigenvectors) differs by rounding from one processor to the next and is rounded to
+twelve decimals; all that follows is sums, products, quotients and square roots, element by element,
+which IEEE 754 fixes. Matrix products are written out: BLAS may fuse or reorder them.
 """
 
 from __future__ import annotations
@@ -19,8 +25,12 @@ from diffractory.specs import OrientationSpec
 _CANDIDATES_PER_AXIS = 60
 #: Rounds of relaxation after the farthest-point start.
 _RELAXATIONS = 12
+#: Directions looked at together: what belongs to them stays in the processor's cache.
+_BLOCK = 256
 #: Directions closer than this are the same, in radians.
 _SAME = 1e-6
+#: Decimals to which results of mathematics libraries agree whatever the processor.
+_DECIMALS = 12
 
 
 def sample_orientations(
@@ -45,24 +55,45 @@ def sample_orientations(
     matrices = minimal_rotations(sample_zone_axes(laue_operations, spec.count))
     if spec.in_plane == "random":
         angles = np.array([_in_plane_angle(spec.seed, crystal_id, i) for i in range(spec.count)])
-        matrices = matrices @ rotations_about_z(angles)
+        cosine, sine = (_rounded(values)[:, None] for values in (np.cos(angles), np.sin(angles)))
+        first, second = matrices[:, :, 0], matrices[:, :, 1]
+        turned = first * cosine + second * sine, second * cosine - first * sine
+        matrices = np.stack([*turned, matrices[:, :, 2]], axis=2)
     return matrices
+
+
+def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what a mathematics library computed, the same on every machine."""
+    return np.round(values, _DECIMALS) + 0.0
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return vectors of shape (…, 3) divided by their lengths."""
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    unit: NDArray[np.float64] = vectors / np.sqrt(x * x + y * y + z * z)[..., None]
+    return unit
+
+
+def _apply(operation: NDArray[np.float64], directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the images of directions of shape (N, 3) under an operation of shape (3, 3)."""
+    x, y, z = directions.T
+    return np.stack([row[0] * x + row[1] * y + row[2] * z for row in operation], axis=1)
+
+
+def _cosines(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the scalar products of directions, of shape (n_a, n_b)."""
+    cosines: NDArray[np.float64] = a[:, :1] * b[:, 0]
+    term = a[:, 1:2] * b[:, 1]
+    cosines += term
+    np.multiply(a[:, 2:], b[:, 2], out=term)
+    cosines += term
+    return cosines
 
 
 def _in_plane_angle(seed: int, crystal_id: str, index: int) -> float:
     # A hash of the item itself: the angle depends neither on partitions nor on order.
     digest = hashlib.sha256(f"{seed}/{crystal_id}/{index}".encode()).digest()
     return 2.0 * np.pi * int.from_bytes(digest[:8], "big") / 2.0**64
-
-
-def rotations_about_z(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return matrices that turn the lab frame about z by angles of shape (N,), in radians."""
-    matrices = np.zeros((len(angles), 3, 3))
-    matrices[:, 0, 0] = matrices[:, 1, 1] = np.cos(angles)
-    matrices[:, 1, 0] = np.sin(angles)
-    matrices[:, 0, 1] = -matrices[:, 1, 0]
-    matrices[:, 2, 2] = 1.0
-    return matrices
 
 
 def minimal_rotations(zone_axes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -76,18 +107,21 @@ def minimal_rotations(zone_axes: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns
     -------
     ndarray of shape (N, 3, 3)
-        Rz(−α) Rx(−ε) Rz(α) with α = atan2(x, y) and ε the angle to z.
+        Rz(−α) Rx(−ε) Rz(α) with α = atan2(x, y) and ε the angle to z, as rational functions of the
+        axis (Rodrigues).
     """
     x, y, z = zone_axes.T
-    elevation = np.arctan2(np.hypot(x, y), z)
-    azimuth = np.arctan2(x, y)
-    turn = rotations_about_z(azimuth)
-    tilt = np.zeros((len(zone_axes), 3, 3))
-    tilt[:, 0, 0] = 1.0
-    tilt[:, 1, 1] = tilt[:, 2, 2] = np.cos(elevation)
-    tilt[:, 1, 2] = np.sin(elevation)
-    tilt[:, 2, 1] = -tilt[:, 1, 2]
-    frames: NDArray[np.float64] = turn.transpose(0, 2, 1) @ tilt @ turn
+    radius = x * x + y * y
+    # 1 / (1 + z), which near z = −1 is better had from the radius; at −1 itself, a half turn about x.
+    south = z < 0.0
+    factor = np.where(south, 1.0 - z, 1.0) / np.where(south, np.where(radius > 0.0, radius, 1.0), 1.0 + z)
+    half_turn = south & (radius == 0.0)
+    frames = np.empty((len(zone_axes), 3, 3))
+    frames[:, 0, 0] = 1.0 - factor * x * x
+    frames[:, 1, 1] = np.where(half_turn, -1.0, 1.0 - factor * y * y)
+    frames[:, 0, 1] = frames[:, 1, 0] = -factor * x * y
+    frames[:, 0, 2], frames[:, 1, 2], frames[:, 2, 2] = x, y, z
+    frames[:, 2, 0], frames[:, 2, 1] = -x, -y
     return frames
 
 
@@ -120,7 +154,7 @@ def sample_zone_axes(laue_operations: NDArray[np.float64], count: int) -> NDArra
 def _sample(operations_bytes: bytes, n_operations: int, count: int) -> NDArray[np.float64]:
     # Operations read from a structure are orthogonal to 1e-7 or so: take the nearest that are.
     left, _, right = np.linalg.svd(np.frombuffer(operations_bytes).reshape(n_operations, 3, 3))
-    operations: NDArray[np.float64] = left @ right
+    operations: NDArray[np.float64] = _rounded(left @ right)
     corners = _rotation_axes(operations)
     candidates = np.concatenate([corners, _candidates(operations, count)])
     axes = _farthest_points(operations, candidates, min(len(corners), count), count)
@@ -134,7 +168,7 @@ def _sphere(count: int) -> NDArray[np.float64]:
     z = 1.0 - 2.0 * index / count
     azimuth = np.pi * (1.0 + 5.0**0.5) * index
     radius = np.sqrt(1.0 - z * z)
-    return np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z], axis=1)
+    return np.stack([radius * _rounded(np.cos(azimuth)), radius * _rounded(np.sin(azimuth)), z], axis=1)
 
 
 def _candidates(operations: NDArray[np.float64], count: int) -> NDArray[np.float64]:
@@ -142,19 +176,27 @@ def _candidates(operations: NDArray[np.float64], count: int) -> NDArray[np.float
     wanted = max(2000, _CANDIDATES_PER_AXIS * count)
     interior = _sphere(wanted * len(operations))
     folded = fold_into_zone(interior, operations)
-    interior = interior[np.linalg.norm(folded - interior, axis=1) < _SAME]
+    interior = interior[np.abs(folded - interior).max(axis=1) < _SAME]
     lines: list[NDArray[np.float64]] = []
+    angle = 2.0 * np.pi * np.arange(720) / 720
+    cosine, sine = _rounded(np.cos(angle))[:, None], _rounded(np.sin(angle))[:, None]
     for normal in _mirror_normals(operations):
-        angle = 2.0 * np.pi * np.arange(720) / 720
-        first = np.linalg.svd(normal[None])[2][1]
-        circle = np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * np.cross(normal, first)
+        first = _unit(np.cross(normal, np.eye(3)[np.argmin(np.abs(np.round(normal, 6)))]))
+        circle = cosine * first + sine * np.cross(normal, first)
         lines.append(_unique_directions(fold_into_zone(circle, operations)))
     return np.concatenate([interior, *lines])
 
 
 def _mirror_normals(operations: NDArray[np.float64]) -> NDArray[np.float64]:
     mirrors = [w for w in operations if np.isclose(np.trace(w), 1.0) and np.linalg.det(w) < 0.0]
-    return np.array([np.linalg.eigh(w)[1][:, 0] for w in mirrors]).reshape(-1, 3)
+    return _oriented(np.array([np.linalg.eigh(w)[1][:, 0] for w in mirrors]).reshape(-1, 3))
+
+
+def _oriented(lines: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return unit vectors along lines of shape (N, 3) of which a library chose length and sign."""
+    rounded = _rounded(lines)
+    leading = np.argmax(np.abs(rounded) > _SAME, axis=1)
+    return _unit(rounded * np.sign(rounded[np.arange(len(rounded)), leading])[:, None])
 
 
 def _rotation_axes(operations: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -162,7 +204,7 @@ def _rotation_axes(operations: NDArray[np.float64]) -> NDArray[np.float64]:
     proper = [w for w in operations if np.linalg.det(w) > 0.0 and np.trace(w) < 3.0 - 1e-6]
     # The smallest angle about an axis tells its order: sort by it, largest trace first.
     proper.sort(key=lambda w: -round(float(np.trace(w)), 6))
-    axes = np.array([np.linalg.svd(w - np.eye(3))[2][-1] for w in proper]).reshape(-1, 3)
+    axes = _oriented(np.array([np.linalg.svd(w - np.eye(3))[2][-1] for w in proper]).reshape(-1, 3))
     # Modulo symmetry: a border of the zone may hold several equivalents of one axis.
     same = _similarity(operations, axes, axes) > 1.0 - 1e-9
     first = [i for i in range(len(axes)) if not same[i, :i].any()]
@@ -195,15 +237,25 @@ def fold_into_zone(directions: NDArray[np.float64], operations: NDArray[np.float
     """
     reference = _zone_reference(operations)
     best = np.full(len(directions), -np.inf)
-    folded = np.array(directions, dtype=np.float64)
-    for operation in operations:
-        images = directions @ operation.T
-        score = images @ reference
+    winner = np.zeros(len(directions), dtype=np.int64)
+    for index, operation in enumerate(operations):
+        # The angle between image and reference is that between direction and reference turned back.
+        score = _cosines(directions, _apply(operation.T, reference[None]))[:, 0]
         # Equal scores lie on the zone's border: the first operation wins, always the same one.
         better = score > best + 1e-9
-        folded[better] = images[better]
-        best = np.where(better, score, best)
-    return folded
+        winner[better], best[better] = index, score[better]
+    return _images(operations, winner, directions)
+
+
+def _images(
+    operations: NDArray[np.float64], which: NDArray[np.int64], directions: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the image of each direction under its own operation."""
+    images = np.empty((len(directions), 3))
+    for index, operation in enumerate(operations):
+        chosen = which == index
+        images[chosen] = _apply(operation, directions[chosen])
+    return images
 
 
 def _zone_reference(operations: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -225,10 +277,11 @@ def _zone_reference(operations: NDArray[np.float64]) -> NDArray[np.float64]:
         if order == 48:
             corners[0] = [0.0, 1.0, 1.0]
         middle = sum(np.array(corner) / np.linalg.norm(corner) for corner in corners)
-        unit: NDArray[np.float64] = middle / np.linalg.norm(middle)
-        return unit
+        return _rounded(middle / np.linalg.norm(middle))
     polar, azimuth = np.deg2rad(angles[order])
-    return np.array([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)])
+    return _rounded(
+        np.array([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)])
+    )
 
 
 def _has_no_sixfold(operations: NDArray[np.float64]) -> bool:
@@ -241,7 +294,7 @@ def _similarity(
     """Return the cosine of the angle between directions modulo symmetry, of shape (n_a, n_b)."""
     cosine = np.full((len(a), len(b)), -1.0)
     for operation in operations:
-        np.maximum(cosine, a @ operation @ b.T, out=cosine)
+        np.maximum(cosine, _cosines(a, _apply(operation, b)), out=cosine)
     return cosine
 
 
@@ -265,23 +318,30 @@ def _relax(
     axes = axes.copy()
     stabilisers = [_stabiliser_projection(operations, axis) for axis in axes]
     for _ in range(_RELAXATIONS):
-        best = np.full(len(filling), -np.inf)
-        owner = np.zeros(len(filling), dtype=np.int64)
-        image = filling.copy()
-        for operation in operations:
-            images = filling @ operation.T
-            cosine = images @ axes.T
-            nearest = cosine.argmax(axis=1)
-            value = cosine[np.arange(len(filling)), nearest]
-            better = value > best + 1e-12
-            best, owner = np.where(better, value, best), np.where(better, nearest, owner)
-            image[better] = images[better]
+        owner, image = _assign(operations, axes, filling)
         for index in range(n_fixed, len(axes)):
-            middle = stabilisers[index] @ image[owner == index].sum(axis=0)
-            length = np.linalg.norm(middle)
-            if length > 1e-6:
-                axes[index] = middle / length
+            middle = _apply(stabilisers[index], image[owner == index].sum(axis=0)[None])[0]
+            if np.abs(middle).max() > 1e-6:
+                axes[index] = _unit(middle)
     return axes
+
+
+def _assign(
+    operations: NDArray[np.float64], axes: NDArray[np.float64], filling: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the axis nearest to each direction modulo symmetry, and its image that is nearest to it."""
+    owner, winner = np.zeros((2, len(filling)), dtype=np.int64)
+    turned = [_apply(operation.T, axes) for operation in operations]
+    for first in range(0, len(filling), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        best = np.full(len(filling[block]), -np.inf)
+        for number, equivalents in enumerate(turned):
+            cosine = _cosines(filling[block], equivalents)
+            nearest = cosine.argmax(axis=1)
+            value = cosine[np.arange(len(best)), nearest]
+            better = value > best + 1e-12
+            best[better], owner[block][better], winner[block][better] = value[better], nearest[better], number
+    return owner, _images(operations, winner, filling)
 
 
 def _stabiliser_projection(

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,6 +23,10 @@ from diffractory.scattering.orientations import (
 )
 from diffractory.specs import OrientationSpec
 from zoo import ZOO
+
+#: What processors before AVX-512, and before fused multiplication, lack; as NumPy calls it.
+AVX512 = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL"
+AVX2 = f"{AVX512} AVX2 FMA3"
 
 GROUPS = {
     "P-1": Lattice.from_parameters(4, 5, 6, 80, 95, 105),
@@ -38,6 +48,15 @@ def operations(group: str) -> np.ndarray:
     return np.array(
         [cell @ op.rotation_matrix @ np.linalg.inv(cell) for op in SpaceGroup(group).symmetry_ops]
     )
+
+
+def fingerprints() -> dict[str, str]:
+    """Checksums of the orientations of each Laue group."""
+    spec = OrientationSpec(count=40, in_plane="random", seed=3)
+    return {
+        group: hashlib.sha256(sample_orientations(operations(group), spec, "mp-1").tobytes()).hexdigest()
+        for group in GROUPS
+    }
 
 
 def angles(ops: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -127,6 +146,24 @@ def test_random_frames_are_seeded_by_crystal_and_index() -> None:
         )
         assert_allclose(matrices[:, :, 2], plan[:, :, 2], atol=1e-12)
     assert np.abs(first - other).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("kernels", "disabled"), [("Haswell", AVX512), ("Sandybridge", f"{AVX512} AVX2 FMA3")]
+)
+def test_every_machine_has_the_same_orientations_to_the_last_bit(kernels: str, disabled: str) -> None:
+    # Another process does as an older processor would, in BLAS and in NumPy's own loops.
+    environment = os.environ | {"OPENBLAS_CORETYPE": kernels, "NPY_DISABLE_CPU_FEATURES": disabled}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    there = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "import test_orientations as t; print(t.fingerprints())"],
+        cwd=Path(__file__).parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout.strip() == str(fingerprints())
 
 
 def test_the_same_zone_axes_in_a_turned_frame_are_still_unique() -> None:
