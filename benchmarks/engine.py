@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import io
 import json
-import shlex
 import sys
 import time
 import warnings
@@ -28,7 +27,7 @@ from unittest import mock
 import numpy as np
 from emdfile import PointList
 from limits import gemm_flops, read_bandwidth
-from machine import describe
+from machine import command, describe
 from peers import PeerJob, PeerReport, run_peers
 from py4DSTEM.process.diffraction import Crystal as ReferenceCrystal
 from threadpoolctl import threadpool_limits
@@ -39,7 +38,7 @@ from diffractory.crystals.sources.aflow import aflow_candidates
 from diffractory.scattering import solvers
 from diffractory.scattering.beams import reciprocal_points
 from diffractory.scattering.calibration import measure_speed
-from diffractory.scattering.cost import Speed, predicted_seconds
+from diffractory.scattering.cost import Speed, predicted_seconds, scattering_strength
 from diffractory.scattering.form_factors import _form_factor
 from diffractory.scattering.orientations import minimal_rotations
 from diffractory.scattering.primitive import PrimitiveCell
@@ -166,7 +165,9 @@ def measure(catalogue: Catalogue, index: int, speed: Speed, quick: bool) -> tupl
             row["beams"] = n
             row[label] = {
                 "seconds": seconds,
-                "predicted_seconds": float(predicted_seconds(n, spec, speed, np.ptp(errors[0]))),
+                "predicted_seconds": float(
+                    predicted_seconds(n, spec, speed, np.ptp(errors[0]), scattering_strength(crystal))
+                ),
                 "py4dstem_seconds": theirs,
                 "products": count_products(prepared, orientation),
                 "difference_from_double": float(np.abs(pattern.intensity - exact).max()),
@@ -359,7 +360,7 @@ def main() -> None:
         add_peers(rows, jobs, reports)
         summary = summarise(rows, gemm)
     result = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         **describe(),
         "peers": {
             peer: {"versions": r.versions, "unavailable": r.unavailable, "failures": r.failures}

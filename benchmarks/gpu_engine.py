@@ -41,7 +41,7 @@ def export(path: Path, catalogue_path: Path | None, n_crystals: int, n_orientati
     from diffractory import Catalogue, SimulationSpec
     from diffractory.crystals.build import CatalogueFilter, build_catalogue
     from diffractory.crystals.sources.aflow import aflow_candidates
-    from diffractory.dataset.plan import crystal_orientations
+    from diffractory.dataset.survey import crystal_orientations
     from diffractory.scattering.simulate import Scatterer
     from diffractory.scattering.torch_solver import coupling_table, indexed_beams
     from diffractory.specs import OrientationSpec

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +23,11 @@ _PACKAGES = (
     "zarr",
     "xarray",
 )
+
+
+def command() -> str:
+    """Return the command line, without the folders of this machine."""
+    return shlex.join(["python", *(Path(word).name if word.startswith("/") else word for word in sys.argv)])
 
 
 def describe() -> dict[str, Any]:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,15 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import describe
+from machine import command, describe
 from numcodecs import Blosc
 from threadpoolctl import threadpool_limits
 
 from diffractory import Catalogue, SimulationSpec
 from diffractory.dataset.intensity_codes import FLOOR, RELATIVE, STEPS, encode_intensity
 from diffractory.dataset.partition import simulate_partition
-from diffractory.dataset.plan import MAX_SHARD_BYTES, PEAK_CHUNK, crystal_orientations, make_plan
+from diffractory.dataset.plan import MAX_SHARD_BYTES, PEAK_CHUNK, make_plan
 from diffractory.dataset.run import Run
+from diffractory.dataset.survey import crystal_orientations
 from diffractory.scattering.simulate import Scatterer
 from diffractory.specs import OrientationSpec
 
@@ -303,7 +302,7 @@ def main() -> None:
     catalogue = Catalogue.from_parquet(arguments.catalogue)
     chosen = by_volume(catalogue, arguments.crystals)
     few = catalogue.select(by_volume(catalogue, arguments.run_crystals))
-    result: dict[str, Any] = {"command": shlex.join(["python", *sys.argv]), **describe()}
+    result: dict[str, Any] = {"command": command(), **describe()}
     result |= {"chosen": {"floor": FLOOR, "relative": RELATIVE}, "target_bytes_a_pattern": TARGET_BYTES}
     for grid, thicknesses in GRIDS.items():
         with threadpool_limits(limits=1, user_api="blas"):

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import zarr
 
 from diffractory.crystals.build import CatalogueFilter, build_catalogue
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.crystals.sources import Candidate
+from diffractory.dataset import lazy_rows
 from diffractory.dataset.intensity_codes import decode_intensity, encode_intensity
 from diffractory.dataset.partition import simulate_partition
 from diffractory.dataset.plan import Plan, make_plan
@@ -75,6 +77,21 @@ def shard_bytes(run: Run) -> dict[str, bytes]:
     }
 
 
+def assert_same_peaks(run: Run, expected: Run) -> None:
+    """Assert that two runs, computed by different processes or processors, hold the same peaks.
+
+    The same beams in the same frames to the last bit; intensities may round to neighbouring codes, as
+    nodes of another kind fuse or reorder operations in single precision.
+    """
+    assert run.plan == expected.plan
+    assert list(run.done()) == list(expected.done()) == list(range(len(run.plan.partitions)))
+    first, second = contents(run), contents(expected)
+    for name in ("counts", "hkl", "rotation"):
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    codes = (encode_intensity(values["intensity"]).astype(np.int64) for values in (first, second))
+    assert np.abs(np.subtract(*codes)).max() <= 1
+
+
 def forge(run: Run, name: str, partition: int, change) -> None:
     """Change stored rows (intensities decoded) of one partition; make the record's checksum right again."""
     array = zarr.open_array(run.path / "peaks.zarr" / name, mode="r+", config={"write_empty_chunks": True})
@@ -99,3 +116,16 @@ def rewrite_record(path: Path, **changes: object) -> None:
 def edit_json(path: Path, **changes: object) -> None:
     """Change fields of a JSON file and leave everything else, checksums too, as it was."""
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def watch_reading(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """Return a list to which every read of stored rows adds its array and its first and last row."""
+    read: list[tuple[str, int, int]] = []
+    read_rows = lazy_rows.read_rows
+
+    def watched(array, start: int, stop: int):
+        read.append((Path(str(array.store_path)).name, start, stop))
+        return read_rows(array, start, stop)
+
+    monkeypatch.setattr(lazy_rows, "read_rows", watched)
+    return read

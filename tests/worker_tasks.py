@@ -11,6 +11,8 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from diffractory import Crystal, SimulationSpec, simulate
+from diffractory.dataset.partition import simulate_partition
+from diffractory.dataset.records import Record
 from diffractory.errors import ExecutionError, RunError
 from zoo import ZOO
 
@@ -84,3 +86,26 @@ def busy_threads_of_a_solve(_: int) -> tuple[int, set[int]]:
     spent = {task: after[task] - before.get(task, 0) for task in after}
     busy = sum(ticks > 0.2 * sum(spent.values()) for ticks in spent.values())
     return busy, threads
+
+
+def note_and_nap(task: tuple[str, int]) -> str:
+    """Note in which job this task began, take a while, and return the job."""
+    folder, number = task
+    job = os.environ.get("SLURM_JOB_ID", "none")
+    with (Path(folder) / "began").open("a") as file:
+        file.write(f"{number} {job}\n")
+    time.sleep(0.25)
+    return job
+
+
+def simulate_with_appetite(run_path: Path, partition: int) -> Record:
+    """Simulate a partition; the first attempt at number 1 takes memory until somebody stops it."""
+    trace = Path(run_path) / "attempts"
+    first = not trace.exists() or "1" not in trace.read_text().split()
+    with trace.open("a") as file:
+        file.write(f"{partition}\n")
+    hoard = []
+    while partition == 1 and first:
+        hoard.append(np.ones(12_000_000))
+        time.sleep(0.02)
+    return simulate_partition(run_path, partition)

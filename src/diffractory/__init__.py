@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from diffractory.crystals.catalogue import Catalogue as Catalogue
     from diffractory.crystals.crystal import Crystal as Crystal
     from diffractory.dataset.reader import open_dataset as open_dataset
+    from diffractory.dataset.selection import select as select
     from diffractory.errors import DiffractoryError as DiffractoryError
     from diffractory.scattering.orientations import sample_orientations as sample_orientations
     from diffractory.scattering.peak_list import PeakList as PeakList
@@ -34,6 +35,7 @@ _HOME = {
     "TiltSeries": "diffractory.scattering.simulate",
     "open_dataset": "diffractory.dataset.reader",
     "sample_orientations": "diffractory.scattering.orientations",
+    "select": "diffractory.dataset.selection",
     "simulate": "diffractory.scattering.simulate",
     "simulate_tilts": "diffractory.scattering.simulate",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "__version__",
     "open_dataset",
     "sample_orientations",
+    "select",
     "simulate",
     "simulate_tilts",
 ]

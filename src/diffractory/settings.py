@@ -41,10 +41,15 @@ class Resources:
         workers : int, optional
             Number of workers; the cores available to this process by default.
         """
-        count = workers or len(os.sched_getaffinity(0))
+        count = workers or usable_cores()
         memory = machine_memory()
         existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         return cls(count, int(_MEMORY_SHARE * memory / count), shutil.disk_usage(existing).free)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def machine_memory() -> int:

@@ -170,8 +170,6 @@ def test_a_run_without_unseen_materials(workshop: Workshop, tmp_path: Path) -> N
 def test_no_workers_are_started_for_a_bad_scan(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "diffractory.cli.progress.open_engine", lambda *_: pytest.fail("workers were started")
-    )
+    monkeypatch.setattr("diffractory.cli.engines.open_engine", lambda *_: pytest.fail("workers were started"))
     bad = ("map", tmp_path / "no.h5", "--model", workshop.model, "--out", tmp_path / "map")
     refused(*bad, untouched=tmp_path, says=("does not exist",))

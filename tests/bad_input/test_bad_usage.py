@@ -52,7 +52,7 @@ def test_wrong_usage_says_what_is_wrong_and_where_help_is(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["dask", "Local", "", "slurm", "127.0.0.1:8786"])
+@pytest.mark.parametrize("name", ["dask", "Local", "", "Slurm", "127.0.0.1:8786"])
 def test_an_unknown_cluster(workshop: Workshop, tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
     for command in (
@@ -67,6 +67,48 @@ def test_an_unknown_cluster(workshop: Workshop, tmp_path: Path, name: str) -> No
         refused(*command, "--cluster", name, untouched=tmp_path, says=says)
 
 
+def test_slurm_is_refused_where_work_has_no_parts(workshop: Workshop, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for command in (
+        ("train", workshop.run, "--out", out),
+        ("evaluate", workshop.model, workshop.run, "--out", out),
+        ("map", workshop.scan, "--model", workshop.model, "--out", out),
+    ):
+        says = ("--cluster slurm is not there", "inside one SLURM job", "--cluster local")
+        refused(*command, "--cluster", "slurm", untouched=tmp_path, says=says)
+
+
+@pytest.mark.parametrize("command", ["simulate", "features", "verify"])
+def test_slurm_options_that_do_not_fit(workshop: Workshop, tmp_path: Path, command: str) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text('walltime = "01:00:00"\ncores = -1\nmemory = "2 GiB"\n')
+    slurm = (command, workshop.run, "--cluster", "slurm")
+    for arguments, says in (
+        (slurm, ("needs --site FILE", "generic.toml")),
+        ((*slurm, "--site", site), (str(site), "cores = -1")),
+        ((*slurm, "--site", tmp_path / "absent"), ("absent", "cannot be read")),
+        ((command, workshop.run, "--site", site), ("--site is for --cluster slurm",)),
+        ((command, workshop.run, "--jobs", 2), ("--jobs is for --cluster slurm",)),
+        ((command, workshop.run, "--dry-run"), ("--dry-run is for --cluster slurm",)),
+    ):
+        refused(*arguments, untouched=workshop.run, says=says)
+
+
+@pytest.mark.parametrize("command", ["simulate", "features", "verify"])
+def test_a_dry_run_prints_the_job_script_and_does_nothing(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no sbatch, so nothing can be submitted
+    site = tmp_path / "site.toml"
+    site.write_text('partition = "long"\nwalltime = "01:00:00"\ncores = 1\nmemory = "2 GiB"\n')
+    before = fingerprint(workshop.run)
+    answer = succeeds(command, workshop.run, "--cluster", "slurm", "--site", site, "--dry-run")
+    assert answer.stdout.startswith("#!")
+    assert "#SBATCH -p long" in answer.stdout
+    assert "distributed.cli.dask_worker" in answer.stdout
+    assert fingerprint(workshop.run) == before
+
+
 def _writers(workshop: Workshop, place: Path) -> dict[str, tuple[object, ...]]:
     """Return each command that writes, told to write to ``place``."""
     return {
@@ -77,13 +119,14 @@ def _writers(workshop: Workshop, place: Path) -> dict[str, tuple[object, ...]]:
         ),
         "show": ("catalogue", "show", workshop.catalogue, "--figure", place / "f.png"),
         "plan": ("plan", place / "run", "--catalogue", workshop.catalogue, *PHYSICS),
+        "export": ("export", workshop.run, "--out", place / "peaks.parquet"),
         "train": ("train", workshop.run, "--out", place / "model", *INLINE),
         "evaluate": ("evaluate", workshop.model, workshop.run, "--out", place / "evaluation", *INLINE),
         "map": ("map", workshop.scan, "--model", workshop.model, "--out", place / "map", *INLINE),
     }
 
 
-WRITERS = ("catalogue", "dropped", "show", "plan", "train", "evaluate", "map")
+WRITERS = ("catalogue", "dropped", "show", "plan", "export", "train", "evaluate", "map")
 
 
 @pytest.mark.parametrize("name", WRITERS)

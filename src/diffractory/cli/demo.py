@@ -12,12 +12,13 @@ import typer
 from numpy.typing import NDArray
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
+from diffractory.cli.engines import engine_here
 from diffractory.cli.evaluate import evaluate_on_run
 from diffractory.cli.features import compute_features
 from diffractory.cli.map_scan import map_with_model
 from diffractory.cli.options import WorkersOption
 from diffractory.cli.plan import plan_run
-from diffractory.cli.progress import counting_bar, engine_here
+from diffractory.cli.progress import counting_bar
 from diffractory.cli.simulate import simulate_missing
 from diffractory.cli.train import train_model
 from diffractory.cli.verify import check_partitions, refuse_damaged

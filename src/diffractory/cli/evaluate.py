@@ -12,8 +12,9 @@ import typer
 from rich.table import Table
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
+from diffractory.cli.engines import engine_here
 from diffractory.cli.options import ClusterOption, RunArgument, WorkersOption, check_output_folder
-from diffractory.cli.progress import engine_here, run_all
+from diffractory.cli.progress import run_all
 from diffractory.dataset.reader import complete_records
 from diffractory.dataset.run import Run
 from diffractory.errors import ModelError, RunError

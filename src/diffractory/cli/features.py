@@ -8,9 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
-from diffractory.cli.options import ClusterOption, RunArgument, WorkersOption, parse_thicknesses
-from diffractory.cli.progress import engine_here, run_all
+from diffractory.cli.engines import engine_here, slurm_request
+from diffractory.cli.options import (
+    DryRunOption,
+    JobsOption,
+    RunArgument,
+    SiteOption,
+    SlurmClusterOption,
+    WorkersOption,
+    parse_thicknesses,
+)
+from diffractory.cli.partitions import run_partitions
 from diffractory.dataset.features import features_partition, plan_features
+from diffractory.dataset.lock import sole_driver
 from diffractory.dataset.reader import complete_records
 from diffractory.dataset.run import Run
 from diffractory.execution.engine import Engine
@@ -25,15 +35,19 @@ def features(
     thickness: Annotated[
         str | None, typer.Option(metavar="Å", help="Thicknesses to use; all of the run's by default.")
     ] = None,
-    cluster: ClusterOption = "local",
+    cluster: SlurmClusterOption = "local",
     workers: WorkersOption = None,
+    site: SiteOption = None,
+    jobs: JobsOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compute the radial-basis features of a run. Interrupted or killed: run the same command again."""
     opened = Run.open(run)
     chosen = None if thickness is None else parse_thicknesses(thickness)
     complete_records(opened)
-    with engine_here(cluster, workers, run) as engine:
+    slurm = slurm_request(cluster, site, jobs, dry_run, run)
+    with sole_driver(opened), engine_here(cluster, workers, run, slurm) as engine:
         result = compute_features(opened, engine, chosen)
     if as_json:
         print_json(result)
@@ -50,8 +64,8 @@ def compute_features(
     done = run.done(plan.stage, plan.plan_id)
     missing = [index for index in range(len(run.plan.partitions)) if index not in done]
     costs = [float(run.plan.partitions[index].n_peaks) for index in missing]
-    if missing:
-        run_all(engine, partial(features_partition, run.path, plan), missing, "features", costs)
+    work = partial(features_partition, run.path, plan)
+    run_partitions(run, engine, work, missing, plan.stage, "features", costs)
     return {
         "run": str(run.path),
         "stage": plan.stage,

@@ -11,8 +11,9 @@ import xarray as xr
 from rich.table import Table
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
+from diffractory.cli.engines import engine_here
 from diffractory.cli.options import ClusterOption, WorkersOption, check_output_folder
-from diffractory.cli.progress import engine_here, map_ordered
+from diffractory.cli.progress import map_ordered
 from diffractory.errors import ModelError
 from diffractory.execution.engine import Engine
 from diffractory.learning.saved_model import SavedModel

@@ -13,10 +13,20 @@ from diffractory.errors import AccessError, SpecError
 
 
 def _known_cluster(name: str) -> str:
-    if name not in ("local", "inline") and "://" not in name:
+    if name == "slurm":
+        raise SpecError(
+            "--cluster slurm is not there for this command",
+            "it does not hand out work in parts",
+            "Run it inside one SLURM job with --cluster local",
+        )
+    return _known_or_slurm(name)
+
+
+def _known_or_slurm(name: str) -> str:
+    if name not in ("local", "inline", "slurm") and "://" not in name:
         raise SpecError(
             f"--cluster {name!r} is unknown",
-            fix="Use local, inline, or a scheduler's address tcp://host:port",
+            fix="Use local, inline, slurm, or a scheduler's address tcp://host:port",
         )
     return name
 
@@ -29,6 +39,24 @@ ClusterOption = Annotated[
         callback=_known_cluster,
         help="Where work runs: local (Dask workers), inline, or tcp://host:port of a scheduler.",
     ),
+]
+SlurmClusterOption = Annotated[
+    str,
+    typer.Option(
+        metavar="WHERE",
+        callback=_known_or_slurm,
+        help="Where work runs: local (Dask workers), inline, slurm (with --site), or tcp://host:port.",
+    ),
+]
+SiteOption = Annotated[
+    Path | None,
+    typer.Option("--site", metavar="FILE", help="Site file of a SLURM cluster: partition, size of a job, …"),
+]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="SLURM jobs to keep running; the site file's by default.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the SLURM job script and submit nothing.")
 ]
 WorkersOption = Annotated[
     int | None, typer.Option(min=1, help="Local worker processes, one core each; all cores by default.")

@@ -10,19 +10,30 @@ from rich.table import Table
 
 from diffractory.cli.calibrate import load_speed
 from diffractory.cli.console import JsonFlag, note, out, print_json
-from diffractory.cli.options import WorkersOption, check_output_folder, parse_thicknesses
+from diffractory.cli.engines import resources_there, slurm_request_for
+from diffractory.cli.options import (
+    JobsOption,
+    SiteOption,
+    WorkersOption,
+    check_output_folder,
+    parse_thicknesses,
+)
 from diffractory.cli.progress import counting_bar
 from diffractory.crystals.catalogue import Catalogue
-from diffractory.dataset.plan import Plan, check_fits, make_plan
+from diffractory.dataset.estimate import Estimate
+from diffractory.dataset.plan import Plan, check_fits, check_partition_seconds, plan_surveyed
 from diffractory.dataset.run import Run
+from diffractory.dataset.survey import survey
 from diffractory.errors import SpecError
 from diffractory.scattering.cost import TYPICAL, Speed
-from diffractory.settings import Resources, human_bytes, human_seconds
+from diffractory.settings import Resources, human_bytes, human_seconds, usable_cores
 from diffractory.specs import FORM_FACTOR_MODELS, OrientationSpec, SimulationSpec
 
 app = typer.Typer()
 
 _PHYSICS = "Physics"
+#: Numbers of workers an estimate tells the time of, besides the one asked for.
+_WORKERS = (16, 128, 1024)
 
 
 @app.command(
@@ -66,12 +77,19 @@ def plan(
     azimuths: Annotated[
         int, typer.Option(help="Directions a precessed beam is averaged over.", rich_help_panel=_PHYSICS)
     ] = 72,
-    partition_seconds: Annotated[float, typer.Option(help="Wanted cost of a partition.")] = 600.0,
+    partition_seconds: Annotated[
+        float | None, typer.Option(help="Wanted cost of a partition; 600 by default, more for huge runs.")
+    ] = None,
     speed: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Speed of the machine that will run it (diffractory calibrate)."),
     ] = None,
     workers: WorkersOption = None,
+    site: SiteOption = None,
+    jobs: JobsOption = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only say what the run will cost; make nothing.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Plan a run: count beams, bytes and seconds without solving anything; refuse what does not fit."""
@@ -92,19 +110,28 @@ def plan(
         precession_deg=precession,
         precession_azimuths=azimuths,
     )
+    check_partition_seconds(partition_seconds)
     machine, measured = load_speed(speed)
     check_output_folder(run)
     frames = OrientationSpec(count=orientations, in_plane=in_plane, seed=seed)
-    resources = Resources.of_this_machine(run, workers)
-    made = plan_run(
-        run, Catalogue.from_parquet(catalogue), simulation, frames, resources, partition_seconds, machine
-    )
+    resources = resources_there(run, workers, slurm_request_for(site, jobs, run))
+    crystals = Catalogue.from_parquet(catalogue)
+    made, costs = plan_catalogue(crystals, simulation, frames, resources, partition_seconds, machine)
     if as_json:
-        print_json({**summary(made, resources), "speed_measured": measured})
+        check_fits(made, resources)
+        if not estimate:
+            Run.create(run, made, crystals)
+        print_json({**summary(run, made, costs, resources), "speed_measured": measured})
         return
-    _print(made, resources)
+    _print(run, made, costs, resources)
     if not measured:
         note("seconds are those of a typical core: measure this machine with `diffractory calibrate`")
+    # After the table: it shows by how much a plan does not fit.
+    check_fits(made, resources)
+    if estimate:
+        note("nothing was made: leave --estimate out to make the run folder")
+        return
+    Run.create(run, made, crystals)
     note(f"next: diffractory simulate {run}")
 
 
@@ -114,24 +141,37 @@ def plan_run(
     simulation: SimulationSpec,
     orientations: OrientationSpec,
     resources: Resources,
-    partition_seconds: float = 600.0,
-    speed: Speed = TYPICAL,
+    partition_seconds: float | None = None,
 ) -> Run:
     """Plan a run, check that it fits the machine, and make its folder."""
-    with counting_bar("counting beams") as bar:
-        task = bar.add_task("", total=len(catalogue))
-        made = make_plan(
-            catalogue, simulation, orientations, partition_seconds, lambda: bar.advance(task), speed
-        )
+    made, _ = plan_catalogue(catalogue, simulation, orientations, resources, partition_seconds)
     check_fits(made, resources)
     return Run.create(folder, made, catalogue)
 
 
-def summary(run: Run, resources: Resources) -> dict[str, Any]:
+def plan_catalogue(
+    catalogue: Catalogue,
+    simulation: SimulationSpec,
+    orientations: OrientationSpec,
+    resources: Resources,
+    partition_seconds: float | None = None,
+    speed: Speed = TYPICAL,
+) -> tuple[Plan, Estimate]:
+    """Plan a run with a progress bar, and say what it will cost."""
+    with counting_bar("counting beams") as bar:
+        task = bar.add_task("", total=len(catalogue))
+        counted = survey(
+            catalogue, simulation, orientations, lambda: bar.advance(task), processes=usable_cores()
+        )
+    made = plan_surveyed(catalogue, simulation, orientations, counted, partition_seconds, speed)
+    workers = sorted({*_WORKERS, resources.workers})
+    return made, Estimate.of(made, counted, catalogue, speed, workers)
+
+
+def summary(folder: Path, plan: Plan, costs: Estimate, resources: Resources) -> dict[str, Any]:
     """Return what a plan will cost, as plain JSON data."""
-    plan = run.plan
     return {
-        "run": str(run.path),
+        "run": str(folder),
         "plan_id": plan.plan_id,
         "crystals": plan.n_crystals,
         "orientations": plan.orientations.count,
@@ -141,30 +181,44 @@ def summary(run: Run, resources: Resources) -> dict[str, Any]:
         "partitions": len(plan.partitions),
         "largest_solve_beams": plan.largest_solve,
         "core_seconds": round(plan.seconds, 1),
-        "wall_seconds": round(plan.seconds / resources.workers, 1),
+        "wall_seconds": round(costs.wall_seconds[resources.workers], 1),
         "workers": resources.workers,
+        "estimate": costs.to_dict(),
         "disk_bytes_likely": plan.likely_disk_bytes,
         "disk_bytes_at_most": plan.disk_bytes,
         "worker_bytes": plan.worker_bytes,
     }
 
 
-def _print(run: Run, resources: Resources) -> None:
-    plan: Plan = run.plan
+def _print(folder: Path, plan: Plan, costs: Estimate, resources: Resources) -> None:
     n_thicknesses = len(plan.simulation.thicknesses)
-    table = Table(title=f"{run.path}  plan {plan.plan_id[:12]}", show_header=False)
+    table = Table(title=f"{folder}  plan {plan.plan_id[:12]}", show_header=False)
     table.add_row("patterns", f"{plan.n_items * n_thicknesses:,}")
     table.add_row(
         "",
         f"{plan.n_crystals:,} crystals × {plan.orientations.count} orientations × "
         f"{n_thicknesses} thicknesses",
     )
-    table.add_row("partitions", f"{len(plan.partitions):,}")
-    table.add_row("largest solve", f"{plan.largest_solve:,} beams")
-    table.add_row("predicted work", f"{human_seconds(plan.seconds)} on one core")
     table.add_row(
-        "predicted time", f"{human_seconds(plan.seconds / resources.workers)} on {resources.workers} workers"
+        "partitions",
+        f"{len(plan.partitions):,}, at {100 * costs.cheapest_partition:.0f} to "
+        f"{100 * costs.dearest_partition:.0f} % of their mean cost; {costs.files:,} files",
     )
+    table.add_row(
+        "largest crystal",
+        f"{costs.largest_crystal}: {plan.largest_solve:,} beams, "
+        f"{human_seconds(costs.largest_crystal_seconds)} for all its orientations",
+    )
+    hours = f" ({plan.seconds / 3600:,.0f} core hours)" if plan.seconds > 5400 else ""
+    table.add_row("predicted work", f"{human_seconds(plan.seconds)} on one core{hours}")
+    for workers, seconds in costs.wall_seconds.items():
+        asked = workers == resources.workers
+        # Nobody asks a thousand workers for a minute.
+        if asked or seconds > 60:
+            table.add_row(
+                "predicted time" * asked,
+                f"{human_seconds(seconds)} on {workers:,} worker{'s' * (workers > 1)}",
+            )
     table.add_row(
         "memory a worker", f"{human_bytes(plan.worker_bytes)} of {human_bytes(resources.worker_memory)}"
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from rich.progress import (
@@ -21,20 +19,13 @@ from rich.progress import (
 
 from diffractory.cli.console import err, note
 from diffractory.errors import ExecutionError
-from diffractory.execution.engine import Engine, open_engine
-from diffractory.settings import Resources
+from diffractory.execution.engine import Engine
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 #: Failed units of work named on the terminal; the rest is counted.
 _NAMED_FAILURES = 5
-
-
-def engine_here(cluster: str, workers: int | None, folder: Path) -> AbstractContextManager[Engine]:
-    """Open an engine with this machine's resources."""
-    resources = Resources.of_this_machine(folder, workers)
-    return open_engine(cluster, resources.workers, resources.worker_memory)
 
 
 def counting_bar(label: str) -> Progress:
@@ -55,6 +46,7 @@ def run_all(
     items: Sequence[T],
     label: str,
     costs: Sequence[float] | None = None,
+    on_outcome: Callable[[T, R | Exception], None] = lambda _, __: None,
 ) -> list[R]:
     """Run a function over items with a progress bar and return the results, in no special order.
 
@@ -67,6 +59,8 @@ def run_all(
         What is being done, for people.
     costs : sequence of float, optional
         Predicted cost of each item; equal by default.
+    on_outcome : callable
+        Called with each item and its result, or its error, as it comes.
 
     Raises
     ------
@@ -94,8 +88,10 @@ def run_all(
                 index, item = outcome.item
                 # Partitions are known by their number; a block of peaks has no name but its place.
                 failures.append(f"part {item if isinstance(item, int) else index}: {outcome.error}")
+                on_outcome(item, outcome.error)
             elif outcome.result is not None:
                 results.append(outcome.result[1])
+                on_outcome(outcome.item[1], outcome.result[1])
             failed = f", {len(failures)} failed" if failures else ""
             progress.update(
                 task,

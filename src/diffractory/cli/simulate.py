@@ -9,14 +9,23 @@ from typing import Annotated, Any
 import typer
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
-from diffractory.cli.options import ClusterOption, RunArgument, WorkersOption
-from diffractory.cli.progress import engine_here, run_all
+from diffractory.cli.engines import engine_here, resources_there, slurm_request
+from diffractory.cli.options import (
+    DryRunOption,
+    JobsOption,
+    RunArgument,
+    SiteOption,
+    SlurmClusterOption,
+    WorkersOption,
+)
+from diffractory.cli.partitions import run_partitions
+from diffractory.dataset.lock import sole_driver
 from diffractory.dataset.partition import simulate_partition
 from diffractory.dataset.plan import check_fits
-from diffractory.dataset.run import Run
+from diffractory.dataset.run import PEAKS, Run
 from diffractory.execution.engine import Engine
 from diffractory.scattering.torch_solver import check_device
-from diffractory.settings import Resources, human_seconds
+from diffractory.settings import human_seconds
 
 app = typer.Typer()
 
@@ -24,8 +33,11 @@ app = typer.Typer()
 @app.command(epilog="Example: diffractory simulate runs/first --workers 2")
 def simulate(
     run: RunArgument,
-    cluster: ClusterOption = "local",
+    cluster: SlurmClusterOption = "local",
     workers: WorkersOption = None,
+    site: SiteOption = None,
+    jobs: JobsOption = None,
+    dry_run: DryRunOption = False,
     partition: Annotated[
         int | None, typer.Option(min=0, help="Compute this partition only, here, without a cluster.")
     ] = None,
@@ -41,8 +53,11 @@ def simulate(
 ) -> None:
     """Simulate what a run still lacks. Interrupted or killed: run the same command again."""
     opened = Run.open(run)
+    opened.check_code_version()
     _ = opened.catalogue  # another catalogue than the planned one is refused before workers are started
-    if device is not None:
+    slurm = slurm_request(cluster, site, jobs, dry_run, run)
+    # The driver of SLURM jobs has no GPU itself; its workers check theirs.
+    if device is not None and slurm is None:
         check_device(device, opened.plan.simulation)
         workers = workers or 1
     started = time.perf_counter()
@@ -50,8 +65,8 @@ def simulate(
         record = simulate_partition(run, partition, device)
         result: dict[str, Any] = {"run": str(run), "partition": partition, "seconds": record.seconds}
     else:
-        check_fits(opened.plan, Resources.of_this_machine(run, workers))
-        with engine_here(cluster, workers, run) as engine:
+        check_fits(opened.plan, resources_there(run, workers, slurm))
+        with sole_driver(opened), engine_here(cluster, workers, run, slurm) as engine:
             note(f"running on {engine.description}")
             result = simulate_missing(opened, engine, device)
     result["wall_seconds"] = round(time.perf_counter() - started, 2)
@@ -70,16 +85,13 @@ def simulate_missing(run: Run, engine: Engine, device: str | None = None) -> dic
     missing = [index for index in range(len(run.plan.partitions)) if index not in done]
     if done:
         note(f"{len(done)} of {len(run.plan.partitions)} partitions are done already")
-    costs = [run.plan.partitions[index].seconds for index in missing]
-    records = (
-        run_all(engine, partial(simulate_partition, run.path, device=device), missing, "simulating", costs)
-        if missing
-        else []
+    records = run_partitions(
+        run, engine, partial(simulate_partition, run.path, device=device), missing, PEAKS, "simulating"
     )
     return {
         "run": str(run.path),
         "plan_id": run.plan.plan_id,
         "partitions_done_before": len(done),
         "partitions_computed": len(records),
-        "core_seconds": round(sum(record.seconds for record in records), 2),
+        "core_seconds": round(sum(record.processor_seconds for record in records), 2),
     }

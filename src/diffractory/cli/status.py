@@ -47,6 +47,6 @@ def _stage(run: Run, stage: str, plan_id: str) -> dict[str, float]:
         "damaged": len(run.damaged(stage, plan_id)),
         "share_of_work": work / run.plan.seconds,
         "dense_solves": sum(record.dense_solves for record in done.values()),
-        "core_seconds": round(sum(record.seconds for record in done.values()), 2),
+        "core_seconds": round(sum(record.processor_seconds for record in done.values()), 2),
         "bytes": sum(shard.size for record in done.values() for shard in record.shards.values()),
     }

@@ -11,8 +11,8 @@ import typer
 
 from diffractory import __version__
 from diffractory.cli.console import JsonFlag, err, note, out, print_json
+from diffractory.cli.engines import engine_here
 from diffractory.cli.options import ClusterOption, RunArgument, WorkersOption, check_output_folder
-from diffractory.cli.progress import engine_here
 from diffractory.dataset.features import find_features, read_features
 from diffractory.dataset.run import Run
 from diffractory.execution.engine import Engine

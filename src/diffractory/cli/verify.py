@@ -9,8 +9,16 @@ from typing import Annotated
 import typer
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
-from diffractory.cli.options import ClusterOption, RunArgument, WorkersOption
-from diffractory.cli.progress import engine_here, run_all
+from diffractory.cli.engines import engine_here, slurm_request
+from diffractory.cli.options import (
+    DryRunOption,
+    JobsOption,
+    RunArgument,
+    SiteOption,
+    SlurmClusterOption,
+    WorkersOption,
+)
+from diffractory.cli.progress import run_all
 from diffractory.dataset.run import Run
 from diffractory.dataset.verify import Verification, remove_records, verify_partition
 from diffractory.errors import RunError
@@ -31,14 +39,18 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Have damaged partitions computed anew by the next simulate.")
     ] = False,
-    cluster: ClusterOption = "local",
+    cluster: SlurmClusterOption = "local",
     workers: WorkersOption = None,
+    site: SiteOption = None,
+    jobs: JobsOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Check records, checksums and physical invariants, and solve a sample again by another solver."""
     opened = Run.open(run)
     _ = opened.catalogue  # another catalogue than the planned one is refused before workers are started
-    with engine_here(cluster, workers, run) as engine:
+    slurm = slurm_request(cluster, site, jobs, dry_run, run)
+    with engine_here(cluster, workers, run, slurm) as engine:
         findings = check_partitions(opened, engine, sample)
     bad = [finding for finding in findings if finding.problems]
     if repair:

@@ -16,9 +16,14 @@ from diffractory import __version__
 from diffractory.dataset.partition import read_partition
 from diffractory.dataset.records import Record, ShardSum
 from diffractory.dataset.run import Run
-from diffractory.dataset.store import create_feature_store, read_block, write_block
+from diffractory.dataset.store import (
+    create_feature_store,
+    read_features_block,
+    thicknesses_a_shard,
+    write_block,
+)
 from diffractory.errors import RunError
-from diffractory.patterns.radial_basis import radial_basis
+from diffractory.patterns.radial_basis import radial_basis_series
 from diffractory.specs import RadialBasisSpec, sha256_of
 from diffractory.storage import atomic_path, write_atomic
 
@@ -34,11 +39,14 @@ class FeaturePlan:
     basis : RadialBasisSpec
     thicknesses : tuple of float
         Thicknesses used, a subset of the run's, in Å.
+    code_version : str
+        Of the program that computes them, without its last number: versions are not mixed.
     """
 
     run_plan_id: str
     basis: RadialBasisSpec
     thicknesses: tuple[float, ...]
+    code_version: str = ".".join(__version__.split(".")[:2])
 
     @property
     def plan_id(self) -> str:
@@ -56,6 +64,7 @@ class FeaturePlan:
             "run_plan_id": self.run_plan_id,
             "basis": self.basis.model_dump(mode="json"),
             "thicknesses": list(self.thicknesses),
+            "code_version": self.code_version,
         }
 
 
@@ -118,7 +127,8 @@ def planned_features(run: Run) -> list[FeaturePlan]:
         try:
             content = json.loads(path.read_text())
             basis = RadialBasisSpec(**content["basis"])
-            plan = FeaturePlan(content["run_plan_id"], basis, tuple(content["thicknesses"]))
+            thicknesses = tuple(content["thicknesses"])
+            plan = FeaturePlan(content["run_plan_id"], basis, thicknesses, content["code_version"])
             intact = plan.plan_id == content["plan_id"] and plan.run_plan_id == run.plan.plan_id
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             intact = False
@@ -151,7 +161,9 @@ def find_features(run: Run, basis: RadialBasisSpec, thickness: float) -> Feature
 
 
 def features_partition(run_path: Path | str, plan: FeaturePlan, partition: int) -> Record:
-    """Compute the features of one partition, write its shard, then commit its record.
+    """Compute the features of one partition, write its shards, then commit its record.
+
+    As many thicknesses at a time as one shard holds, so that memory does not grow with their number.
 
     Raises
     ------
@@ -159,19 +171,28 @@ def features_partition(run_path: Path | str, plan: FeaturePlan, partition: int) 
         If the partition is not simulated, damaged, or cannot be written.
     """
     run = Run.open(run_path)
-    started = time.perf_counter()
+    started, processor_started = time.perf_counter(), time.process_time()
     peaks = read_partition(run, partition)
     columns = [run.plan.simulation.thicknesses.index(t) for t in plan.thicknesses]
-    features = np.stack([radial_basis(peaks.table(column), plan.basis) for column in columns], axis=1)
+    store = f"{plan.stage}.zarr"
+    together = thicknesses_a_shard(run.path / store)
+    shards: dict[str, ShardSum] = {}
+    for number, first in enumerate(range(0, len(columns), together)):
+        some = columns[first : first + together]
+        features = radial_basis_series(
+            peaks.q, peaks.intensity[:, some], peaks.offsets, peaks.offsets[:-1], plan.basis
+        )
+        shards |= write_block(run.path, store, partition, {"features": features}, number)
     record = Record(
         plan.plan_id,
         plan.stage,
         partition,
-        (1,) * len(features),
-        write_block(run.path, f"{plan.stage}.zarr", partition, {"features": features}),
+        (1,) * len(peaks.counts),
+        shards,
         __version__,
         platform.node(),
         round(time.perf_counter() - started, 3),
+        round(time.process_time() - processor_started, 3),
     )
     record.write(run.record_path(plan.stage, partition))
     return record
@@ -194,6 +215,7 @@ def read_features(run: Run, plan: FeaturePlan, thickness: float) -> NDArray[np.f
             f"the feature set of {run.path} holds {list(plan.thicknesses)} Å, not {thickness} Å",
             fix="Run `diffractory features RUN` again with this thickness",
         )
+    column = plan.thicknesses.index(thickness)
     features = np.empty((run.plan.n_items, plan.basis.n_features), dtype=np.float32)
     for index, partition in enumerate(run.plan.partitions):
         record = run.record(plan.stage, index, plan.plan_id)
@@ -204,8 +226,8 @@ def read_features(run: Run, plan: FeaturePlan, thickness: float) -> NDArray[np.f
                     "a bit changed after writing",
                     f"Remove {run.record_path(plan.stage, index)} and run `diffractory features {run.path}`",
                 )
-        block = read_block(
-            run.path, f"{plan.stage}.zarr", "features", index, partition.stop - partition.first
+        rows = read_features_block(
+            run.path / f"{plan.stage}.zarr", index, partition.stop - partition.first, column
         )
-        features[partition.first : partition.stop] = block[:, plan.thicknesses.index(thickness)]
+        features[partition.first : partition.stop] = rows
     return features

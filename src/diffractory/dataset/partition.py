@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from diffractory import __version__
 from diffractory.dataset.intensity_codes import decode_intensity, encode_intensity
-from diffractory.dataset.plan import crystal_orientations
 from diffractory.dataset.records import Record
 from diffractory.dataset.run import PEAKS, Run
 from diffractory.dataset.store import read_block, write_block
+from diffractory.dataset.survey import crystal_orientations
 from diffractory.errors import RunError
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scattering.peak_list import PeakList
@@ -53,9 +53,14 @@ class PartitionPeaks:
     intensity: NDArray[np.float32]
     rotation: NDArray[np.float64]
 
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Start of each item's peaks, where its direct beam is, and the end of the last."""
+        return np.concatenate([[0], np.cumsum(self.counts)])
+
     def table(self, thickness_index: int | NDArray[np.int64]) -> PeakTable:
         """Return the patterns at one thickness, or at one for each item, direct beams marked."""
-        offsets = np.concatenate([[0], np.cumsum(self.counts)])
+        offsets = self.offsets
         column = np.broadcast_to(np.asarray(thickness_index), self.counts.shape)
         per_peak = np.repeat(column, self.counts)
         intensity = self.intensity[np.arange(offsets[-1]), per_peak]
@@ -84,7 +89,8 @@ def simulate_partition(run_path: Path | str, partition: int, device: str | None 
         If a solve fails, or the device cannot be used.
     """
     run = Run.open(run_path)
-    started = time.perf_counter()
+    run.check_code_version()
+    started, processor_started = time.perf_counter(), time.process_time()
     if not 0 <= partition < len(run.plan.partitions):
         raise RunError(
             f"{run.path} has partitions 0 … {len(run.plan.partitions) - 1}, there is no partition {partition}"
@@ -115,6 +121,7 @@ def simulate_partition(run_path: Path | str, partition: int, device: str | None 
         __version__,
         platform.node(),
         round(time.perf_counter() - started, 3),
+        round(time.process_time() - processor_started, 3),
         dense_solves,
         device or "",
     )
@@ -181,7 +188,7 @@ def read_partition(run: Run, partition: int, record: Record | None = None) -> Pa
         first,
         counts,
         hkl,
-        peak_positions(run, first, counts, hkl, rotation),
+        peak_positions(run, first + np.arange(len(counts)), counts, hkl, rotation),
         decode_intensity(read_block(run.path, _STORE, "intensity", partition, n_peaks)),
         rotation,
     )
@@ -189,16 +196,27 @@ def read_partition(run: Run, partition: int, record: Record | None = None) -> Pa
 
 def peak_positions(
     run: Run,
-    first_item: int,
+    items: NDArray[np.int64],
     counts: NDArray[np.int64],
-    hkl: NDArray[np.int64],
+    hkl: NDArray[Any],
     rotation: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return the detector positions of consecutive items' peaks, of shape (n_peaks, 2), in Å⁻¹.
+    """Return the detector positions of some items' peaks, of shape (n_peaks, 2), in Å⁻¹.
 
     They follow from hkl, cell and orientation, so they are not stored.
+
+    Parameters
+    ----------
+    run : Run
+    items : ndarray of shape (n_items,), int64
+    counts : ndarray of shape (n_items,), int64
+        Rows of ``hkl`` that belong to each item.
+    hkl : ndarray of shape (n_peaks, 3)
+        Integers.
+    rotation : ndarray of shape (n_items, 3, 3)
+        Orientation matrices.
     """
-    crystals = (first_item + np.arange(len(counts))) // run.plan.orientations.count
+    crystals = items // run.plan.orientations.count
     reciprocal = {int(c): run.catalogue.crystal(int(c)).reciprocal for c in np.unique(crystals)}
     bases = np.array([reciprocal[int(c)] for c in crystals]).reshape(-1, 3, 3)
     to_detector = bases @ rotation[:, :, :2]

@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 
 from diffractory import __version__
 from diffractory.crystals.catalogue import Catalogue
-from diffractory.crystals.crystal import Crystal
-from diffractory.crystals.symmetry import laue_operations_of
+from diffractory.dataset.survey import Survey, survey
 from diffractory.errors import PlanError, RunError
-from diffractory.scattering.beams import count_beams, reciprocal_points
 from diffractory.scattering.cost import (
     RESERVED_BYTES,
     TYPICAL,
@@ -30,8 +28,6 @@ from diffractory.scattering.cost import (
     predicted_setup_seconds,
     predicted_solve_bytes,
 )
-from diffractory.scattering.orientations import sample_orientations
-from diffractory.scattering.primitive import primitive_cell
 from diffractory.settings import Resources, human_bytes
 from diffractory.specs import OrientationSpec, SimulationSpec, sha256_of
 
@@ -39,6 +35,15 @@ from diffractory.specs import OrientationSpec, SimulationSpec, sha256_of
 FORMAT_VERSION = 2
 #: A partition's intensities stay under this many bytes when read, whatever its cost: one shard is one write.
 MAX_SHARD_BYTES = 256_000_000
+#: Items of a partition: their features at one thickness stay under 256 MB.
+MAX_ITEMS = 60_000
+#: Least and largest cost of a partition by default.
+PARTITION_SECONDS = (5.0, 600.0)
+#: How many partitions there are by default: work for all workers of a machine, if they cost enough; and, as
+#: each is three files and a record, not too many.
+MIN_PARTITIONS, MAX_PARTITIONS = 64, 10_000
+#: Share by which partitions' costs may differ from their mean, the last one apart.
+BALANCE = 0.25
 #: Peaks a chunk of the flat arrays holds: 3 MB of codes at 100 thicknesses.
 PEAK_CHUNK = 16_384
 #: Bytes on disk as measured on 40 crystals of all sizes (benchmarks/store.py), rounded up: of one
@@ -96,12 +101,12 @@ class Plan:
         """Number of (crystal, orientation) pairs."""
         return self.n_crystals * self.orientations.count
 
-    @property
+    @cached_property
     def items_per_shard(self) -> int:
         """Rows each partition owns in arrays with one row an item."""
         return max(p.stop - p.first for p in self.partitions)
 
-    @property
+    @cached_property
     def peaks_per_shard(self) -> int:
         """Rows each partition owns in arrays with one row a peak: whole chunks."""
         return -(-max(p.n_peaks for p in self.partitions) // PEAK_CHUNK) * PEAK_CHUNK
@@ -207,43 +212,14 @@ class Plan:
         return follow and borders[-1] == self.n_items > 0
 
 
-def crystal_orientations(catalogue: Catalogue, index: int, spec: OrientationSpec) -> NDArray[np.float64]:
-    """Return the orientation matrices of one crystal of a catalogue, of shape (count, 3, 3)."""
-    return _orientations_of(catalogue.crystal(index), spec, catalogue.ids[index])
-
-
-def _orientations_of(crystal: Crystal, spec: OrientationSpec, crystal_id: str) -> NDArray[np.float64]:
-    return sample_orientations(laue_operations_of(crystal), spec, crystal_id)
-
-
-def count_catalogue_beams(
-    catalogue: Catalogue,
-    simulation: SimulationSpec,
-    orientations: OrientationSpec,
-    on_crystal: Callable[[], None] = lambda: None,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Count the beams of every item, and the range of their excitation errors in Å⁻¹.
-
-    Both of shape (n_crystals, count); calls back after each crystal.
-    """
-    counts = np.empty((len(catalogue), orientations.count), dtype=np.int64)
-    ranges = np.empty(counts.shape)
-    for index, crystal_id in enumerate(catalogue.ids):
-        crystal = catalogue.crystal(index)
-        points = reciprocal_points(primitive_cell(crystal), simulation.q_max)
-        matrices = _orientations_of(crystal, orientations, crystal_id)
-        counts[index], ranges[index] = count_beams(points, matrices, simulation)
-        on_crystal()
-    return counts, ranges
-
-
 def make_plan(
     catalogue: Catalogue,
     simulation: SimulationSpec,
     orientations: OrientationSpec,
-    partition_seconds: float = 600.0,
+    partition_seconds: float | None = None,
     on_crystal: Callable[[], None] = lambda: None,
     speed: Speed = TYPICAL,
+    processes: int = 1,
 ) -> Plan:
     """Plan a run.
 
@@ -253,33 +229,61 @@ def make_plan(
     simulation : SimulationSpec
     orientations : OrientationSpec
     partition_seconds : float
-        Wanted cost of a partition.
+        Wanted cost of a partition; by default the largest up to ten minutes at which they are balanced.
     on_crystal : callable
         Called after each crystal, for a progress bar.
     speed : Speed
         Of a core of the machine that will run it.
+    processes : int
+        That count beams side by side.
 
     Raises
     ------
     PlanError
         If the catalogue is empty, or the partitions' cost is not above 0.
     """
-    if len(catalogue) == 0:
-        raise PlanError("the catalogue is empty", fix="Build one with `diffractory catalogue build`")
-    if not partition_seconds > 0:
-        raise PlanError(f"partitions of {partition_seconds} s cannot be", fix="Give a number above 0")
-    beams, ranges = count_catalogue_beams(catalogue, simulation, orientations, on_crystal)
-    seconds = predicted_seconds(beams, simulation, speed, ranges)
-    volumes = catalogue.table["volume_primitive"].to_numpy(dtype=np.float64)
-    setup = predicted_setup_seconds(volumes, simulation, speed)
+    check_partition_seconds(partition_seconds)
+    counted = survey(catalogue, simulation, orientations, on_crystal, processes)
+    return plan_surveyed(catalogue, simulation, orientations, counted, partition_seconds, speed)
+
+
+def check_partition_seconds(seconds: float | None) -> None:
+    """Refuse a cost of partitions that is not above 0.
+
+    Raises
+    ------
+    PlanError
+        If it is not.
+    """
+    if seconds is not None and not seconds > 0:
+        raise PlanError(f"partitions of {seconds} s cannot be", fix="Give a number above 0")
+
+
+def plan_surveyed(
+    catalogue: Catalogue,
+    simulation: SimulationSpec,
+    orientations: OrientationSpec,
+    counted: Survey,
+    partition_seconds: float | None = None,
+    speed: Speed = TYPICAL,
+) -> Plan:
+    """Plan a run whose beams are counted already; arguments as in :func:`make_plan`."""
+    seconds = predicted_item_seconds(counted, simulation, speed)
+    setup = predicted_setup_seconds(counted.volumes, simulation, speed)
     return Plan(
         simulation,
         orientations,
         catalogue.content_hash,
         len(catalogue),
-        _partitions(beams, seconds, setup, len(simulation.thicknesses), partition_seconds),
-        int(beams.max()),
+        _partitions(counted.beams, seconds, setup, len(simulation.thicknesses), partition_seconds),
+        int(counted.beams.max()),
     )
+
+
+def predicted_item_seconds(counted: Survey, simulation: SimulationSpec, speed: Speed) -> NDArray[np.float64]:
+    """Return the predicted seconds of every item's solve, of shape (n_crystals, count)."""
+    strength = counted.scattering[:, None]
+    return predicted_seconds(counted.beams, simulation, speed, counted.error_ranges, strength)
 
 
 def _partitions(
@@ -287,28 +291,61 @@ def _partitions(
     seconds: NDArray[np.float64],
     setup: NDArray[np.float64],
     n_thicknesses: int,
+    wanted: float | None,
+) -> tuple[Partition, ...]:
+    """Cut the items into ranges of about equal cost, each small enough for one shard.
+
+    Where no cost is wanted, the largest at which they are balanced: crystals with few beams fill their
+    shards before they cost much. If none is, the largest.
+    """
+    if wanted is not None:
+        return _cut(beams, seconds, setup, n_thicknesses, wanted)
+    total = float(seconds.sum() + setup.sum())
+    least, most = (max(s, total / MAX_PARTITIONS) for s in PARTITION_SECONDS)
+    target = largest = min(max(least, total / MIN_PARTITIONS), most)
+    while target >= least:
+        cut = _cut(beams, seconds, setup, n_thicknesses, target)
+        costs = np.array([partition.seconds for partition in cut[:-1]])
+        if len(costs) < 2 or np.all(np.abs(costs / costs.mean() - 1.0) <= BALANCE):
+            return cut
+        target *= 0.7
+    return _cut(beams, seconds, setup, n_thicknesses, largest)
+
+
+def _cut(
+    beams: NDArray[np.int64],
+    seconds: NDArray[np.float64],
+    setup: NDArray[np.float64],
+    n_thicknesses: int,
     target: float,
 ) -> tuple[Partition, ...]:
-    """Cut the items into ranges of about equal cost, each small enough for one shard."""
-    per_crystal = beams.shape[1]
-    peaks, costs = beams.ravel(), seconds.ravel()
-    max_peaks = max(MAX_SHARD_BYTES // (4 * n_thicknesses), PEAK_CHUNK)
-    total = float(costs.sum() + setup.sum())
+    per_crystal, n_items = beams.shape[1], beams.size
+    most_peaks = max(MAX_SHARD_BYTES // (4 * n_thicknesses), PEAK_CHUNK)
+    # Set-up is paid with the first item of a crystal, and again where a partition begins within one.
+    costs = seconds.copy()
+    costs[:, 0] += setup
+    cost_before = np.concatenate([[0.0], np.cumsum(costs.ravel())])
+    peaks_before = np.concatenate([[0], np.cumsum(beams.ravel())])
     # Even shares instead of full ones and a small rest.
-    share = total / round(float(np.clip(total / target, 1, len(peaks))))
+    with np.errstate(over="ignore"):
+        share = cost_before[-1] / round(float(np.clip(cost_before[-1] / target, 1, n_items)))
     partitions: list[Partition] = []
-    first, n_peaks, cost = 0, 0, 0.0
-    for item in range(len(peaks)):
-        opens_crystal = item == first or item % per_crystal == 0
-        item_cost = float(costs[item]) + (float(setup[item // per_crystal]) if opens_crystal else 0.0)
-        full = cost + 0.5 * item_cost > share or n_peaks + peaks[item] > max_peaks
-        if item > first and full:
-            partitions.append(Partition(first, item, n_peaks, round(cost, 4)))
-            first, n_peaks, cost = item, 0, 0.0
-            item_cost = float(costs[item]) + float(setup[item // per_crystal])
-        n_peaks += int(peaks[item])
-        cost += item_cost
-    return (*partitions, Partition(first, len(peaks), n_peaks, round(cost, 4)))
+    first = 0
+    while first < n_items:
+        again = float(setup[first // per_crystal]) if first % per_crystal else 0.0
+        end = cost_before[first] - again + share
+        stop = int(np.searchsorted(cost_before, end))
+        # The nearer of two borders.
+        if stop > n_items or 2.0 * end < cost_before[stop - 1] + cost_before[stop]:
+            stop -= 1
+        room = int(np.searchsorted(peaks_before, peaks_before[first] + most_peaks, side="right")) - 1
+        stop = max(min(stop, room, first + MAX_ITEMS), first + 1)
+        cost = float(cost_before[stop] - cost_before[first]) + again
+        partitions.append(
+            Partition(first, stop, int(peaks_before[stop] - peaks_before[first]), round(cost, 4))
+        )
+        first = stop
+    return tuple(partitions)
 
 
 def check_fits(plan: Plan, resources: Resources) -> None:

@@ -51,6 +51,8 @@ class Record:
         Who computed it.
     seconds : float
         Time it took.
+    processor_seconds : float
+        Time a processor worked on it: what counts where cores are shared.
     dense_solves : int
         Items whose series did not converge, so that the dense reference solved them.
     device : str
@@ -65,6 +67,7 @@ class Record:
     code_version: str
     host: str
     seconds: float
+    processor_seconds: float
     dense_solves: int = 0
     device: str = ""
 
@@ -96,19 +99,22 @@ class Record:
             If it is cut short, altered or not a record.
         """
         try:
-            if path.stat().st_size > _MAX_RECORD_BYTES:
-                raise ValueError("too large")
-            content = json.loads(path.read_text())
+            text = record_bytes(path)
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from None
+        return cls.from_bytes(text, path)
+
+    @classmethod
+    def from_bytes(cls, text: bytes, path: Path) -> Record:
+        """Make a record of what its file holds; raises as :meth:`read`."""
+        try:
+            content = json.loads(text)
             checksum = content.pop("checksum")
             intact = checksum == sha256_of(content)
             shards = {key: ShardSum(**value) for key, value in content.pop("shards").items()}
             record = cls(**{**content, "counts": tuple(content["counts"])}, shards=shards)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RunError(
-                f"record {path} cannot be read ({type(error).__name__})",
-                "it is damaged or cut short, so its partition does not count as done",
-                "Run the same command again: it computes this partition anew",
-            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise _unreadable(path, error) from None
         if not intact:
             raise RunError(
                 f"record {path} does not match its own checksum",
@@ -116,3 +122,26 @@ class Record:
                 "Run the same command again: it computes this partition anew",
             )
         return record
+
+
+def record_bytes(path: Path) -> bytes:
+    """Read the file of a record.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is too large to be a record.
+    """
+    if path.stat().st_size > _MAX_RECORD_BYTES:
+        raise ValueError("too large")
+    return path.read_bytes()
+
+
+def _unreadable(path: Path, error: Exception) -> RunError:
+    return RunError(
+        f"record {path} cannot be read ({type(error).__name__})",
+        "it is damaged or cut short, so its partition does not count as done",
+        "Run the same command again: it computes this partition anew",
+    )

@@ -12,20 +12,29 @@
 from __future__ import annotations
 
 import contextlib
+import stat
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from diffractory import __version__
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.dataset.plan import Plan
-from diffractory.dataset.records import Record
+from diffractory.dataset.records import Record, record_bytes
 from diffractory.dataset.store import create_peak_store
 from diffractory.errors import CatalogueError, DiffractoryError, RunError
 from diffractory.storage import write_atomic
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 #: Name of the stage that simulates.
 PEAKS = "peaks"
+#: Threads that ask for files, and partitions whose records wait in memory to be parsed.
+_READERS, _BLOCK = 16, 1024
 
 
 @dataclass(frozen=True)
@@ -43,12 +52,12 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str) -> Run:
-        """Open a run folder and check that this program can work on it.
+        """Open a run folder, whatever version of the program computes it, to read it or go on.
 
         Raises
         ------
         RunError
-            If there is no plan, or it is damaged or of another version.
+            If there is no plan, or it is damaged or of another format.
         """
         # Absolute: workers elsewhere may stand in another working directory.
         folder = Path(path).absolute()
@@ -62,14 +71,23 @@ class Run:
             ) from None
         except OSError as error:
             raise RunError(f"{plan_file} cannot be read ({error.strerror or error})") from None
-        plan = Plan.from_json(text, str(plan_file))
-        if _minor(plan.code_version) != _minor(__version__):
+        return cls(folder, Plan.from_json(text, str(plan_file)))
+
+    def check_code_version(self) -> None:
+        """Refuse to compute a part of a run that another version of this program computes.
+
+        Raises
+        ------
+        RunError
+            If the versions differ in more than their last number.
+        """
+        planned = self.plan.code_version
+        if _minor(planned) != _minor(__version__):
             raise RunError(
-                f"{folder} was planned with diffractory {plan.code_version}, this is {__version__}",
+                f"{self.path} was planned with diffractory {planned}, this is {__version__}",
                 "results of two versions must not be mixed in one data set",
-                f"Install diffractory {plan.code_version}, or plan a new run folder",
+                f"Install diffractory {planned}, or plan a new run folder",
             )
-        return cls(folder, plan)
 
     @classmethod
     def create(cls, path: Path | str, plan: Plan, catalogue: Catalogue) -> Run:
@@ -141,29 +159,27 @@ class Run:
         if not path.exists():
             raise RunError(f"partition {partition} of {self.path} ({stage}) is not done: {path} is missing")
         record = Record.read(path)
+        self._check_record(record, stage, partition, plan_id)
+        self._check_shards(record)
+        return record
+
+    def _check_record(self, record: Record, stage: str, partition: int, plan_id: str) -> None:
+        """Refuse a record of another plan or partition, and one that cannot be of this plan."""
+        path = self.record_path(stage, partition)
         if (record.plan_id, record.stage, record.partition) != (plan_id, stage, partition):
             raise RunError(
                 f"record {path} belongs to another plan or partition",
                 fix="Run the same command again: it computes this partition anew",
             )
         self._check_counts(record)
-        for name, expected in record.shards.items():
-            shard = self.path / name
-            size = shard.stat().st_size if shard.is_file() else -1
-            if size != expected.size:
-                raise RunError(
-                    f"shard {shard} has {max(size, 0)} bytes and its record says {expected.size}",
-                    "it is missing or cut short",
-                    "Run the same command again: it computes this partition anew",
-                )
-        return record
 
     def _check_counts(self, record: Record) -> None:
         """Refuse a record that cannot be of this plan, before its counts are used as sizes."""
         chosen = self.plan.partitions[record.partition]
         n_items = chosen.stop - chosen.first
         most = self.plan.peaks_per_shard if record.stage == PEAKS else n_items
-        whole = all(type(count) is int and count > 0 for count in record.counts)
+        # A run has millions of counts: no loop of Python over them. True is no count.
+        whole = set(map(type, record.counts)) == {int} and min(record.counts) > 0
         inside = all(
             name.startswith(f"{record.stage}.zarr/") and ".." not in name.split("/") for name in record.shards
         )
@@ -177,26 +193,79 @@ class Run:
                 "Run the same command again: it computes this partition anew",
             )
 
+    def _check_shards(self, record: Record) -> None:
+        """Refuse a record whose shards are missing or of another size."""
+        for name, expected in record.shards.items():
+            size = _file_size(self.path / name)
+            if size != expected.size:
+                raise RunError(
+                    f"shard {self.path / name} has {max(size, 0)} bytes and its record says {expected.size}",
+                    "it is missing or cut short",
+                    "Run the same command again: it computes this partition anew",
+                )
+
     def done(self, stage: str = PEAKS, plan_id: str | None = None) -> dict[int, Record]:
         """Return the valid record of every finished partition; damaged ones do not count."""
+        wanted_plan, n = plan_id or self.plan.plan_id, len(self.plan.partitions)
+
+        def contents(partition: int) -> bytes:
+            with contextlib.suppress(OSError, ValueError):
+                return record_bytes(self.record_path(stage, partition))
+            return b""
+
+        def parsed(partition: int, text: bytes) -> Record | None:
+            with contextlib.suppress(RunError):
+                record = Record.from_bytes(text, self.record_path(stage, partition))
+                self._check_record(record, stage, partition, wanted_plan)
+                return record
+            return None
+
+        def has_shards(record: Record) -> bool:
+            with contextlib.suppress(RunError):
+                self._check_shards(record)
+                return True
+            return False
+
         records: dict[int, Record] = {}
-        for partition in range(len(self.plan.partitions)):
-            try:
-                records[partition] = self.record(stage, partition, plan_id or self.plan.plan_id)
-            except RunError:
-                continue
+        # Files are asked for side by side, because the file system of a cluster answers each question
+        # late but many at once; records are parsed by one thread, because Python lets only one compute.
+        with ThreadPoolExecutor(_READERS) as pool:
+            for first in range(0, n, _BLOCK):
+                block = range(first, min(first + _BLOCK, n))
+                texts = _side_by_side(pool, contents, block)
+                read = (parsed(p, text) for p, text in zip(block, texts, strict=True) if text)
+                found = [record for record in read if record is not None]
+                whole = _side_by_side(pool, has_shards, found)
+                records |= {r.partition: r for r, kept in zip(found, whole, strict=True) if kept}
         return records
 
     def damaged(self, stage: str = PEAKS, plan_id: str | None = None) -> dict[int, str]:
         """Return why each partition that has a record does not count as done."""
         problems: dict[int, str] = {}
+        valid = self.done(stage, plan_id)
         for partition in range(len(self.plan.partitions)):
-            if self.record_path(stage, partition).exists():
+            if partition not in valid and self.record_path(stage, partition).exists():
                 try:
                     self.record(stage, partition, plan_id or self.plan.plan_id)
                 except RunError as error:
                     problems[partition] = str(error)
         return problems
+
+
+def _side_by_side(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Apply a function to items in all threads, a share each: handing them over one by one costs."""
+    share = -(-len(items) // _READERS) or 1
+    parts = [items[i : i + share] for i in range(0, len(items), share)]
+    return [result for part in pool.map(lambda p: [function(x) for x in p], parts) for result in part]
+
+
+def _file_size(path: Path) -> int:
+    """Return the size of a file, -1 where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
 def _minor(version: str) -> list[str]:

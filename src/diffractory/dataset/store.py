@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -24,8 +24,10 @@ from diffractory.storage import write_atomic
 
 #: Items a chunk of arrays with one row an item holds.
 _ITEM_CHUNK = 1024
-#: Feature rows a chunk holds: about 270 kB at one thickness.
-_FEATURE_CHUNK = 64
+#: Feature rows a chunk holds: about 1 MB at one thickness.
+_FEATURE_CHUNK = 256
+#: A shard of features, before it is compressed, unless one thickness takes more.
+_FEATURE_SHARD_BYTES = 128_000_000
 
 #: What zarr and its codecs raise on stores that are damaged.
 _UNREADABLE = (
@@ -54,7 +56,11 @@ class _Layout:
         How bytes are rearranged before they are compressed.
     transposed : bool
         Whether a chunk is stored column by column; for arrays with two dimensions.
+    codec : {"zstd", "lz4"}
+        What compresses.
     attributes : dict
+    shard_row, chunk_row : tuple of int, optional
+        Parts of a row that a shard and a chunk hold; whole rows by default.
     """
 
     row_shape: tuple[int, ...]
@@ -62,21 +68,25 @@ class _Layout:
     chunk: int
     shuffle: BloscShuffle
     transposed: bool = False
+    codec: Literal["zstd", "lz4"] = "zstd"
     attributes: dict[str, Any] = field(default_factory=lambda: {"units": "1"})
+    shard_row: tuple[int, ...] = ()
+    chunk_row: tuple[int, ...] = ()
 
 
 def _create(group: zarr.Group, name: str, n_partitions: int, rows: int, layout: _Layout) -> None:
     # A shard is a multiple of its chunks.
     chunk = min(layout.chunk, rows)
     rows = -(-rows // chunk) * chunk
+    shard_row, chunk_row = layout.shard_row or layout.row_shape, layout.chunk_row or layout.row_shape
     group.create_array(
         name,
         shape=(n_partitions * rows, *layout.row_shape),
-        chunks=(chunk, *layout.row_shape),
-        shards=(rows, *layout.row_shape),
+        chunks=(chunk, *chunk_row),
+        shards=(rows, *shard_row),
         dtype=layout.dtype,
         filters=[TransposeCodec(order=(1, 0))] if layout.transposed else None,
-        compressors=[BloscCodec(cname="zstd", clevel=5, shuffle=layout.shuffle)],
+        compressors=[BloscCodec(cname=layout.codec, clevel=5, shuffle=layout.shuffle)],
         fill_value=0,
         attributes=layout.attributes,
     )
@@ -96,9 +106,22 @@ def create_peak_store(path: Path, plan: Plan) -> None:
 
 
 def create_feature_store(path: Path, plan: Plan, n_thicknesses: int, n_features: int, plan_id: str) -> None:
-    """Make the empty store of a feature set; existing metadata is replaced."""
+    """Make the empty store of a feature set; existing metadata is replaced.
+
+    One thickness is read without the others. A shard holds as many as a worker may have in memory.
+    """
     group = zarr.create_group(path, overwrite=True, attributes={"plan_id": plan_id})
-    layout = _Layout((n_thicknesses, n_features), "float32", _FEATURE_CHUNK, BloscShuffle.bitshuffle)
+    together = max(1, _FEATURE_SHARD_BYTES // (4 * n_features * plan.items_per_shard))
+    layout = _Layout(
+        (n_thicknesses, n_features),
+        "float32",
+        _FEATURE_CHUNK,
+        # Numbers of which every bit is noise: shuffling gains nothing.
+        BloscShuffle.noshuffle,
+        shard_row=(min(together, n_thicknesses), n_features),
+        chunk_row=(1, n_features),
+        codec="lz4",
+    )
     _create(group, "features", len(plan.partitions), plan.items_per_shard, layout)
 
 
@@ -122,7 +145,7 @@ def open_array(path: Path, name: str) -> zarr.Array[Any]:
 
 
 def write_block(
-    run_path: Path, store: str, partition: int, blocks: dict[str, NDArray[Any]]
+    run_path: Path, store: str, partition: int, blocks: dict[str, NDArray[Any]], column: int = 0
 ) -> dict[str, ShardSum]:
     """Write one partition's whole shard of each array, read each back and return its sum.
 
@@ -134,6 +157,8 @@ def write_block(
     partition : int
     blocks : dict of str to ndarray
         Rows of each array, at most as many as the partition owns.
+    column : int
+        Which of the shards side by side, where a shard holds a part of each row.
 
     Raises
     ------
@@ -144,14 +169,14 @@ def write_block(
     for name, rows in blocks.items():
         array = open_array(run_path / store, name)
         owned = block_rows(array)
-        if len(rows) > owned or rows.shape[1:] != array.shape[1:] or (partition + 1) * owned > array.shape[0]:
+        if not _fits(array, partition, column, rows.shape):
             raise RunError(
                 f"partition {partition} with rows {rows.shape} does not fit array {run_path / store / name} "
-                f"of blocks {(owned, *array.shape[1:])}",
+                f"of blocks {(owned, *array.shape[1:])}, column {column}",
                 "the store is not the one that was planned",
                 "Restore it from a copy, or plan a new run folder",
             )
-        key = _shard_key(array, partition)
+        key = _shard_key(array, partition, column)
         shard = run_path / store / name / key
         try:
             write_atomic(shard, _encoded(array, rows))
@@ -163,6 +188,17 @@ def write_block(
                 "partitions are kept",
             ) from error
     return sums
+
+
+def _fits(array: zarr.Array[Any], partition: int, column: int, shape: tuple[int, ...]) -> bool:
+    """Return whether rows of this shape are what a partition writes into a column of shards."""
+    owned, rest = block_rows(array), array.shape[1:]
+    if rest and (width := (array.shards or array.chunks)[1]) < rest[0]:
+        # The last column may be narrower.
+        rest = (min(width, rest[0] - column * width), *rest[1:])
+    elif column:
+        return False
+    return shape[0] <= owned and shape[1:] == rest and (partition + 1) * owned <= array.shape[0]
 
 
 def block_rows(array: zarr.Array[Any]) -> int:
@@ -179,7 +215,7 @@ def _encoded(array: zarr.Array[Any], rows: NDArray[Any]) -> bytes:
     entries: dict[str, Any] = {}
     shard = zarr.create_array(
         entries,
-        shape=(block_rows(array), *array.shape[1:]),
+        shape=array.shards,
         chunks=array.chunks,
         shards=array.shards,
         dtype=array.dtype,
@@ -190,13 +226,14 @@ def _encoded(array: zarr.Array[Any], rows: NDArray[Any]) -> bytes:
         config={"write_empty_chunks": True},
     )
     padded = np.zeros(shard.shape, dtype=shard.dtype)
-    padded[: len(rows)] = rows
+    padded[tuple(slice(length) for length in rows.shape)] = rows
     shard[...] = padded
-    return bytes(entries[_shard_key(array, 0)].to_bytes())
+    return bytes(entries[_shard_key(array, 0, 0)].to_bytes())
 
 
-def _shard_key(array: zarr.Array[Any], partition: int) -> str:
-    return "/".join(["c", str(partition), *("0" for _ in array.shape[1:])])
+def _shard_key(array: zarr.Array[Any], partition: int, column: int) -> str:
+    columns = [column, *(0 for _ in array.shape[2:])] if array.ndim > 1 else []
+    return "/".join(["c", *map(str, (partition, *columns))])
 
 
 def read_block(run_path: Path, store: str, name: str, partition: int, n_rows: int) -> NDArray[Any]:
@@ -212,6 +249,31 @@ def read_block(run_path: Path, store: str, name: str, partition: int, n_rows: in
     return read_rows(array, first, first + n_rows)
 
 
+def thicknesses_a_shard(store: Path) -> int:
+    """Return how many thicknesses one shard of a feature store holds.
+
+    Raises
+    ------
+    RunError
+        If the store is missing or damaged.
+    """
+    array = open_array(store, "features")
+    return int((array.shards or array.chunks)[1])
+
+
+def read_features_block(store: Path, partition: int, n_rows: int, column: int) -> NDArray[Any]:
+    """Read the features of one partition's items at one thickness, of shape (n_rows, n_features).
+
+    Raises
+    ------
+    RunError
+        If the shard is damaged.
+    """
+    array = open_array(store, "features")
+    first = partition * block_rows(array)
+    return _read(array, slice(first, first + n_rows), column)
+
+
 def read_rows(array: zarr.Array[Any], start: int, stop: int) -> NDArray[Any]:
     """Read rows ``start`` … ``stop - 1`` of an array.
 
@@ -220,11 +282,15 @@ def read_rows(array: zarr.Array[Any], start: int, stop: int) -> NDArray[Any]:
     RunError
         If a shard is damaged.
     """
+    return _read(array, slice(start, stop))
+
+
+def _read(array: zarr.Array[Any], rows: slice, column: int | None = None) -> NDArray[Any]:
     try:
-        return np.asarray(array[start:stop])
+        return np.asarray(array[rows] if column is None else array[rows, column])
     except _UNREADABLE as error:
         raise RunError(
-            f"partition {start // block_rows(array)} of {array.store_path} cannot be decoded "
+            f"partition {rows.start // block_rows(array)} of {array.store_path} cannot be decoded "
             f"({type(error).__name__})",
             "its shard is damaged",
             "`diffractory verify RUN` names all damaged partitions; `--repair` has them computed anew",

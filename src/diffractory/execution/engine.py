@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -32,6 +35,26 @@ _WINDOW_PER_WORKER = 2
 _PATIENCE = 60
 #: Seconds between looks at whether the scheduler is still there.
 _HEARTBEAT = 1.0
+
+
+#: Results are small receipts, so there is nothing to spill; and a worker that pauses because a task left
+#: it little memory would never go on. One that takes too much is ended by its nanny, and started again.
+#: A hundred looks a second at what a worker is doing would cost it time, and tell little about kernels.
+#: Dask has the C library give back memory as soon as it is free: each solve would then ask for its matrix
+#: anew, page by page.
+WORKER_SETTINGS: dict[str, Any] = {
+    "distributed.nanny.pre-spawn-environ": {
+        "MALLOC_TRIM_THRESHOLD_": None,
+        "OMP_NUM_THREADS": 1,
+        "MKL_NUM_THREADS": 1,
+        "OPENBLAS_NUM_THREADS": 1,
+    },
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+}
 
 
 @dataclass(frozen=True)
@@ -116,12 +139,25 @@ class DaskEngine:
         for item in islice(waiting, _WINDOW_PER_WORKER * self.workers):
             self._submit(function, item, owners, finished)
         while owners and (future := self._next(finished)) is not None:
-            item = owners.pop(future.key)
+            self._check()
+            if future.status in ("lost", "pending"):
+                # Its worker went away before the result was fetched: it is being computed again.
+                future.add_done_callback(finished.put)
+                continue
             outcome: Outcome[T, R]
             if future.status == "finished":
-                outcome = Outcome(item, future.result())
+                try:
+                    outcome = Outcome(owners[future.key], future.result(timeout=_PATIENCE))
+                except OSError:
+                    # No answer in time, or the connection broke: the client tries to mend that, or closes.
+                    if self._client.status == "closed":
+                        break
+                    time.sleep(_HEARTBEAT)
+                    finished.put(future)
+                    continue
             else:
-                outcome = Outcome(item, None, _as_error(future.exception()))
+                outcome = Outcome(owners[future.key], None, _as_error(future.exception()))
+            del owners[future.key]
             future.release()
             for following in islice(waiting, 1):
                 self._submit(function, following, owners, finished)
@@ -148,8 +184,12 @@ class DaskEngine:
             try:
                 return finished.get(timeout=_HEARTBEAT)
             except Empty:
+                self._check()
                 if self._client.status == "closed":
                     return None
+
+    def _check(self) -> None:
+        """Raise if what keeps the workers up has given up; nothing does here."""
 
     def joblib(self) -> AbstractContextManager[Any]:
         """Return a context in which joblib sends its tasks to the workers."""
@@ -171,8 +211,27 @@ def _as_error(error: BaseException | None) -> Exception:
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, so that what was opened is closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        # Once: whoever asks again must not break off the cancelling of jobs.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def open_engine(cluster: str, workers: int, worker_memory: int) -> Iterator[Engine]:
-    """Start or join the place where work runs, and close it afterwards.
+    """Start or join the place where work runs, and close it afterwards; SIGTERM ends the work as Ctrl-C does.
 
     Parameters
     ----------
@@ -188,10 +247,11 @@ def open_engine(cluster: str, workers: int, worker_memory: int) -> Iterator[Engi
     ExecutionError
         If the name is unknown or the scheduler does not answer.
     """
-    if cluster == "inline":
-        yield InlineEngine()
-        return
     with contextlib.ExitStack() as stack:
+        stack.enter_context(terminable())
+        if cluster == "inline":
+            yield InlineEngine()
+            return
         if cluster == "local":
             client = stack.enter_context(_local_client(workers, worker_memory))
         elif "://" in cluster:
@@ -205,12 +265,28 @@ def open_engine(cluster: str, workers: int, worker_memory: int) -> Iterator[Engi
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask's own words about lost connections off the terminal: what matters is said by errors."""
+    log = logging.getLogger("distributed")
+    children = [logging.getLogger(f"distributed.{name}") for name in ("client", "comm", "core", "utils")]
+    levels = [(logger, logger.level) for logger in (log, *children)]
+    for logger, _ in levels:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in levels:
+            logger.setLevel(level)
+
+
+@contextmanager
 def _local_client(workers: int, worker_memory: int) -> Iterator[Client]:
     settings = {
         "distributed.scheduler.allowed-failures": 10,
         # Kernels hold the interpreter lock for seconds: a silent worker is not a dead one.
         "distributed.comm.timeouts.tcp": "120s",
         "distributed.worker.daemon": True,
+        **WORKER_SETTINGS,
     }
     with (
         dask.config.set(settings),
@@ -232,6 +308,7 @@ def _local_client(workers: int, worker_memory: int) -> Iterator[Client]:
 @contextmanager
 def _remote_client(address: str) -> Iterator[Client]:
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_quiet())
         try:
             client = stack.enter_context(Client(address, timeout=_PATIENCE))
             client.wait_for_workers(1, timeout=_PATIENCE)

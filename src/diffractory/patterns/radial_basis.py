@@ -9,6 +9,7 @@ incorporating multiple scattering", Physical Review Materials 8, 093802 (2024).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -21,6 +22,10 @@ from diffractory.specs import RadialBasisSpec
 #: A coefficient below this share of its ring's summed weight is zero but for rounding. Its
 #: argument would be noise that depends on the order of the peaks, so both parts are set to 0.
 _CANCELLATION = 1e-12
+#: Peaks whose harmonics are computed side by side.
+_BLOCK = 32
+#: Patterns whose sums are held at once: about 140 kB at one thickness.
+_PATTERNS = 16
 
 
 def radial_basis(table: PeakTable, spec: RadialBasisSpec = RadialBasisSpec()) -> NDArray[np.float32]:  # noqa: B008
@@ -47,17 +52,48 @@ def radial_basis(table: PeakTable, spec: RadialBasisSpec = RadialBasisSpec()) ->
         If a position or an intensity is not finite.
     """
     _refuse_not_finite(table)
-    features = np.zeros((len(table), spec.n_features), dtype=np.float32)
-    _fill_features(
-        table.q,
-        table.intensity,
-        table.offsets,
-        table.direct,
-        float(spec.ring_width),
-        spec.n_rings,
-        spec.n_orders,
-        features,
-    )
+    return radial_basis_series(table.q, table.intensity[:, None], table.offsets, table.direct, spec)[:, 0]
+
+
+def radial_basis_series(
+    q: NDArray[np.float64],
+    intensity: NDArray[Any],
+    offsets: NDArray[np.int64],
+    direct: NDArray[np.int64],
+    spec: RadialBasisSpec,
+) -> NDArray[np.float32]:
+    """Compute the features of patterns at many thicknesses at once: angles are the same at all.
+
+    Parameters
+    ----------
+    q : ndarray of shape (n_peaks, 2)
+        Positions in Å⁻¹; finite, as are the intensities.
+    intensity : ndarray of shape (n_peaks, n_thicknesses)
+    offsets : ndarray of shape (n_patterns + 1,)
+        Start of each pattern, and the end of the last.
+    direct : ndarray of shape (n_patterns,)
+        Place of each direct beam, -1 where there is none.
+    spec : RadialBasisSpec
+
+    Returns
+    -------
+    ndarray of shape (n_patterns, n_thicknesses, spec.n_features), float32
+        Columns as in :func:`radial_basis`.
+    """
+    n, size = len(offsets) - 1, spec.n_features // 2
+    features = np.empty((n, intensity.shape[1], 2 * size), dtype=np.float32)
+    for first in range(0, n, _PATTERNS):
+        some = slice(first, first + _PATTERNS)
+        shape = (len(direct[some]), intensity.shape[1], spec.n_rings, 2, spec.n_orders)
+        sums, weights = np.zeros(shape), np.zeros(shape[:3])
+        _add_up(q, intensity, offsets[first:], direct[some], float(spec.ring_width), sums, weights)
+        real, imaginary = sums[:, :, :, 0], sums[:, :, :, 1]
+        magnitude = np.sqrt(real * real + imaginary * imaginary)
+        holds = magnitude > _CANCELLATION * weights[..., None]
+        # Compiled for the processor's vectors in single precision, three times as fast as in double.
+        argument = np.arctan2(imaginary.astype(np.float32), real.astype(np.float32))
+        features[some, :, :size] = (magnitude * holds).reshape(*shape[:2], size)
+        features[some, :, size:] = (argument * holds).reshape(*shape[:2], size)
     return features
 
 
@@ -106,59 +142,54 @@ def _refuse_not_finite(table: PeakTable) -> None:
         )
 
 
+@njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+def _add_up(q, intensity, offsets, direct, ring_width, sums, weights):  # type: ignore[no-untyped-def]
+    """Add all peaks to ``sums`` (n_patterns, n_thicknesses, n_rings, 2, n_orders), given as zeros.
+
+    Real and imaginary parts lie beside each other, and everything is indexed in full: one long inner
+    loop, and no views of rows, each of which would be counted and released.
+    """
+    n_thicknesses, n_rings, n_orders = sums.shape[1], sums.shape[2], sums.shape[4]
+    flat = sums.reshape(len(sums), n_thicknesses, n_rings, 2 * n_orders)
+    harmonics = np.empty((_BLOCK, 2 * n_orders))
+    for pattern in range(len(sums)):
+        for first in range(offsets[pattern], offsets[pattern + 1], _BLOCK):
+            stop = min(first + _BLOCK, offsets[pattern + 1])
+            _fill_harmonics(q, first, stop, harmonics)
+            for peak in range(first, stop):
+                position = math.sqrt(q[peak, 0] ** 2 + q[peak, 1] ** 2) / ring_width
+                if peak == direct[pattern] or position >= n_rings:
+                    continue
+                # A triangle reaches to the neighbouring ring centres: each peak lights at most two rings.
+                inner = int(position)
+                for thickness in range(n_thicknesses):
+                    value = intensity[peak, thickness]
+                    # Many peaks are below what is stored.
+                    if value == 0.0:
+                        continue
+                    for ring in range(inner, min(inner + 2, n_rings)):
+                        share = value * (position - inner if ring > inner else 1.0 - (position - inner))
+                        weights[pattern, thickness, ring] += abs(share)
+                        for k in range(2 * n_orders):
+                            flat[pattern, thickness, ring, k] += share * harmonics[peak - first, k]
+
+
 @njit(nogil=True, cache=True)
-def _fill_features(q, intensity, offsets, direct, ring_width, n_rings, n_orders, features):  # type: ignore[no-untyped-def]
-    """Fill ``features`` of shape (n_patterns, 2 * n_rings * n_orders), given as zeros."""
-    real = np.zeros((n_rings, n_orders))
-    imag = np.zeros((n_rings, n_orders))
-    weight = np.zeros(n_rings)
-    for pattern in range(len(offsets) - 1):
-        for peak in range(offsets[pattern], offsets[pattern + 1]):
-            if peak != direct[pattern]:
-                _add_peak(q[peak, 0], q[peak, 1], intensity[peak], ring_width, real, imag, weight)
-        _write_and_clear(real, imag, weight, features[pattern])
+def _fill_harmonics(q, first, stop, harmonics):  # type: ignore[no-untyped-def]
+    """Fill in cos mφ, then sin mφ, of peaks ``first`` … ``stop - 1``, a row each.
 
-
-@njit(nogil=True, cache=True, inline="always")
-def _add_peak(x, y, intensity, ring_width, real, imag, weight):  # type: ignore[no-untyped-def]
-    n_rings, n_orders = real.shape
-    radius = math.sqrt(x * x + y * y)
-    position = radius / ring_width
-    if position >= n_rings:
-        return
-    cosine, sine = (x / radius, y / radius) if radius > 0.0 else (1.0, 0.0)
-    ring = int(position)
-    # A triangle reaches to the neighbouring ring centres: each peak lights at most two rings.
-    outer = intensity * (position - ring)
-    inner = intensity - outer
-    has_outer = ring + 1 < n_rings and outer != 0.0
-    weight[ring] += abs(inner)
-    if has_outer:
-        weight[ring + 1] += abs(outer)
-    c, s = 1.0, 0.0
-    for order in range(n_orders):
-        real[ring, order] += inner * c
-        imag[ring, order] += inner * s
-        if has_outer:
-            real[ring + 1, order] += outer * c
-            imag[ring + 1, order] += outer * s
-        c, s = c * cosine - s * sine, c * sine + s * cosine
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _write_and_clear(real, imag, weight, row):  # type: ignore[no-untyped-def]
-    n_rings, n_orders = real.shape
-    size = n_rings * n_orders
-    for ring in range(n_rings):
-        if weight[ring] == 0.0:
-            continue
-        smallest = _CANCELLATION * weight[ring]
-        for order in range(n_orders):
-            re, im = real[ring, order], imag[ring, order]
-            magnitude = math.sqrt(re * re + im * im)
-            if magnitude > smallest:
-                row[ring * n_orders + order] = magnitude
-                row[size + ring * n_orders + order] = math.atan2(im, re)
-            real[ring, order] = 0.0
-            imag[ring, order] = 0.0
-        weight[ring] = 0.0
+    Each order follows from the one before: for one peak that is a chain of waits, for many side by side not.
+    """
+    n_orders = harmonics.shape[1] // 2
+    for row in range(stop - first):
+        harmonics[row, 0], harmonics[row, n_orders] = 1.0, 0.0
+        if n_orders > 1:
+            x, y = q[first + row, 0], q[first + row, 1]
+            radius = math.sqrt(x * x + y * y)
+            c, s = (x / radius, y / radius) if radius > 0.0 else (1.0, 0.0)
+            harmonics[row, 1], harmonics[row, n_orders + 1] = c, s
+    for order in range(2, n_orders):
+        for row in range(stop - first):
+            c, s = harmonics[row, order - 1], harmonics[row, n_orders + order - 1]
+            harmonics[row, order] = c * harmonics[row, 1] - s * harmonics[row, n_orders + 1]
+            harmonics[row, n_orders + order] = c * harmonics[row, n_orders + 1] + s * harmonics[row, 1]

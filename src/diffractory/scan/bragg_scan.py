@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import py4DSTEM
 from emdfile import Metadata
 from py4DSTEM.braggvectors import BraggVectors
 
+from diffractory.dataset.bragg_vectors import bragg_vectors_of, save_bragg_vectors
 from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.storage import atomic_path
 
-#: Detector pixel of a written file, in Å⁻¹: fine enough to look like a detector to py4DSTEM.
-WRITTEN_PIXEL_SIZE = 0.01
 #: No detected spot lies further out, in Å⁻¹: 10 Å⁻¹ is 200 mrad at 300 keV.
 MAX_REACH = 10.0
 
@@ -113,33 +108,16 @@ def write_bragg_emd(scan: BraggScan, path: Path) -> None:
     ScanError
         If the file cannot be written.
     """
-    vectors = _bragg_vectors(scan)
     try:
-        # emdfile draws progress bars on stderr and has no switch for it.
-        with atomic_path(path) as temporary, contextlib.redirect_stderr(io.StringIO()):
-            py4DSTEM.save(str(temporary), vectors)
+        save_bragg_vectors(_bragg_vectors(scan), path)
     except OSError as error:
         raise ScanError(f"cannot write {path}", str(error), "Choose a folder you may write to") from None
 
 
 def _bragg_vectors(scan: BraggScan) -> BraggVectors:
-    half = math.ceil(float(np.abs(scan.peaks.q).max(initial=0.0)) / WRITTEN_PIXEL_SIZE) + 2
-    vectors = BraggVectors(scan.shape, (2 * half, 2 * half), name="braggvectors")
-    calibration = vectors.calibration
-    calibration.set_origin((float(half), float(half)))
-    calibration.set_Q_pixel_size(WRITTEN_PIXEL_SIZE)
-    calibration.set_Q_pixel_units("A^-1")
+    vectors = bragg_vectors_of(scan.peaks, scan.shape)
     if scan.step is not None:
-        calibration.set_R_pixel_size(scan.step)
-        calibration.set_R_pixel_units("A")
+        vectors.calibration.set_R_pixel_size(scan.step)
+        vectors.calibration.set_R_pixel_units("A")
     vectors.metadata = Metadata("diffractory", {"energy_ev": scan.energy_ev, "source": scan.source})
-    raw = np.zeros(
-        len(scan.peaks.intensity), dtype=[("qx", np.float64), ("qy", np.float64), ("intensity", np.float64)]
-    )
-    raw["qx"], raw["qy"] = (scan.peaks.q / WRITTEN_PIXEL_SIZE + half).T
-    raw["intensity"] = scan.peaks.intensity
-    offsets = scan.peaks.offsets
-    for index, (y, x) in enumerate(np.ndindex(*scan.shape)):
-        # py4DSTEM names the slow scan direction x.
-        vectors._v_uncal[y, x].add(raw[offsets[index] : offsets[index + 1]])
     return vectors

@@ -33,6 +33,9 @@ _MAX_NORM = 60.0
 MAX_PHASE = 1500.0
 #: Shortest series worth trying, in radians of phase.
 MIN_PHASE = 1.0
+#: Where a long series is evaluated besides the thicknesses, in radians of phase: if its terms grow too
+#: large, the next one starts there, and what was computed is not lost.
+_WAY_POINTS = np.array([8.0, 16.0, 28.0, 48.0])
 
 
 #: Writes the next terms of T_{k+1} = (2/r)(M − m) T_k − T_{k−1} into an array of shape
@@ -194,17 +197,22 @@ def in_pieces(
             # An interval too long for one series is crossed in equal pieces.
             gap = thicknesses[done] - start
             lengths = [gap / math.ceil(gap / reach)]
-        waves, n_terms_held = series(wave, per_length * np.array(lengths))
+        # None close before the first thickness: that will do as well.
+        ways = _WAY_POINTS[: np.searchsorted(_WAY_POINTS, 0.8 * per_length * lengths[0])] / per_length
+        all_lengths = np.concatenate([ways, lengths])
+        waves, n_terms_held = series(wave, per_length * all_lengths)
         if not len(waves):
             reach = 0.7 * min(reach, n_terms_held / per_length)
             if per_length * reach < MIN_PHASE:
                 return
             continue
-        if len(waves) < len(lengths):
+        reached = float(all_lengths[len(waves) - 1])
+        if len(waves) < len(all_lengths):
             # What was reached will be reached again, and more if thicknesses are far apart.
-            reach = max(lengths[len(waves) - 1], 0.7 * n_terms_held / per_length)
-        wave, start = waves[-1], start + lengths[len(waves) - 1]
-        if is_thickness:
+            reach = max(reached, 0.7 * n_terms_held / per_length)
+        wave, start = waves[-1], start + reached
+        waves = waves[len(ways) :]
+        if is_thickness and len(waves):
             done += len(waves)
             yield waves
 

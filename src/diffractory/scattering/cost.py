@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffractory.crystals.crystal import Crystal
 from diffractory.errors import SpecError
 from diffractory.scattering.chebyshev import BLOCK, n_terms
 from diffractory.scattering.solvers import SAMPLED_TILTS
@@ -17,12 +18,15 @@ from diffractory.specs import SimulationSpec
 
 #: Coupling widens the spectrum beyond the range of the excitation errors, and its estimate is generous.
 _WIDENING = 1.05
+#: ln of the factor by which a series is longer than that is _LENGTHENING[0] + [1] ln(t / 200 Å) +
+#: ([2] + [3] ln(t / 200 Å)) ln(coupling), where positive.
+_LENGTHENING = (-5.55, 1.03, 0.96, -0.16)
 #: Dense n × n complex matrices alive at once in the dearest solver (Padé of the exponential).
 _MATRICES_ALIVE = 9
 #: Waves of many tilts held at once, in bytes; more tilts are solved in turn.
 TILT_BYTES = 256_000_000
-#: Interpreter, libraries and tables of a worker, in bytes.
-RESERVED_BYTES = 500_000_000
+#: Interpreter, libraries, tables and compiling of kernels in a worker, in bytes; 0.6 to 0.87 GB were seen.
+RESERVED_BYTES = 900_000_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,9 @@ class Speed:
     element : float
         Filling in one element of a structure matrix.
     solve : float
-        Overhead of a solve besides its series.
+        Overhead of a solve besides its series and its matrix.
+    solve_beam : float
+        What each beam adds to it.
     prepare : float
         Overhead of preparing a crystal.
     prepare_point : float
@@ -58,6 +64,7 @@ class Speed:
     tilted_product: float
     element: float
     solve: float
+    solve_beam: float
     prepare: float
     prepare_point: float
 
@@ -95,7 +102,20 @@ class Speed:
         return speed
 
     def of_series(self, n_beams: ArrayLike, n_terms: ArrayLike, n_thicknesses: int) -> NDArray[np.float64]:
-        """Return the seconds of a series for each beam count and number of terms."""
+        """Return the seconds of series.
+
+        Parameters
+        ----------
+        n_beams, n_terms : array_like
+            Of each series.
+        n_thicknesses : int
+            Of all of them.
+
+        Returns
+        -------
+        ndarray
+            Of the shape that ``n_beams`` and ``n_terms`` have together.
+        """
         n = np.maximum(np.asarray(n_beams, dtype=np.float64), 1.0)
         start, term = (
             np.exp(np.interp(np.log(n), np.log(self.sizes), np.log(values)))
@@ -111,23 +131,28 @@ class Speed:
 #: What is measured at each size.
 _BY_SIZE = ("sizes", "start", "term")
 #: Layout of the speed file.
-_SPEED_VERSION = 2
+_SPEED_VERSION = 3
 #: A core of a 2023 server, for machines that were not measured.
 TYPICAL = Speed(
-    sizes=(32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536),
+    sizes=(31, 63, 127, 193, 255, 385, 511, 769, 1023, 1535),
     start=(2.5e-4, 2.5e-4, 3e-4, 3.5e-4, 4e-4, 6e-4, 1e-3, 2.5e-3, 5e-3, 1.2e-2),
     term=(6e-7, 1e-6, 2.5e-6, 5e-6, 9e-6, 2e-5, 5e-5, 1.6e-4, 3e-4, 6.5e-4),
     add=1e-10,
     tilted_product=1.1e-10,
     element=3e-9,
     solve=1.5e-4,
+    solve_beam=1e-6,
     prepare=1e-3,
     prepare_point=7e-8,
 )
 
 
 def predicted_seconds(
-    n_beams: ArrayLike, spec: SimulationSpec, speed: Speed = TYPICAL, error_range: ArrayLike | None = None
+    n_beams: ArrayLike,
+    spec: SimulationSpec,
+    speed: Speed = TYPICAL,
+    error_range: ArrayLike | None = None,
+    scattering: ArrayLike = 0.0,
 ) -> NDArray[np.float64]:
     """Return the seconds orientations take at all thicknesses of a spec.
 
@@ -141,10 +166,14 @@ def predicted_seconds(
         Of the machine.
     error_range : array_like of float, optional
         Largest less smallest excitation error of each orientation's beams in Å⁻¹; 2 s_max by default.
+    scattering : array_like of float
+        How strongly each crystal scatters, see :func:`scattering_strength`; weakly by default.
     """
     n = np.asarray(n_beams, dtype=np.float64)
     width = 2.0 * spec.s_max if error_range is None else np.asarray(error_range, dtype=np.float64)
-    terms = n_terms(spec.thicknesses[-1], np.maximum(0.5 * _WIDENING * width, 1e-6))
+    half_width = np.maximum(0.5 * width, 1e-6)
+    terms = n_terms(spec.thicknesses[-1], _WIDENING * half_width)
+    terms *= _lengthening(np.sqrt(n) * np.asarray(scattering) / half_width, spec.thicknesses[-1])
     if spec.precession_deg:
         tilts = spec.precession_azimuths
         products = terms * speed.tilted_product * n**2 * tilts
@@ -153,8 +182,28 @@ def predicted_seconds(
         series = min(tilts, SAMPLED_TILTS) * speed.of_series(n, 0.0, 1) + products + additions
     else:
         series = speed.of_series(n, terms, len(spec.thicknesses))
-    seconds: NDArray[np.float64] = speed.solve + speed.element * n**2 + series
+    seconds: NDArray[np.float64] = speed.solve + speed.solve_beam * n + speed.element * n**2 + series
     return seconds
+
+
+def scattering_strength(crystal: Crystal) -> float:
+    """Return how strongly a crystal scatters: the root of the sum of its Z², by volume, in Å⁻³."""
+    return float(np.sqrt(np.square(crystal.numbers, dtype=np.float64).sum()) / crystal.volume)
+
+
+def _lengthening(coupling: NDArray[np.float64], thickness: float) -> NDArray[np.float64]:
+    """Return by what factor coupling and absorption lengthen a series.
+
+    Strong coupling widens the spectrum, and absorption makes terms grow, so that a series restarts:
+    near zone axes of heavy elements up to fourfold. Fitted, see benchmarks/cost_model.py.
+    """
+    a, a_slope, b, b_slope = _LENGTHENING
+    log_thickness = np.clip(np.log(thickness / 200.0), -1.0, 2.5)
+    exponent = (
+        a + a_slope * log_thickness + (b + b_slope * log_thickness) * np.log(np.maximum(coupling, 1e-9))
+    )
+    factor: NDArray[np.float64] = np.exp(np.clip(exponent, 0.0, 1.6))
+    return factor
 
 
 def predicted_setup_seconds(

@@ -55,7 +55,7 @@ class TiltSeries:
 
 @dataclass(frozen=True, eq=False)
 class Scatterer:
-    """A crystal prepared for one spec: everything that all its orientations inverse_cosine.
+    """A crystal prepared for one spec: everything that all its orientations share.
 
     Parameters
     ----------
@@ -196,6 +196,7 @@ def simulate(
     orientations: NDArray[np.float64],
     spec: SimulationSpec | None = None,
     device: str | None = None,
+    precision: Precision = "single",
 ) -> Sequence[PeakList]:
     """Simulate Bloch-wave diffraction patterns of a crystal.
 
@@ -209,6 +210,9 @@ def simulate(
         Physics; the defaults are the paper's.
     device : str, optional
         GPU to solve on, as PyTorch calls it ("cuda"); the processor by default.
+    precision : {"single", "double"}
+        Of the arithmetic, on the processor. Intensities to 2000 Å are good to about 2e-6 in single
+        precision and 1e-9 in double, which takes longer.
 
     Returns
     -------
@@ -222,7 +226,7 @@ def simulate(
         If an orientation is not a finite rotation matrix.
     SimulationError
         If a solve needs more memory than the machine has, or gives numbers that are not finite, or
-        the device cannot be used.
+        the device cannot be used, or is asked for double precision.
 
     Examples
     --------
@@ -233,13 +237,18 @@ def simulate(
     >>> pattern.hkl[0].tolist(), pattern.intensity.shape[0]
     ([0, 0, 0], 2)
     """
+    if device is not None and precision != "single":
+        raise SimulationError(
+            "a GPU solves in single precision only",
+            fix="Leave device out, or precision",
+        )
     if device is not None:
         # Built on this module, and PyTorch is optional.
         from diffractory.scattering.torch_solver import solve_batched
 
         scatterer = Scatterer.prepare(crystal, spec or SimulationSpec(), machine_memory())
         return list(solve_batched(((scatterer, o) for o in check_orientations(orientations)), device))
-    return list(iterate_patterns(crystal, orientations, spec or SimulationSpec()))
+    return list(iterate_patterns(crystal, orientations, spec or SimulationSpec(), precision))
 
 
 def simulate_tilts(
@@ -250,7 +259,7 @@ def simulate_tilts(
 ) -> TiltSeries:
     """Simulate Bloch-wave diffraction of one orientation for many tilts of the incident beam.
 
-    All tilts inverse_cosine the beams that any of them excites and one structure matrix, so that they are
+    All tilts share the beams that any of them excites and one structure matrix, so that they are
     solved together as matrix-matrix products. A convergent-beam pattern is such a series, one tilt
     for each point of the disk.
 
@@ -293,12 +302,37 @@ def simulate_tilts(
 
 
 def iterate_patterns(
-    crystal: Crystal, orientations: NDArray[np.float64], spec: SimulationSpec
+    crystal: Crystal,
+    orientations: NDArray[np.float64],
+    spec: SimulationSpec,
+    precision: Precision = "single",
 ) -> Iterator[PeakList]:
-    """Yield the pattern of each orientation as it is solved; arguments as in :func:`simulate`."""
+    """Yield the pattern of each orientation as it is solved, so that none has to be kept.
+
+    Parameters
+    ----------
+    crystal : Crystal
+    orientations : ndarray of shape (N, 3, 3)
+        As in :func:`simulate`.
+    spec : SimulationSpec
+    precision : {"single", "double"}
+        Of the arithmetic.
+
+    Yields
+    ------
+    PeakList
+        In the order of the orientations.
+
+    Raises
+    ------
+    OrientationError
+        If an orientation is not a finite rotation matrix; before the first pattern.
+    SimulationError
+        If a solve needs more memory than the machine has, or gives numbers that are not finite.
+    """
     matrices = check_orientations(orientations)
     # One core a solve: workers are many, and threads of a BLAS would only fight over the cores.
     with threadpool_limits(limits=1, user_api="blas"):
         scatterer = Scatterer.prepare(crystal, spec, machine_memory())
         for matrix in matrices:
-            yield scatterer.solve(matrix)
+            yield scatterer.solve(matrix, precision=precision)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli_runs import PHYSICS, Workshop, fingerprint, succeeds
+from cli_runs import PHYSICS, Workshop, diffractory, fingerprint, succeeds
 from diffractory.dataset.features import find_features, read_features
 from diffractory.dataset.reader import open_dataset
 from diffractory.dataset.run import Run
@@ -44,8 +44,8 @@ def test_plan_says_in_text_what_it_says_in_json(workshop: Workshop) -> None:
     assert summary["wall_seconds"] <= summary["core_seconds"]
     text = workshop.said["plan"].flat
     assert f"patterns {N_PATTERNS}" in text
-    assert f"partitions {len(run.plan.partitions)} " in text
-    assert f"largest solve {run.plan.largest_solve} beams" in text
+    assert f"partitions {len(run.plan.partitions)}, at " in text
+    assert f": {run.plan.largest_solve} beams, " in text
     assert summary["disk_bytes_likely"] == run.plan.likely_disk_bytes
     likely, bound = human_bytes(run.plan.likely_disk_bytes), human_bytes(run.plan.disk_bytes)
     assert f"disk about {likely}, at most {bound} of" in text
@@ -113,7 +113,9 @@ def test_simulate_computed_everything_and_says_so(workshop: Workshop) -> None:
     assert report["partitions_computed"] == len(run.plan.partitions)
     assert report["partitions_done_before"] == 0
     assert report["plan_id"] == run.plan.plan_id
-    assert report["core_seconds"] == pytest.approx(sum(r.seconds for r in run.done().values()), abs=0.01)
+    assert report["core_seconds"] == pytest.approx(
+        sum(r.processor_seconds for r in run.done().values()), abs=0.01
+    )
     assert "running on this process" in workshop.said["simulate"].stderr
     assert f"{len(run.plan.partitions)}/{len(run.plan.partitions)} parts" in workshop.said["simulate"].stderr
 
@@ -205,3 +207,41 @@ def test_features_of_some_thicknesses_are_a_set_of_their_own(workshop: Workshop,
 def test_records_are_strict_json(workshop: Workshop) -> None:
     for path in (workshop.run / "records").rglob("*.json"):
         assert json.loads(path.read_text(), parse_constant=pytest.fail)["checksum"]
+
+
+SITE = 'walltime = "01:00:00"\ncores = 4\nmemory = "16 GiB"\njobs = 8\n'
+
+
+def test_an_estimate_makes_nothing(workshop: Workshop, tmp_path: Path) -> None:
+    words = ("plan", tmp_path / "run", "--catalogue", workshop.catalogue, *PHYSICS, "--estimate")
+    answer = succeeds(*words)
+    assert "nothing was made" in answer.flat
+    assert "on one core" in answer.flat
+    costs = succeeds(*words, "--json").json
+    assert costs["patterns"] == N_PATTERNS
+    assert costs["estimate"]["core_seconds"] == pytest.approx(costs["core_seconds"], abs=0.1)
+    assert costs["estimate"]["files"] >= 4 * costs["partitions"]
+    assert costs["estimate"]["largest_crystal"] in Run.open(workshop.run).catalogue.ids
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_for_a_site_counts_its_workers_and_their_memory(workshop: Workshop, tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text(SITE)
+    words = ("plan", tmp_path / "run", "--catalogue", workshop.catalogue, *PHYSICS, "--site", site)
+    costs = succeeds(*words, "--estimate", "--json").json
+    assert costs["workers"] == 32
+    assert succeeds(*words, "--estimate", "--jobs", "2", "--json").json["workers"] == 8
+    site.write_text(SITE.replace("16 GiB", "2 GiB"))
+    answer = diffractory(*words)
+    assert answer.code == 2
+    # The table first: it shows by how much.
+    assert "memory a worker" in answer.stdout
+    assert "a worker and" in answer.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_jobs_of_no_site_are_refused(workshop: Workshop, tmp_path: Path) -> None:
+    answer = diffractory("plan", tmp_path / "run", "--catalogue", workshop.catalogue, "--jobs", "2")
+    assert answer.code == 2
+    assert "--jobs needs --site FILE" in answer.stderr

@@ -29,6 +29,16 @@ def original(catalogue: Catalogue, plan: Plan, tmp_path_factory: pytest.TempPath
     return finish(Run.create(tmp_path_factory.mktemp("original") / "run", plan, catalogue))
 
 
+@pytest.fixture(scope="session")
+def finely_chunked(catalogue: Catalogue, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same run, stored in chunks of 16 peaks, that no test may change."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffractory.dataset.plan.PEAK_CHUNK", 16)
+        patch.setattr("diffractory.dataset.store.PEAK_CHUNK", 16)
+        folder = tmp_path_factory.mktemp("finely-chunked") / "run"
+        return finish(Run.create(folder, small_plan(catalogue), catalogue))
+
+
 @pytest.fixture
 def run(original: Run, tmp_path: Path) -> Run:
     """A finished run to be damaged, in a folder with a space in its name."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffractory.dataset import features as features_module
+from diffractory.dataset import store as store_module
 from diffractory.dataset.features import (
     FeaturePlan,
     features_partition,
@@ -144,3 +145,18 @@ def test_a_disk_that_is_full_is_named(run: Run, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.undo()
     assert planned_features(run) == []
     _finish(run, plan_features(run, BASIS))
+
+
+@pytest.mark.parametrize("together", [1, 2, 3])
+def test_shards_hold_as_many_thicknesses_as_memory_allows_and_give_the_same(
+    run: Run, monkeypatch: pytest.MonkeyPatch, together: int
+):
+    one = 4 * BASIS.n_features * run.plan.items_per_shard
+    # With two in a shard, the third lies alone in a narrower one.
+    monkeypatch.setattr(store_module, "_FEATURE_SHARD_BYTES", together * one)
+    plan = _finish(run, plan_features(run, BASIS))
+    shards = run.record(plan.stage, 0, plan.plan_id).shards
+    assert len(shards) == {1: 3, 2: 2, 3: 1}[together]
+    for index, thickness in enumerate(plan.thicknesses):
+        expected = [radial_basis(read_partition(run, p).table(index), BASIS) for p in range(4)]
+        np.testing.assert_array_equal(read_features(run, plan, thickness), np.concatenate(expected))

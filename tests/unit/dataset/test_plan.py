@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.dataset import plan as plan_module
-from diffractory.dataset.plan import Partition, Plan, check_fits, count_catalogue_beams, make_plan
+from diffractory.dataset.plan import Partition, Plan, check_fits, make_plan
+from diffractory.dataset.survey import survey
 from diffractory.errors import PlanError, RunError
 from diffractory.scattering.cost import predicted_solve_bytes
 from diffractory.settings import Resources
@@ -126,7 +127,7 @@ def test_partitions_cut_all_items_into_ranges_of_about_equal_cost(shape, target,
     peaks = beams.ravel()
     assert [p.n_peaks for p in parts] == [int(peaks[p.first : p.stop].sum()) for p in parts]
     limit = max(plan_module.MAX_SHARD_BYTES // (4 * n_thicknesses), plan_module.PEAK_CHUNK)
-    assert all(p.n_peaks <= limit for p in parts)
+    assert all(p.n_peaks <= limit or p.stop - p.first == 1 for p in parts)
     for part in parts:
         crystals = range(part.first // shape[1], (part.stop - 1) // shape[1] + 1)
         cost = seconds.ravel()[part.first : part.stop].sum() + setup[list(crystals)].sum()
@@ -166,13 +167,13 @@ def test_an_empty_catalogue_is_refused(catalogue: Catalogue):
 
 def test_progress_is_told_once_a_crystal(catalogue: Catalogue):
     calls: list[None] = []
-    counts, _ = count_catalogue_beams(catalogue, SIMULATION, ORIENTATIONS, lambda: calls.append(None))
+    counts = survey(catalogue, SIMULATION, ORIENTATIONS, lambda: calls.append(None)).beams
     assert len(calls) == len(catalogue)
     assert counts.shape == (len(catalogue), 5)
 
 
 def test_totals_add_up(plan: Plan, catalogue: Catalogue):
-    beams, _ = count_catalogue_beams(catalogue, SIMULATION, ORIENTATIONS)
+    beams = survey(catalogue, SIMULATION, ORIENTATIONS).beams
     assert plan.n_items == 20
     assert plan.n_peaks == beams.sum()
     assert plan.largest_solve == beams.max()

@@ -8,15 +8,15 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffractory.dataset import reader as reader_module
 from diffractory.dataset.intensity_codes import largest_error
 from diffractory.dataset.partition import read_partition, simulate_partition
 from diffractory.dataset.reader import complete_records, open_dataset, read_pattern
 from diffractory.dataset.run import Run
+from diffractory.dataset.store import block_rows, open_array
 from diffractory.errors import RunError
 from diffractory.scattering.simulate import simulate
 from diffractory.specs import SimulationSpec
-from small_runs import SIMULATION, contents, finish
+from small_runs import SIMULATION, contents, finish, watch_reading
 
 LAZY = {"intensity": "peak", "hkl": "peak", "q": "peak", "rotation": "crystal"}
 
@@ -69,6 +69,8 @@ def test_coordinates_and_attributes(original: Run):
     for name in ("material_id", "formula", "crystal_system", "space_group", "a", "b", "c"):
         assert dataset[name].to_numpy().tolist() == table[name].tolist()
     assert dataset.thickness.to_numpy().tolist() == [100.0, 200.0, 350.0]
+    assert dataset.crystal.to_numpy().tolist() == [0, 1, 2, 3]
+    assert dataset.orientation.to_numpy().tolist() == [0, 1, 2, 3, 4]
     assert dataset.thickness.attrs["units"] == "angstrom"
     assert dataset.q.attrs["units"] == "angstrom-1"
     assert dataset.attrs["plan_id"] == original.plan.plan_id
@@ -79,25 +81,52 @@ def test_coordinates_and_attributes(original: Run):
 
 
 def test_nothing_is_read_before_it_is_used(original: Run, monkeypatch: pytest.MonkeyPatch):
-    read: list[tuple[int, int]] = []
-    read_rows = reader_module.read_rows
-
-    def counted(array, start: int, stop: int):
-        read.append((start, stop))
-        return read_rows(array, start, stop)
-
-    monkeypatch.setattr(reader_module, "read_rows", counted)
+    read = watch_reading(monkeypatch)
     dataset = open_dataset(original.path)
     selected = dataset.isel(peak=slice(3, 9), crystal=[1], thickness=-1)
     assert repr(selected)
     assert read == []
     assert selected.intensity.to_numpy().shape == (6,)
-    assert read == [(3, 9)]
+    assert read == [("intensity", 3, 9)]
     read.clear()
     assert dataset.isel(peak=slice(5, 5)).q.to_numpy().shape == (0, 2)
     assert read == []
     dataset.isel(peak=-1).q.load()
     assert len(read) == 2, "one pattern: its hkl and its orientation, of the last partition only"
+
+
+def test_an_index_array_reads_the_chunks_it_needs_and_each_once(
+    finely_chunked: Run, monkeypatch: pytest.MonkeyPatch
+):
+    whole = open_dataset(finely_chunked.path).load()
+    second = int(np.cumsum([sum(r.counts) for r in complete_records(finely_chunked)])[0])
+    rows = np.array([second + 1, 20, 21, 3, 37, 20, 2])
+    read = watch_reading(monkeypatch)
+    block = block_rows(open_array(finely_chunked.path / "peaks.zarr", "intensity"))
+    expected = [("intensity", 2, 4), ("intensity", 20, 22), ("intensity", 37, 38)]
+    picked = open_dataset(finely_chunked.path).isel(peak=rows)
+    np.testing.assert_array_equal(picked.intensity, whole.intensity.to_numpy()[rows])
+    assert read == [*expected, ("intensity", block + 1, block + 2)]
+    read.clear()
+    np.testing.assert_array_equal(picked.q, whole.q.to_numpy()[rows])
+    hkl, rotation = ([r for r in read if r[0] == name] for name in ("hkl", "rotation"))
+    assert sum(stop - start for _, start, stop in hkl) == 6
+    assert len(rotation) == 2, "orientations of both partitions, whose chunks hold many"
+    read.clear()
+    np.testing.assert_array_equal(
+        open_dataset(finely_chunked.path).rotation[[0, 3], 2], whole.rotation.to_numpy()[[0, 3], 2]
+    )
+    assert sum(stop - start for _, start, stop in read) == 10
+
+
+def test_rows_with_gaps_are_read_from_whichever_partitions_hold_them(finely_chunked: Run):
+    whole = open_dataset(finely_chunked.path).load()
+    for step in (2, 7, 16, 33):
+        picked = open_dataset(finely_chunked.path).isel(peak=slice(None, None, step), thickness=[2, 0])
+        for name in ("intensity", "hkl", "q"):
+            expected = whole[name].isel(peak=slice(None, None, step))
+            expected = expected.isel(thickness=[2, 0]) if name == "intensity" else expected
+            np.testing.assert_array_equal(picked[name], expected)
 
 
 def _index(length: int):

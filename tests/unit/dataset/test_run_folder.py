@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from diffractory.crystals.catalogue import Catalogue
 from diffractory.dataset import run as run_module
 from diffractory.dataset.partition import simulate_partition
 from diffractory.dataset.plan import Plan
-from diffractory.dataset.run import Run
+from diffractory.dataset.run import PEAKS, Run
 from diffractory.errors import DiffractoryError, RunError
 from small_runs import ORIENTATIONS, SIMULATION, finish, shard_bytes, small_plan, zoo_catalogue
 
@@ -95,12 +96,13 @@ def test_what_is_not_a_run_is_named(tmp_path: Path, name: str):
         Run.open(tmp_path / name)
 
 
-def test_a_run_of_another_code_version_is_refused(run: Run):
+def test_a_run_of_another_code_version_is_read_but_not_gone_on_with(run: Run):
     (run.path / "plan.json").write_text(replace(run.plan, code_version="0.9.3").to_json())
     with pytest.raises(RunError, match=r"planned with diffractory 0\.9\.3.*Install diffractory 0\.9\.3"):
-        Run.open(run.path)
+        Run.open(run.path).check_code_version()
     same_minor = f"{'.'.join(__version__.split('.')[:2])}.77"
     (run.path / "plan.json").write_text(replace(run.plan, code_version=same_minor).to_json())
+    Run.open(run.path).check_code_version()
     assert Run.open(run.path).plan.code_version == same_minor
 
 
@@ -181,3 +183,34 @@ def test_the_store_of_another_plan_is_not_written_to(planned: Run, tmp_path: Pat
     with pytest.raises(RunError, match=r"does not fit array .*not the one that was planned"):
         simulate_partition(planned.path, 0)
     assert planned.done() == {}
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_records_read_side_by_side_are_those_read_one_by_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch, block: int
+):
+    monkeypatch.setattr(run_module, "_BLOCK", block)
+    assert list(run.done()) == [0, 1, 2, 3]
+    assert run.done() == {p: run.record(PEAKS, p, run.plan.plan_id) for p in range(4)}
+    assert run.damaged() == {}
+    shards = {p: [run.path / name for name in record.shards] for p, record in run.done().items()}
+    with shards[0][1].open("ab") as shard:
+        shard.write(b"one byte more")
+    shards[1][0].unlink()
+    shards[1][0].mkdir()
+    run.record_path(PEAKS, 2).write_bytes(run.record_path(PEAKS, 3).read_bytes())
+    assert run.done() == {3: run.record(PEAKS, 3, run.plan.plan_id)}
+    assert set(run.damaged()) == {0, 1, 2}
+    for partition, reason in run.damaged().items():
+        with pytest.raises(RunError, match=re.escape(reason)):
+            run.record(PEAKS, partition, run.plan.plan_id)
+    run.record_path(PEAKS, 3).unlink()
+    assert run.done() == {}
+    assert set(run.damaged()) == {0, 1, 2}
+
+
+def test_a_file_in_place_of_an_array_is_a_missing_shard(run: Run):
+    shutil.rmtree(run.path / "peaks.zarr" / "hkl")
+    (run.path / "peaks.zarr" / "hkl").write_text("a file where a folder was")
+    assert run.done() == {}
+    assert "has 0 bytes" in run.damaged()[0]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from socket import socket
+from typing import ClassVar
 
 import dask
 import numpy as np
@@ -301,3 +302,42 @@ def test_what_cannot_be_sent_is_lost_only_if_the_client_is_closed(
     outcomes = list(running)
     assert [o.item for o in outcomes] == list(range(5))
     assert all(isinstance(o.error, ExecutionError) for o in outcomes)
+
+
+def test_a_result_whose_worker_died_before_it_was_fetched_is_waited_for_again():
+    class LostTwice:
+        def __init__(self, key: str, value: int) -> None:
+            self.key, self._value, self.asked, self.released = key, value, 0, False
+            self._states = iter(["lost", "pending", "finished", "finished"])
+            self.status = "pending"
+
+        def add_done_callback(self, put) -> None:
+            self.status = next(self._states)
+            put(self)
+
+        def result(self, timeout: float) -> int:
+            self.asked += 1
+            if self.asked == 1:
+                raise TimeoutError
+            return self._value
+
+        def release(self) -> None:
+            self.released = True
+
+    class Losing:
+        status = "running"
+        futures: ClassVar[list[LostTwice]] = []
+
+        @staticmethod
+        def nthreads() -> dict[str, int]:
+            return {"tcp://x": 1}
+
+        @staticmethod
+        def submit(function, item: int, *, key: str, pure: bool) -> LostTwice:
+            Losing.futures.append(LostTwice(key, function(item)))
+            return Losing.futures[-1]
+
+    outcomes = list(DaskEngine(Losing()).run(worker_tasks.square, range(5)))
+    assert sorted(o.result for o in outcomes) == [0, 1, 4, 9, 16]
+    assert all(o.error is None for o in outcomes)
+    assert [(f.asked, f.released) for f in Losing.futures] == [(2, True)] * 5

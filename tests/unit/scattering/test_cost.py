@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from diffractory.crystals.crystal import Crystal
 from diffractory.errors import SpecError
 from diffractory.scattering.cost import (
     TYPICAL,
@@ -15,6 +16,7 @@ from diffractory.scattering.cost import (
     predicted_seconds,
     predicted_setup_seconds,
     predicted_solve_bytes,
+    scattering_strength,
 )
 from diffractory.specs import SimulationSpec
 
@@ -34,6 +36,25 @@ def test_thicker_foils_more_thicknesses_and_wider_ranges_cost_more(n: int) -> No
     every = SimulationSpec(thicknesses=(200.0, 733.0, 2000.0))
     assert predicted_seconds(n, thin) < predicted_seconds(n, thick) < predicted_seconds(n, every)
     assert predicted_seconds(n, thick, error_range=0.06) < predicted_seconds(n, thick)
+
+
+def test_strong_scattering_lengthens_a_series_up_to_a_limit() -> None:
+    spec = SimulationSpec(thicknesses=(500.0,))
+    seconds = [predicted_seconds(300, spec, scattering=strength) for strength in (0.0, 2.0, 1e3, 1e9)]
+    assert seconds[0] < seconds[1] < seconds[2] == seconds[3] < 6.0 * seconds[0]
+
+
+@pytest.mark.parametrize("thickness", [1.0, 200.0, 2000.0, 1e5])
+def test_no_scattering_lengthens_nothing(thickness: float) -> None:
+    spec = SimulationSpec(thicknesses=(thickness,))
+    assert predicted_seconds(300, spec, scattering=1e-6) == predicted_seconds(300, spec)
+
+
+def test_heavier_and_denser_crystals_scatter_more() -> None:
+    lattice, place = 4.0 * np.eye(3), np.zeros((1, 3))
+    light, heavy = (scattering_strength(Crystal(lattice, [z], place)) for z in (6, 79))
+    assert_allclose([light, heavy], [6 / 64, 79 / 64])
+    assert_allclose(scattering_strength(Crystal(lattice, [79, 79], [[0, 0, 0], [0.5] * 3])), heavy * 2**0.5)
 
 
 def test_many_orientations_are_predicted_at_once() -> None:

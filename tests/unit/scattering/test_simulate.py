@@ -177,3 +177,18 @@ def test_other_energies_agree_with_the_dense_reference(energy: float, form_facto
     reference = scatterer.solve(orientation, "dense", "double")
     assert reference.solver == "dense"
     assert_allclose(scatterer.solve(orientation).intensity, reference.intensity, rtol=0, atol=2e-6)
+
+
+def test_double_precision_is_there_for_who_asks() -> None:
+    crystal, orientations = Crystal.from_structure(ZOO["triclinic-P-a-invented"]), np.eye(3)[None]
+    spec = SimulationSpec(q_max=1.2, thicknesses=(200.0, 1000.0))
+    (single,), (double,) = (simulate(crystal, orientations, spec, precision=p) for p in ("single", "double"))
+    reference = Scatterer.prepare(crystal, spec).solve(orientations[0], "dense", "double")
+    error = np.abs(double.intensity - reference.intensity).max()
+    assert error < 1e-9 < np.abs(single.intensity - reference.intensity).max() < 1e-5
+
+
+def test_double_precision_on_a_gpu_is_refused() -> None:
+    crystal = Crystal.from_structure(ZOO["triclinic-P-a-invented"])
+    with pytest.raises(SimulationError, match="single precision only"):
+        simulate(crystal, np.eye(3)[None], device="cuda", precision="double")

@@ -1,0 +1,83 @@
+"""Where a command's work runs: from its options to an engine."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import typer
+
+from diffractory.cli.console import note
+from diffractory.errors import SpecError
+from diffractory.execution.engine import Engine, open_engine
+from diffractory.execution.site import SlurmRequest, read_site
+from diffractory.execution.slurm import job_script, open_slurm
+from diffractory.settings import Resources
+
+
+def engine_here(
+    cluster: str, workers: int | None, folder: Path, slurm: SlurmRequest | None = None
+) -> AbstractContextManager[Engine]:
+    """Open an engine with this machine's resources, or with those asked of SLURM."""
+    if slurm is not None:
+        return open_slurm(slurm)
+    resources = Resources.of_this_machine(folder, workers)
+    return open_engine(cluster, resources.workers, resources.worker_memory)
+
+
+def resources_there(folder: Path, workers: int | None, slurm: SlurmRequest | None = None) -> Resources:
+    """Return what work in a folder has: of this machine, or of the jobs asked of SLURM."""
+    here = Resources.of_this_machine(folder, workers)
+    if slurm is None:
+        return here
+    return Resources(slurm.workers, slurm.site.worker_memory, here.disk_free)
+
+
+def slurm_request(
+    cluster: str, site: Path | None, jobs: int | None, dry_run: bool, folder: Path
+) -> SlurmRequest | None:
+    """Return what is asked of SLURM, None for another cluster; print the job script and end if told to.
+
+    Raises
+    ------
+    SpecError
+        If the options do not fit together, or the site file is refused.
+    """
+    if cluster != "slurm":
+        for option, given in (("--site", site), ("--jobs", jobs), ("--dry-run", dry_run)):
+            if given:
+                raise SpecError(
+                    f"{option} is for --cluster slurm", fix="Add --cluster slurm, or leave it out"
+                )
+        return None
+    if site is None:
+        raise SpecError(
+            "--cluster slurm needs --site FILE",
+            "partition, walltime and size of a job differ from site to site",
+            "Start from a copy of cluster/sites/generic.toml",
+        )
+    request = _request(site, jobs, folder)
+    if dry_run:
+        typer.echo(job_script(request))
+        raise typer.Exit
+    return request
+
+
+def slurm_request_for(site: Path | None, jobs: int | None, folder: Path) -> SlurmRequest | None:
+    """Return what a command that only plans would ask of SLURM, None without a site file.
+
+    Raises
+    ------
+    SpecError
+        If jobs are named without a site, or the site file is refused.
+    """
+    if site is None and jobs is not None:
+        raise SpecError(
+            "--jobs needs --site FILE", "jobs differ from site to site", "Add --site, or --workers"
+        )
+    return None if site is None else _request(site, jobs, folder)
+
+
+def _request(site: Path, jobs: int | None, folder: Path) -> SlurmRequest:
+    described = read_site(site)
+    return SlurmRequest(described, jobs or described.jobs, folder, note)
