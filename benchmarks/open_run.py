@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import describe
+from machine import command, describe
 
 from diffractory import Catalogue, SimulationSpec, __version__, open_dataset, select
 from diffractory.dataset.plan import Partition, Plan
@@ -121,7 +120,7 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(arguments.measure)))
         return
-    result: dict[str, Any] = {"command": shlex.join(["python", *sys.argv]), **describe()}
+    result: dict[str, Any] = {"command": command(), **describe()}
     with tempfile.TemporaryDirectory() as folder:
         catalogue = repeated(Catalogue.from_parquet(arguments.catalogue), arguments.crystals)
         run = make_run(Path(folder) / "run", catalogue, arguments.orientations, arguments.partitions)
@@ -134,10 +133,10 @@ def main() -> None:
             "record_bytes": sum(p.stat().st_size for p in run.path.glob("records/**/*.json")),
         }
         print(result["run"])
-        command = [sys.executable, __file__, "--measure", str(run.path)]
+        words = [sys.executable, __file__, "--measure", str(run.path)]
         result["openings"] = []
         for _ in range(arguments.repeats):
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(words, check=True, capture_output=True, text=True)
             result["openings"].append(json.loads(done.stdout))
             print(result["openings"][-1])
     median = float(np.median([opening["open_seconds"] for opening in result["openings"]]))

@@ -16,7 +16,14 @@ from diffractory.dataset.run import Run
 from diffractory.dataset.verify import verify_partition
 from diffractory.execution.engine import DaskEngine, Engine, InlineEngine, open_engine
 from diffractory.specs import OrientationSpec, RadialBasisSpec
-from small_runs import contents, shard_bytes, small_plan, zoo_catalogue
+from small_runs import (
+    assert_same_contents,
+    assert_same_features,
+    assert_same_peaks,
+    contents,
+    small_plan,
+    zoo_catalogue,
+)
 
 BASIS = RadialBasisSpec(ring_width=0.1, n_rings=9, n_orders=4)
 
@@ -52,12 +59,11 @@ def test_peaks_features_and_findings_agree(
     here = _made(tmp_path / "here", catalogue, frames, 3, InlineEngine())
     there = _made(tmp_path / "there", catalogue, frames, 3, workers)
     assert here.plan == there.plan
-    assert shard_bytes(here) == shard_bytes(there)
+    assert_same_peaks(there, here)
     other = _made(tmp_path / "other", catalogue, frames, 2, workers)
     assert len(other.plan.partitions) != len(here.plan.partitions)
     expected = contents(here)
-    for name, values in contents(other).items():
-        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+    assert_same_contents(contents(other), expected)
     for run, engine in ((here, InlineEngine()), (there, workers), (other, workers)):
         plan = plan_features(run, BASIS)
         _all(engine, partial(features_partition, run.path, plan), run)
@@ -66,8 +72,8 @@ def test_peaks_features_and_findings_agree(
         first, second, third = (
             read_features(run, plan_features(run, BASIS), thickness) for run in (here, there, other)
         )
-        np.testing.assert_array_equal(first, second)
-        np.testing.assert_array_equal(first, third)
+        assert_same_features(first, second)
+        assert_same_features(first, third)
     np.testing.assert_array_equal(
         open_dataset(there.path).q.chunk(peak=50).compute(), open_dataset(here.path).q
     )

@@ -117,21 +117,21 @@ def plan(
     resources = resources_there(run, workers, slurm_request_for(site, jobs, run))
     crystals = Catalogue.from_parquet(catalogue)
     made, costs = plan_catalogue(crystals, simulation, frames, resources, partition_seconds, machine)
-    if as_json:
-        check_fits(made, resources)
-        if not estimate:
-            Run.create(run, made, crystals)
-        print_json({**summary(run, made, costs, resources), "speed_measured": measured})
-        return
-    _print(run, made, costs, resources)
+    told = {**summary(run, made, costs, resources), "speed_measured": measured}
+    # Before it is refused: what is printed shows by how much a plan does not fit.
+    if not as_json:
+        _print(run, made, costs, resources)
+    elif estimate:
+        print_json(told)
     if not measured:
         note("seconds are those of a typical core: measure this machine with `diffractory calibrate`")
-    # After the table: it shows by how much a plan does not fit.
     check_fits(made, resources)
     if estimate:
         note("nothing was made: leave --estimate out to make the run folder")
         return
     Run.create(run, made, crystals)
+    if as_json:
+        print_json(told)
     note(f"next: diffractory simulate {run}")
 
 

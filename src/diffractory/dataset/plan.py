@@ -49,6 +49,8 @@ PEAK_CHUNK = 16_384
 #: Bytes on disk as measured on 40 crystals of all sizes (benchmarks/store.py), rounded up: of one
 #: intensity, of the hkl of one peak, and of one orientation matrix with the peak count in the record.
 _TYPICAL_BYTES = (0.65, 1.6, 50.0)
+#: How much more than that a disk must have free: crystals differ, and a full disk stops a run half-way.
+_DISK_MARGIN = 1.5
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,11 @@ class Plan:
         intensity, hkl, item = _TYPICAL_BYTES
         peak = intensity * len(self.simulation.thicknesses) + hkl
         return min(round(self.n_peaks * peak + self.n_items * item), self.disk_bytes)
+
+    @property
+    def wanted_disk_bytes(self) -> int:
+        """Free bytes a disk must have: the likely ones with a margin, but never more than the bound."""
+        return min(round(_DISK_MARGIN * self.likely_disk_bytes), self.disk_bytes)
 
     @property
     def worker_bytes(self) -> int:
@@ -366,11 +373,12 @@ def check_fits(plan: Plan, resources: Resources) -> None:
             f"its copies {human_bytes(shard)}, the program itself {human_bytes(RESERVED_BYTES)}",
             _how_to_shrink(solve, shard),
         )
-    if plan.disk_bytes > resources.disk_free:
+    if plan.wanted_disk_bytes > resources.disk_free:
         raise PlanError(
-            f"the plan may need {human_bytes(plan.disk_bytes)} of disk and "
+            f"the plan may need {human_bytes(plan.wanted_disk_bytes)} of disk and "
             f"{human_bytes(resources.disk_free)} are free",
-            f"{plan.n_peaks} peaks at {len(plan.simulation.thicknesses)} thicknesses, uncompressed",
+            f"{plan.n_peaks} peaks at {len(plan.simulation.thicknesses)} thicknesses take about "
+            f"{human_bytes(plan.likely_disk_bytes)}",
             "Give another run folder, fewer thicknesses, fewer orientations or fewer crystals",
         )
 

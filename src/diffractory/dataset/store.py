@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, BloscShuffle, TransposeCodec
+from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec, TransposeCodec
 
 from diffractory.dataset.intensity_codes import ATTRIBUTES
 from diffractory.dataset.plan import PEAK_CHUNK, Plan
@@ -86,7 +86,8 @@ def _create(group: zarr.Group, name: str, n_partitions: int, rows: int, layout: 
         shards=(rows, *shard_row),
         dtype=layout.dtype,
         filters=[TransposeCodec(order=(1, 0))] if layout.transposed else None,
-        compressors=[BloscCodec(cname=layout.codec, clevel=5, shuffle=layout.shuffle)],
+        # The sum of each chunk is checked before it is decompressed: Blosc reads beyond a damaged one.
+        compressors=[BloscCodec(cname=layout.codec, clevel=5, shuffle=layout.shuffle), Crc32cCodec()],
         fill_value=0,
         attributes=layout.attributes,
     )

@@ -20,7 +20,8 @@ from diffractory.patterns.peak_table import PeakTable
 from diffractory.specs import RadialBasisSpec
 
 #: A coefficient below this share of its ring's summed weight is zero but for rounding. Its
-#: argument would be noise that depends on the order of the peaks, so both parts are set to 0.
+#: argument would be noise that depends on the order of the peaks, so both parts are set to 0;
+#: so is an imaginary part, which in symmetric patterns would toss between the arguments π and -π.
 _CANCELLATION = 1e-12
 #: Peaks whose harmonics are computed side by side.
 _BLOCK = 32
@@ -89,7 +90,8 @@ def radial_basis_series(
         _add_up(q, intensity, offsets[first:], direct[some], float(spec.ring_width), sums, weights)
         real, imaginary = sums[:, :, :, 0], sums[:, :, :, 1]
         magnitude = np.sqrt(real * real + imaginary * imaginary)
-        holds = magnitude > _CANCELLATION * weights[..., None]
+        noise = _CANCELLATION * weights[..., None]
+        holds, imaginary = magnitude > noise, np.where(np.abs(imaginary) > noise, imaginary, 0.0)
         # Compiled for the processor's vectors in single precision, three times as fast as in double.
         argument = np.arctan2(imaginary.astype(np.float32), real.astype(np.float32))
         features[some, :, :size] = (magnitude * holds).reshape(*shape[:2], size)

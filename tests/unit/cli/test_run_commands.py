@@ -238,6 +238,9 @@ def test_a_plan_for_a_site_counts_its_workers_and_their_memory(workshop: Worksho
     # The table first: it shows by how much.
     assert "memory a worker" in answer.stdout
     assert "a worker and" in answer.stderr
+    answer = diffractory(*words, "--estimate", "--json")
+    assert (answer.code, answer.json["workers"]) == (2, 32)
+    assert "a worker and" in answer.stderr
     assert not (tmp_path / "run").exists()
 
 

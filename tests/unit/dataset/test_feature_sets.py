@@ -20,7 +20,7 @@ from diffractory.dataset.run import Run
 from diffractory.errors import RunError
 from diffractory.patterns.radial_basis import radial_basis
 from diffractory.specs import RadialBasisSpec
-from small_runs import edit_json
+from small_runs import assert_same_features, edit_json
 
 BASIS = RadialBasisSpec(ring_width=0.15, n_rings=6, n_orders=3)
 
@@ -39,7 +39,7 @@ def test_features_are_the_radial_basis_of_the_peaks_in_the_order_of_items(run: R
         stored = read_features(run, plan, thickness)
         assert stored.dtype == np.float32
         assert stored.shape == (20, BASIS.n_features)
-        np.testing.assert_array_equal(stored, np.concatenate(expected))
+        assert_same_features(stored, np.concatenate(expected))
         assert np.abs(stored).max(axis=1).min() > 0.0
 
 
@@ -51,9 +51,7 @@ def test_a_subset_of_thicknesses_is_one_set_however_it_is_named(run: Run):
     whole = _finish(run, plan_features(run, BASIS))
     _finish(run, plan)
     for thickness in (100.0, 350.0):
-        np.testing.assert_array_equal(
-            read_features(run, plan, thickness), read_features(run, whole, thickness)
-        )
+        assert_same_features(read_features(run, plan, thickness), read_features(run, whole, thickness))
     with pytest.raises(RunError, match=r"holds \[100.0, 350.0\] Å, not 200.0 Å"):
         read_features(run, plan, 200.0)
 
@@ -132,7 +130,7 @@ def test_a_cut_feature_shard_is_not_done_and_computed_anew(run: Run):
     with pytest.raises(RunError, match="missing or cut short"):
         read_features(run, plan, 200.0)
     features_partition(run.path, plan, 1)
-    np.testing.assert_array_equal(read_features(run, plan, 200.0), expected)
+    assert_same_features(read_features(run, plan, 200.0), expected)
 
 
 def test_a_disk_that_is_full_is_named(run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -159,4 +157,4 @@ def test_shards_hold_as_many_thicknesses_as_memory_allows_and_give_the_same(
     assert len(shards) == {1: 3, 2: 2, 3: 1}[together]
     for index, thickness in enumerate(plan.thicknesses):
         expected = [radial_basis(read_partition(run, p).table(index), BASIS) for p in range(4)]
-        np.testing.assert_array_equal(read_features(run, plan, thickness), np.concatenate(expected))
+        assert_same_features(read_features(run, plan, thickness), np.concatenate(expected))

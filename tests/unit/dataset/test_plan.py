@@ -180,11 +180,11 @@ def test_totals_add_up(plan: Plan, catalogue: Catalogue):
     assert plan.items_per_shard == max(p.stop - p.first for p in plan.partitions)
     assert plan.peaks_per_shard == plan_module.PEAK_CHUNK
     assert plan.disk_bytes == plan.n_peaks * (3 * 2 + 6) + 20 * 72
-    assert 0 < plan.likely_disk_bytes < plan.disk_bytes
+    assert 0 < plan.likely_disk_bytes < plan.wanted_disk_bytes <= plan.disk_bytes
 
 
 def _resources(plan: Plan, memory: int = 0, disk: int = 0) -> Resources:
-    return Resources(1, plan.worker_bytes + memory, plan.disk_bytes + disk)
+    return Resources(1, plan.worker_bytes + memory, plan.wanted_disk_bytes + disk)
 
 
 def test_a_plan_that_just_fits_is_accepted(plan: Plan):
