@@ -209,8 +209,9 @@ def _print(folder: Path, plan: Plan, costs: Estimate, resources: Resources) -> N
         f"{costs.largest_crystal}: {plan.largest_solve:,} beams, "
         f"{human_seconds(costs.largest_crystal_seconds)} for all its orientations",
     )
-    hours = f" ({plan.seconds / 3600:,.0f} core hours)" if plan.seconds > 5400 else ""
-    table.add_row("predicted work", f"{human_seconds(plan.seconds)} on one core{hours}")
+    long = plan.seconds > 5400
+    work = f"{plan.seconds / 3600:,.1f} core hours" if long else f"{human_seconds(plan.seconds)} on one core"
+    table.add_row("predicted work", work)
     for workers, seconds in costs.wall_seconds.items():
         asked = workers == resources.workers
         # Nobody asks a thousand workers for a minute.

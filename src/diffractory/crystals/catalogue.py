@@ -185,6 +185,12 @@ class Catalogue:
         numbers = np.array([_ATOMIC_NUMBER[symbol] for symbol in self._value("species", index)])
         return Crystal(self._value("lattice", index), numbers, self._value("frac_coords", index))
 
+    def reciprocal(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return :attr:`Crystal.reciprocal` of some rows, of shape (n, 3, 3); atoms are not looked at."""
+        lattices = np.array([self._value("lattice", int(index)) for index in indices], dtype=np.float64)
+        cells: NDArray[np.float64] = np.linalg.inv(lattices.reshape(-1, 3, 3)).transpose(0, 2, 1)
+        return cells
+
     def structure(self, index: int) -> Structure:
         """Return a row as a pymatgen structure in the stored cell."""
         coords = np.asarray(self._value("frac_coords", index), dtype=np.float64)

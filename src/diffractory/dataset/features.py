@@ -172,16 +172,14 @@ def features_partition(run_path: Path | str, plan: FeaturePlan, partition: int) 
     """
     run = Run.open(run_path)
     started, processor_started = time.perf_counter(), time.process_time()
-    peaks = read_partition(run, partition)
     columns = [run.plan.simulation.thicknesses.index(t) for t in plan.thicknesses]
+    peaks = read_partition(run, partition, columns=columns)
     store = f"{plan.stage}.zarr"
     together = thicknesses_a_shard(run.path / store)
     shards: dict[str, ShardSum] = {}
     for number, first in enumerate(range(0, len(columns), together)):
-        some = columns[first : first + together]
-        features = radial_basis_series(
-            peaks.q, peaks.intensity[:, some], peaks.offsets, peaks.offsets[:-1], plan.basis
-        )
+        some = peaks.intensity[:, first : first + together]
+        features = radial_basis_series(peaks.q, some, peaks.offsets, peaks.offsets[:-1], plan.basis)
         shards |= write_block(run.path, store, partition, {"features": features}, number)
     record = Record(
         plan.plan_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,8 @@ class PartitionPeaks:
     q : ndarray of shape (n_peaks, 2)
         In Å⁻¹.
     intensity : ndarray of shape (n_peaks, n_thicknesses), float32
-        Share of the incident beam, off by at most :func:`~.intensity_codes.largest_error`.
+        At the thicknesses that were asked for. Share of the incident beam, off by at most
+        :func:`~.intensity_codes.largest_error`.
     rotation : ndarray of shape (n_items, 3, 3)
         Orientation matrices.
     """
@@ -164,7 +165,9 @@ def planned_orientations(run: Run, partition: int) -> NDArray[np.float64]:
     return np.concatenate([matrices for _, matrices in _frames(run, partition)])
 
 
-def read_partition(run: Run, partition: int, record: Record | None = None) -> PartitionPeaks:
+def read_partition(
+    run: Run, partition: int, record: Record | None = None, columns: Sequence[int] | None = None
+) -> PartitionPeaks:
     """Read the peaks of a finished partition.
 
     Parameters
@@ -173,6 +176,8 @@ def read_partition(run: Run, partition: int, record: Record | None = None) -> Pa
     partition : int
     record : Record, optional
         Its record, if read already.
+    columns : sequence of int, optional
+        Thicknesses whose intensities are wanted, by their places in the plan; all by default.
 
     Raises
     ------
@@ -183,13 +188,14 @@ def read_partition(run: Run, partition: int, record: Record | None = None) -> Pa
     counts = np.array(proof.counts, dtype=np.int64)
     n_peaks, first = int(counts.sum()), run.plan.partitions[partition].first
     hkl = read_block(run.path, _STORE, "hkl", partition, n_peaks).astype(np.int64)
+    codes = read_block(run.path, _STORE, "intensity", partition, n_peaks)
     rotation = read_block(run.path, _STORE, "rotation", partition, len(counts))
     return PartitionPeaks(
         first,
         counts,
         hkl,
         peak_positions(run, first + np.arange(len(counts)), counts, hkl, rotation),
-        decode_intensity(read_block(run.path, _STORE, "intensity", partition, n_peaks)),
+        decode_intensity(codes if columns is None else codes[:, columns]),
         rotation,
     )
 
@@ -216,9 +222,11 @@ def peak_positions(
     rotation : ndarray of shape (n_items, 3, 3)
         Orientation matrices.
     """
-    crystals = items // run.plan.orientations.count
-    reciprocal = {int(c): run.catalogue.crystal(int(c)).reciprocal for c in np.unique(crystals)}
-    bases = np.array([reciprocal[int(c)] for c in crystals]).reshape(-1, 3, 3)
-    to_detector = bases @ rotation[:, :, :2]
-    positions: NDArray[np.float64] = np.einsum("ni,nij->nj", hkl, np.repeat(to_detector, counts, axis=0))
+    crystals, which = np.unique(items // run.plan.orientations.count, return_inverse=True)
+    to_detector = run.catalogue.reciprocal(crystals)[which] @ rotation[:, :, :2]
+    indices, ends = hkl.astype(np.float64), np.cumsum(counts)
+    positions = np.empty((len(hkl), 2))
+    # Item by item: a matrix for each peak would take more memory than the peaks, and time.
+    for matrix, first, stop in zip(to_detector, ends - counts, ends, strict=True):
+        np.matmul(indices[first:stop], matrix, out=positions[first:stop])
     return positions

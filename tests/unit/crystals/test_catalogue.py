@@ -52,6 +52,17 @@ def catalogue() -> Catalogue:
     return Catalogue.from_rows([_row("m-1"), _salt("m-2", 4.12), _row("m-3", 3.61)])
 
 
+def test_reciprocal_cells_are_those_of_the_crystals() -> None:
+    cell = Lattice([[4.0, 0.1, 0.2], [-1.0, 5.0, 0.3], [0.5, 2.0, 6.0]])
+    lengths = dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), cell.parameters, strict=True))
+    volumes = {"volume": cell.volume, "volume_primitive": cell.volume}
+    sheared = _row("m-4") | lengths | volumes | {"lattice": cell.matrix}
+    catalogue = Catalogue.from_rows([_row("m-1"), sheared])
+    expected = [catalogue.crystal(index).reciprocal for index in (1, 0)]
+    np.testing.assert_allclose(catalogue.reciprocal(np.array([1, 0])), expected, rtol=1e-14, atol=1e-16)
+    assert catalogue.reciprocal(np.array([], dtype=np.int64)).shape == (0, 3, 3)
+
+
 def test_rows_come_back_as_table_structure_and_crystal(catalogue: Catalogue) -> None:
     assert len(catalogue) == 3
     assert catalogue.ids == ["m-1", "m-2", "m-3"]
