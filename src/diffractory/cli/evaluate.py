@@ -162,21 +162,32 @@ def _print(results: dict[str, Any]) -> None:
         "lab protocol",
         "always the majority",
     )
+    names = ("paper", "turned", "lab")
+    share = results["paper"]["single"]["system"]["baseline"]
+    for number in results["paper"]["system_by_number"]:
+        cells = [_cell(results[name]["system_by_number"][number]) for name in names]
+        label = f"crystal system, {number} pattern{'s' * (number != '1')}"
+        table.add_row(label, *cells, "–" if share is None else f"{100 * share:.0f} %")
     for label, part, key in (
-        ("crystal system, 1 pattern", "single", "system"),
-        ("crystal system, 10 patterns", "aggregated", "system"),
         ("space group, 1 pattern", "single", "space_group"),
         ("space group, 10 patterns", "aggregated", "space_group"),
     ):
-        cells = [_cell(results[name][part][key]) for name in ("paper", "turned", "lab")]
+        cells = [_cell(results[name][part][key]) for name in names]
         baseline = results["paper"][part][key]["baseline"]
         table.add_row(label, *cells, "–" if baseline is None else f"{100 * baseline:.0f} %")
+    errors = [results[name]["aggregated"]["system"]["reliability"] for name in names]
+    cells = [_error(each["expected_calibration_error"]) for each in errors]
+    table.add_row("calibration error, 10 patterns", *cells, "–")
     out.print(table)
     counts = results["paper"]["counts"]
     out.print(
         f"{counts['patterns']:,} patterns of {counts['materials']:,} materials; "
         "intervals are 95 %, over materials",
     )
+
+
+def _error(value: float | None) -> str:
+    return "no such patterns" if value is None else f"{value:.2f}"
 
 
 def _cell(numbers: dict[str, Any]) -> str:

@@ -13,6 +13,10 @@ from diffractory.errors import ModelError
 from diffractory.learning.aggregation import aggregate_labels, aggregate_lattice
 from diffractory.learning.forests import check_features_of
 from diffractory.learning.hierarchy import SymmetryHierarchy, SystemVotes, Targets
+from diffractory.learning.reliability import reliability
+
+#: Patterns of one material that answer together, where accuracy is shown against their number.
+_NUMBERS = (1, 3, 10, 30)
 
 _NOTE = (
     "All accuracies are over the crystal systems in 'systems'; patterns of other systems are counted "
@@ -81,7 +85,8 @@ def evaluate(
     dict
         Plain JSON data. ``single``, ``aggregated`` and ``aggregated_small_groups`` hold the same
         keys: ``n``, ``n_materials``, ``system``, ``space_group``, ``lattice``; a value that no
-        pattern supports is None. ``note`` says how to read the numbers.
+        pattern supports is None. ``system_by_number``: accuracy of the crystal system for 1, 3, 10
+        and 30 patterns together, full groups only. ``note`` says how to read the numbers.
 
     Raises
     ------
@@ -116,6 +121,10 @@ def evaluate(
         "counts": _counts(truth, known),
         "not_learned": _counts(targets.take(~learned), owners[~learned]),
         **{name: _report(model, answers, n_bootstrap, seed) for name, answers in reports.items()},
+        "system_by_number": {
+            str(number): _accuracy_of_groups(votes, truth, known, number, n_bootstrap, seed)
+            for number in _NUMBERS
+        },
     }
 
 
@@ -231,6 +240,29 @@ def _predict_grouped(
     )
 
 
+def _accuracy_of_groups(
+    votes: SystemVotes,
+    truth: Targets,
+    owners: NDArray[np.int64],
+    size: int,
+    n_bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return how often the crystal system of so many patterns together is right."""
+    group = group_patterns(owners, size, seed)
+    group[np.isin(group, np.flatnonzero(np.bincount(group[group >= 0], minlength=1) < size))] = -1
+    used = np.flatnonzero(group >= 0)
+    answers = aggregate_labels(votes.system[used], votes.difference[used], group[used])
+    first = used[np.unique(group[used], return_index=True)[1]]
+    right, materials = answers.label == truth.system[first], owners[first]
+    return {
+        "n": len(first),
+        "n_materials": len(np.unique(materials)),
+        "accuracy": _mean(right),
+        "interval": bootstrap_interval(right, materials, n_bootstrap, seed),
+    }
+
+
 def _counts(truth: Targets, owners: NDArray[np.int64]) -> dict[str, Any]:
     by_system = {
         CRYSTAL_SYSTEMS[code]: {
@@ -269,6 +301,7 @@ def _report_system(
         "baseline_answer": CRYSTAL_SYSTEMS[majority],
         "confidence_right": _mean(answers.confidence[right]),
         "confidence_wrong": _mean(answers.confidence[~right]),
+        "reliability": reliability(right, answers.confidence),
         "by_system": {CRYSTAL_SYSTEMS[code]: _mean(right[answers.truth.system == code]) for code in codes},
         "confusion": [[int(cell.sum()) for cell in row] for row in cells],
         "confidence": [[_mean(answers.confidence[cell]) for cell in row] for row in cells],

@@ -104,6 +104,26 @@ def test_aggregation_lets_sure_patterns_outvote_unsure_ones():
     assert result["aggregated_small_groups"]["n"] == 0
 
 
+def test_accuracy_against_the_number_of_patterns():
+    # Of three patterns of each material one is right and sure, two are wrong and unsure.
+    rows = [(6, 10, 225, 5.0), (3, 6, 225, 5.0), (3, 6, 225, 5.0)] * 2
+    result = scripted(rows, [(6, 0)] * 3 + [(6, 1)] * 3)
+    numbers = result["system_by_number"]
+    assert list(numbers) == ["1", "3", "10", "30"]
+    assert numbers["1"]["accuracy"] == result["single"]["system"]["accuracy"] == pytest.approx(1 / 3)
+    assert numbers["1"]["interval"] == result["single"]["system"]["interval"]
+    assert (numbers["3"]["n"], numbers["3"]["n_materials"], numbers["3"]["accuracy"]) == (2, 2, 1.0)
+    # No material has ten: smaller groups do not count.
+    assert numbers["10"] == {"n": 0, "n_materials": 0, "accuracy": None, "interval": None}
+
+
+def test_reliability_of_single_patterns_by_hand():
+    rows = [(6, 9, 225, 5.0), (6, 9, 225, 5.0), (3, 6, 123, 5.0)]
+    found = scripted(rows, [(6, 0), (3, 1), (3, 2)])["single"]["system"]["reliability"]
+    # Sure to 0.9, half of them right; sure to 0.6, and right.
+    assert found["expected_calibration_error"] == pytest.approx(2 / 3 * 0.4 + 1 / 3 * 0.4)
+
+
 def test_small_materials_are_reported_apart():
     result = scripted([(6, 9, 225, 5.0)] * 15, [(6, 0)] * 12 + [(6, 1)] * 3, group_size=5)
     assert result["aggregated"]["n"] == 2
