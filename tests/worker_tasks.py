@@ -17,6 +17,11 @@ from diffractory.errors import ExecutionError, RunError
 from zoo import ZOO
 
 
+def nap(number: int) -> int:
+    time.sleep(0.05)
+    return number
+
+
 def square(number: int) -> int:
     return number * number
 

@@ -91,11 +91,13 @@ def test_a_plan_that_does_not_fit_is_not_made(
     limits: dict[str, int],
     says: tuple[str, ...],
 ) -> None:
+    elsewhere = tmp_path / "planned on a larger machine"
+    succeeds("plan", elsewhere, "--catalogue", workshop.catalogue, *PHYSICS)
     _machine(monkeypatch, **limits)
     plan = ("plan", tmp_path / "run", "--catalogue", workshop.catalogue, *PHYSICS)
     refused(*plan, untouched=tmp_path, says=says)
-    # Planned on a larger machine: refused before anything is computed.
-    refused("simulate", workshop.run, "--cluster", "inline", untouched=workshop.run, says=says)
+    # Refused before anything is computed.
+    refused("simulate", elsewhere, "--cluster", "inline", untouched=tmp_path, says=says)
 
 
 def test_a_folder_with_another_plan_is_kept(workshop: Workshop, tmp_path: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli_runs import Workshop, diffractory, fingerprint, refused, succeeds
+from diffractory.dataset.lock import sole_driver
 from diffractory.dataset.run import PEAKS, Run
+from diffractory.settings import Resources
 from small_runs import edit_json, rewrite_record, shard_bytes
 
 INLINE = ("--cluster", "inline")
@@ -123,6 +127,35 @@ def test_truncated_data_are_refused_by_readers_and_computed_anew(
     assert "partition 0 is computed anew" in answer.stderr
     succeeds("verify", run, *INLINE)
     assert shard_bytes(Run.open(run)) == shard_bytes(Run.open(workshop.run))
+
+
+def test_a_run_that_is_driven_is_not_repaired(workshop: Workshop, run: Path) -> None:
+    Run.open(run).record_path("peaks", 0).unlink()
+    with sole_driver(Run.open(run)):
+        says = ("is driven by another command", f"process {os.getpid()}")
+        refused("verify", run, *INLINE, "--repair", untouched=run, says=says)
+
+
+def test_a_run_goes_on_where_the_disk_holds_what_is_missing(
+    workshop: Workshop, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Run.open(run).plan
+    last = len(plan.partitions) - 1
+    share = plan.partitions[last].n_peaks / plan.n_peaks
+    free = {"bytes": 0}
+
+    def measure(cls: Any, folder: Path, workers: int | None = None) -> Resources:
+        return Resources(1, 10**12, free["bytes"])
+
+    monkeypatch.setattr(Resources, "of_this_machine", classmethod(measure))
+    # A full disk is no matter to a run that is finished.
+    assert succeeds("simulate", run, *INLINE, "--json").json["partitions_computed"] == 0
+    Run.open(run).record_path("peaks", last).unlink()
+    free["bytes"] = int(share * plan.wanted_disk_bytes)
+    says = ("of disk and", "are free", "Give another run folder")
+    refused("simulate", run, *INLINE, untouched=run, says=says)
+    free["bytes"] += 1
+    assert succeeds("simulate", run, *INLINE, "--json").json["partitions_computed"] == 1
 
 
 def test_a_flipped_bit_is_found_repaired_and_computed_anew(workshop: Workshop, run: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -25,12 +26,17 @@ def engine_here(
     return open_engine(cluster, resources.workers, resources.worker_memory)
 
 
-def resources_there(folder: Path, workers: int | None, slurm: SlurmRequest | None = None) -> Resources:
+def resources_there(
+    folder: Path, workers: int | None, slurm: SlurmRequest | None = None, cluster: str = "local"
+) -> Resources:
     """Return what work in a folder has: of this machine, or of the jobs asked of SLURM."""
-    here = Resources.of_this_machine(folder, workers)
-    if slurm is None:
-        return here
-    return Resources(slurm.workers, slurm.site.worker_memory, here.disk_free)
+    here = Resources.of_this_machine(folder, 1 if cluster == "inline" else workers)
+    if slurm is not None:
+        return Resources(slurm.workers, slurm.site.worker_memory, here.disk_free)
+    if "://" in cluster:
+        # What the workers of somebody else's scheduler may use is not known here.
+        return Resources(here.workers, sys.maxsize, here.disk_free)
+    return here
 
 
 def slurm_request(

@@ -25,7 +25,7 @@ from diffractory.dataset.plan import check_fits
 from diffractory.dataset.run import PEAKS, Run
 from diffractory.execution.engine import Engine
 from diffractory.scattering.torch_solver import check_device
-from diffractory.settings import human_seconds
+from diffractory.settings import Resources, human_seconds
 
 app = typer.Typer()
 
@@ -65,16 +65,25 @@ def simulate(
         record = simulate_partition(run, partition, device)
         result: dict[str, Any] = {"run": str(run), "partition": partition, "seconds": record.seconds}
     else:
-        check_fits(opened.plan, resources_there(run, workers, slurm))
-        with sole_driver(opened), engine_here(cluster, workers, run, slurm) as engine:
-            note(f"running on {engine.description}")
-            result = simulate_missing(opened, engine, device)
+        with sole_driver(opened):
+            _check_fits(opened, resources_there(run, workers, slurm, cluster))
+            with engine_here(cluster, workers, run, slurm) as engine:
+                note(f"running on {engine.description}")
+                result = simulate_missing(opened, engine, device)
     result["wall_seconds"] = round(time.perf_counter() - started, 2)
     if as_json:
         print_json(result)
         return
     out.print(f"{run}: simulated in {human_seconds(result['wall_seconds'])}")
     note(f"next: diffractory verify {run}; diffractory features {run}")
+
+
+def _check_fits(run: Run, resources: Resources) -> None:
+    """Refuse to go on where the machine cannot hold what is still missing."""
+    done = run.done()
+    missing = sum(p.n_peaks for index, p in enumerate(run.plan.partitions) if index not in done)
+    if missing:
+        check_fits(run.plan, resources, missing / run.plan.n_peaks)
 
 
 def simulate_missing(run: Run, engine: Engine, device: str | None = None) -> dict[str, Any]:

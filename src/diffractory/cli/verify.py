@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from functools import partial
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from diffractory.cli.options import (
     WorkersOption,
 )
 from diffractory.cli.progress import run_all
+from diffractory.dataset.lock import sole_driver
 from diffractory.dataset.run import Run
 from diffractory.dataset.verify import Verification, remove_records, verify_partition
 from diffractory.errors import RunError
@@ -50,11 +52,13 @@ def verify(
     opened = Run.open(run)
     _ = opened.catalogue  # another catalogue than the planned one is refused before workers are started
     slurm = slurm_request(cluster, site, jobs, dry_run, run)
-    with engine_here(cluster, workers, run, slurm) as engine:
-        findings = check_partitions(opened, engine, sample)
-    bad = [finding for finding in findings if finding.problems]
-    if repair:
-        remove_records(opened, [finding.partition for finding in bad])
+    # What another command computes meanwhile would look missing, and its records be removed.
+    with sole_driver(opened) if repair else nullcontext():
+        with engine_here(cluster, workers, run, slurm) as engine:
+            findings = check_partitions(opened, engine, sample)
+        bad = [finding for finding in findings if finding.problems]
+        if repair:
+            remove_records(opened, [finding.partition for finding in bad])
     if as_json:
         print_json(_summary(findings, bad))
     refuse_damaged(opened, findings, repair)

@@ -65,14 +65,20 @@ def sole_driver(run: Run) -> Iterator[None]:
 def _take(lock: Path, mine: dict[str, object]) -> None:
     for _ in range(3):
         try:
-            with lock.open("x") as stream:
-                json.dump(mine, stream)
+            stream = lock.open("x")
         except FileExistsError:
             holder = _read(lock)
             _refuse_if_alive(lock, holder)
             _remove_dead(lock, holder)
-        else:
-            return
+            continue
+        try:
+            with stream:
+                json.dump(mine, stream)
+        except OSError:
+            # Nobody's: it would keep everybody out until it is old.
+            lock.unlink(missing_ok=True)
+            raise
+        return
     raise _driven(lock, "others start and stop driving it at this moment", "Try again")
 
 

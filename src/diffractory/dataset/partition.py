@@ -224,9 +224,13 @@ def peak_positions(
     """
     crystals, which = np.unique(items // run.plan.orientations.count, return_inverse=True)
     to_detector = run.catalogue.reciprocal(crystals)[which] @ rotation[:, :, :2]
-    indices, ends = hkl.astype(np.float64), np.cumsum(counts)
+    ends = np.cumsum(counts)
     positions = np.empty((len(hkl), 2))
-    # Item by item: a matrix for each peak would take more memory than the peaks, and time.
+    # Item by item: a matrix for each peak would take more memory than the peaks, and time. Written out:
+    # BLAS would round a peak another way when it is read without its neighbours.
     for matrix, first, stop in zip(to_detector, ends - counts, ends, strict=True):
-        np.matmul(indices[first:stop], matrix, out=positions[first:stop])
+        indices = hkl[first:stop]
+        positions[first:stop] = (
+            indices[:, :1] * matrix[0] + indices[:, 1:2] * matrix[1] + indices[:, 2:] * matrix[2]
+        )
     return positions

@@ -143,8 +143,10 @@ class Plan:
     @property
     def worker_bytes(self) -> int:
         """Peak bytes of one worker: the largest solve, a shard decoded to float32, and its copies."""
-        shard = self.peaks_per_shard * (4 * len(self.simulation.thicknesses) + 6)
-        return RESERVED_BYTES + predicted_solve_bytes(self.largest_solve, self.simulation) + 3 * shard
+        n = len(self.simulation.thicknesses)
+        # Or, in the feature stage, codes, indices and positions of all its peaks.
+        shard = self.peaks_per_shard * max(3 * (4 * n + 6), 2 * n + 48)
+        return RESERVED_BYTES + predicted_solve_bytes(self.largest_solve, self.simulation) + shard
 
     @cached_property
     def plan_id(self) -> str:
@@ -355,8 +357,15 @@ def _cut(
     return tuple(partitions)
 
 
-def check_fits(plan: Plan, resources: Resources) -> None:
+def check_fits(plan: Plan, resources: Resources, missing: float = 1.0) -> None:
     """Refuse a plan that the machine cannot hold.
+
+    Parameters
+    ----------
+    plan : Plan
+    resources : Resources
+    missing : float
+        Share of its peaks that is not on disk yet.
 
     Raises
     ------
@@ -373,9 +382,9 @@ def check_fits(plan: Plan, resources: Resources) -> None:
             f"its copies {human_bytes(shard)}, the program itself {human_bytes(RESERVED_BYTES)}",
             _how_to_shrink(solve, shard),
         )
-    if plan.wanted_disk_bytes > resources.disk_free:
+    if (wanted := missing * plan.wanted_disk_bytes) > resources.disk_free:
         raise PlanError(
-            f"the plan may need {human_bytes(plan.wanted_disk_bytes)} of disk and "
+            f"the plan may need {human_bytes(wanted)} of disk and "
             f"{human_bytes(resources.disk_free)} are free",
             f"{plan.n_peaks} peaks at {len(plan.simulation.thicknesses)} thicknesses take about "
             f"{human_bytes(plan.likely_disk_bytes)}",

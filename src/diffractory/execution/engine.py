@@ -136,7 +136,8 @@ class DaskEngine:
         owners: dict[str, T] = {}
         finished: SimpleQueue[Future[R]] = SimpleQueue()
         # Submitting all at once would hold a future for each of thousands of partitions.
-        for item in islice(waiting, _WINDOW_PER_WORKER * self.workers):
+        window, looked = _WINDOW_PER_WORKER * self.workers, time.monotonic()
+        for item in islice(waiting, window):
             self._submit(function, item, owners, finished)
         while owners and (future := self._next(finished)) is not None:
             self._check()
@@ -159,7 +160,12 @@ class DaskEngine:
                 outcome = Outcome(owners[future.key], None, _as_error(future.exception()))
             del owners[future.key]
             future.release()
-            for following in islice(waiting, 1):
+            if time.monotonic() > looked + _HEARTBEAT:
+                # Workers come and go on a scheduler that others started.
+                with contextlib.suppress(OSError, RuntimeError):  # no scheduler: that is noticed above
+                    window = _WINDOW_PER_WORKER * self.workers
+                looked = time.monotonic()
+            for following in islice(waiting, max(window - len(owners), 0)):
                 self._submit(function, following, owners, finished)
             yield outcome
         # Nothing is left here, unless the client lost its scheduler for good.

@@ -4,10 +4,10 @@ An orientation matrix R has the lab axes x, y, z as columns, in the crystal's Ca
 z is the zone axis, and a reciprocal vector reads Rᵀ g in the lab.
 
 Every number here is the same to the last bit on every machine, so that a run may be shared out among
-nodes of several kinds and any of them may compute a partition again. What a mathematics library
-returns (sines, eigenvectors) differs by rounding from one processor to the next and is rounded to
-twelve decimals; all that follows is sums, products, quotients and square roots, element by element,
-which IEEE 754 fixes. Matrix products are written out: BLAS may fuse or reorder them.
+nodes of several kinds and any of them may compute a partition again. Mathematics libraries differ by
+rounding from one processor to the next: BLAS fuses and reorders, sines and eigenvectors come out
+another way. So all is sums, products, quotients and square roots, element by element, which IEEE 754
+fixes; matrix products, sines and axes are written out.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ _RELAXATIONS = 12
 _BLOCK = 256
 #: Directions closer than this are the same, in radians.
 _SAME = 1e-6
-#: Decimals to which results of mathematics libraries agree whatever the processor.
-_DECIMALS = 12
+#: Terms of the series of sine and cosine within an eighth of a turn: the next ones are below rounding.
+_TERMS = 9
+#: Squares of lengths below this are zero.
+_TINY = 1e-300
 
 
 def sample_orientations(
@@ -54,17 +56,36 @@ def sample_orientations(
     """
     matrices = minimal_rotations(sample_zone_axes(laue_operations, spec.count))
     if spec.in_plane == "random":
-        angles = np.array([_in_plane_angle(spec.seed, crystal_id, i) for i in range(spec.count)])
-        cosine, sine = (_rounded(values)[:, None] for values in (np.cos(angles), np.sin(angles)))
+        turns = np.array([_in_plane_turn(spec.seed, crystal_id, i) for i in range(spec.count)])
+        cosine, sine = (values[:, None] for values in _cos_and_sin(turns))
         first, second = matrices[:, :, 0], matrices[:, :, 1]
         turned = first * cosine + second * sine, second * cosine - first * sine
         matrices = np.stack([*turned, matrices[:, :, 2]], axis=2)
     return matrices
 
 
-def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what a mathematics library computed, the same on every machine."""
-    return np.round(values, _DECIMALS) + 0.0
+def _cos_and_sin(turns: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return cosine and sine of angles in full turns."""
+    quarter = np.round(4.0 * turns)
+    x = 2.0 * np.pi * (turns - quarter / 4.0)
+    square = x * x
+    cosine, sine = np.ones_like(x), np.ones_like(x)
+    for term in range(_TERMS, 0, -1):
+        cosine = 1.0 - square / (2 * term * (2 * term - 1)) * cosine
+        sine = 1.0 - square / (2 * term * (2 * term + 1)) * sine
+    sine = x * sine
+    past = (quarter % 4).astype(np.int64)
+    swapped = past % 2 == 1
+    cosine, sine = np.where(swapped, sine, cosine), np.where(swapped, cosine, sine)
+    return np.where((past == 1) | (past == 2), -cosine, cosine), np.where(past >= 2, -sine, sine)
+
+
+def _product(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the products of matrices of shape (…, 3, 3)."""
+    product: NDArray[np.float64] = a[..., :, :1] * b[..., :1, :]
+    product += a[..., :, 1:2] * b[..., 1:2, :]
+    product += a[..., :, 2:] * b[..., 2:, :]
+    return product
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -90,10 +111,10 @@ def _cosines(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float
     return cosines
 
 
-def _in_plane_angle(seed: int, crystal_id: str, index: int) -> float:
+def _in_plane_turn(seed: int, crystal_id: str, index: int) -> float:
     # A hash of the item itself: the angle depends neither on partitions nor on order.
     digest = hashlib.sha256(f"{seed}/{crystal_id}/{index}".encode()).digest()
-    return 2.0 * np.pi * int.from_bytes(digest[:8], "big") / 2.0**64
+    return int.from_bytes(digest[:8], "big") / 2.0**64
 
 
 def minimal_rotations(zone_axes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,8 +135,8 @@ def minimal_rotations(zone_axes: NDArray[np.float64]) -> NDArray[np.float64]:
     radius = x * x + y * y
     # 1 / (1 + z), which near z = −1 is better had from the radius; at −1 itself, a half turn about x.
     south = z < 0.0
-    factor = np.where(south, 1.0 - z, 1.0) / np.where(south, np.where(radius > 0.0, radius, 1.0), 1.0 + z)
-    half_turn = south & (radius == 0.0)
+    factor = np.where(south, 1.0 - z, 1.0) / np.where(south, np.where(radius > _TINY, radius, 1.0), 1.0 + z)
+    half_turn = south & (radius <= _TINY)
     frames = np.empty((len(zone_axes), 3, 3))
     frames[:, 0, 0] = 1.0 - factor * x * x
     frames[:, 1, 1] = np.where(half_turn, -1.0, 1.0 - factor * y * y)
@@ -152,9 +173,12 @@ def sample_zone_axes(laue_operations: NDArray[np.float64], count: int) -> NDArra
 
 @lru_cache(maxsize=256)
 def _sample(operations_bytes: bytes, n_operations: int, count: int) -> NDArray[np.float64]:
-    # Operations read from a structure are orthogonal to 1e-7 or so: take the nearest that are.
-    left, _, right = np.linalg.svd(np.frombuffer(operations_bytes).reshape(n_operations, 3, 3))
-    operations: NDArray[np.float64] = _rounded(left @ right)
+    operations = np.frombuffer(operations_bytes).reshape(n_operations, 3, 3)
+    # Operations read from a structure are orthogonal to 1e-7 or so: take the nearest that are, by
+    # Newton's iteration for the polar factor, each step of which squares what is left of the error.
+    for _ in range(3):
+        transposed = operations.transpose(0, 2, 1)
+        operations = _product(operations, 1.5 * np.eye(3) - 0.5 * _product(transposed, operations))
     corners = _rotation_axes(operations)
     candidates = np.concatenate([corners, _candidates(operations, count)])
     axes = _farthest_points(operations, candidates, min(len(corners), count), count)
@@ -166,9 +190,9 @@ def _sphere(count: int) -> NDArray[np.float64]:
     """Return Fibonacci's near-uniform directions on the whole sphere, of shape (count, 3)."""
     index = np.arange(count) + 0.5
     z = 1.0 - 2.0 * index / count
-    azimuth = np.pi * (1.0 + 5.0**0.5) * index
+    cosine, sine = _cos_and_sin((1.0 + np.sqrt(5.0)) / 2.0 * index % 1.0)
     radius = np.sqrt(1.0 - z * z)
-    return np.stack([radius * _rounded(np.cos(azimuth)), radius * _rounded(np.sin(azimuth)), z], axis=1)
+    return np.stack([radius * cosine, radius * sine, z], axis=1)
 
 
 def _candidates(operations: NDArray[np.float64], count: int) -> NDArray[np.float64]:
@@ -178,8 +202,7 @@ def _candidates(operations: NDArray[np.float64], count: int) -> NDArray[np.float
     folded = fold_into_zone(interior, operations)
     interior = interior[np.abs(folded - interior).max(axis=1) < _SAME]
     lines: list[NDArray[np.float64]] = []
-    angle = 2.0 * np.pi * np.arange(720) / 720
-    cosine, sine = _rounded(np.cos(angle))[:, None], _rounded(np.sin(angle))[:, None]
+    cosine, sine = (values[:, None] for values in _cos_and_sin(np.arange(720) / 720))
     for normal in _mirror_normals(operations):
         first = _unit(np.cross(normal, np.eye(3)[np.argmin(np.abs(np.round(normal, 6)))]))
         circle = cosine * first + sine * np.cross(normal, first)
@@ -189,14 +212,18 @@ def _candidates(operations: NDArray[np.float64], count: int) -> NDArray[np.float
 
 def _mirror_normals(operations: NDArray[np.float64]) -> NDArray[np.float64]:
     mirrors = [w for w in operations if np.isclose(np.trace(w), 1.0) and np.linalg.det(w) < 0.0]
-    return _oriented(np.array([np.linalg.eigh(w)[1][:, 0] for w in mirrors]).reshape(-1, 3))
+    # W = I − 2 n nᵀ
+    return _lines(np.array([np.eye(3) - w for w in mirrors]).reshape(-1, 3, 3))
 
 
-def _oriented(lines: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return unit vectors along lines of shape (N, 3) of which a library chose length and sign."""
-    rounded = _rounded(lines)
-    leading = np.argmax(np.abs(rounded) > _SAME, axis=1)
-    return _unit(rounded * np.sign(rounded[np.arange(len(rounded)), leading])[:, None])
+def _lines(projections: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the unit vector n of each multiple of n nᵀ, of shape (N, 3), its first component positive."""
+    columns = projections.transpose(0, 2, 1)
+    longest = np.argmax((columns * columns).sum(axis=2), axis=1)
+    lines = _unit(columns[np.arange(len(columns)), longest])
+    leading = np.argmax(np.abs(lines) > _SAME, axis=1)
+    oriented: NDArray[np.float64] = lines * np.sign(lines[np.arange(len(lines)), leading])[:, None]
+    return oriented
 
 
 def _rotation_axes(operations: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -204,7 +231,12 @@ def _rotation_axes(operations: NDArray[np.float64]) -> NDArray[np.float64]:
     proper = [w for w in operations if np.linalg.det(w) > 0.0 and np.trace(w) < 3.0 - 1e-6]
     # The smallest angle about an axis tells its order: sort by it, largest trace first.
     proper.sort(key=lambda w: -round(float(np.trace(w)), 6))
-    axes = _oriented(np.array([np.linalg.svd(w - np.eye(3))[2][-1] for w in proper]).reshape(-1, 3))
+    power = total = np.broadcast_to(np.eye(3), (len(proper), 3, 3))
+    # All orders divide twelve: twelve turns one after the other sum up to twelve times n nᵀ.
+    for _ in range(11):
+        power = _product(power, np.array(proper).reshape(-1, 3, 3))
+        total = total + power
+    axes = _lines(total)
     # Modulo symmetry: a border of the zone may hold several equivalents of one axis.
     same = _similarity(operations, axes, axes) > 1.0 - 1e-9
     first = [i for i in range(len(axes)) if not same[i, :i].any()]
@@ -276,12 +308,10 @@ def _zone_reference(operations: NDArray[np.float64]) -> NDArray[np.float64]:
         corners = [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [1.0, 1.0, 1.0]]
         if order == 48:
             corners[0] = [0.0, 1.0, 1.0]
-        middle = sum(np.array(corner) / np.linalg.norm(corner) for corner in corners)
-        return _rounded(middle / np.linalg.norm(middle))
-    polar, azimuth = np.deg2rad(angles[order])
-    return _rounded(
-        np.array([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)])
-    )
+        middle = _unit(np.array(corners)).sum(axis=0)
+        return _unit(middle)
+    cosine, sine = _cos_and_sin(np.array(angles[order]) / 360.0)
+    return np.array([sine[0] * cosine[1], sine[0] * sine[1], cosine[0]])
 
 
 def _has_no_sixfold(operations: NDArray[np.float64]) -> bool:

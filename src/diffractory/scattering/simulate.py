@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,10 +164,13 @@ class Scatterer:
         Raises
         ------
         SimulationError
-            If the solve would need more than ``memory_bytes``.
+            If the precision is unknown, or the solve would need more than ``memory_bytes``.
         """
+        if precision not in get_args(Precision):
+            raise SimulationError(f"precision {precision!r} is unknown", fix="Use single or double")
+        width = 2 if precision == "double" else 1
         n, wavelength = int(np.count_nonzero(chosen)), electron_wavelength(self.spec.energy_ev)
-        if (needed := predicted_series_bytes(n, self.spec) + result_bytes) > self.memory_bytes:
+        if (needed := width * predicted_series_bytes(n, self.spec) + result_bytes) > self.memory_bytes:
             raise SimulationError(
                 f"an orientation excites {n} beams, whose solve needs {human_bytes(needed)}",
                 f"{human_bytes(self.memory_bytes)} may be used",

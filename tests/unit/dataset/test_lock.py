@@ -45,6 +45,21 @@ def test_one_driver_at_a_time(run: Run, lock: Path):
         pass
 
 
+def test_a_lock_that_cannot_be_written_is_not_left_behind(
+    run: Run, lock: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock_module.json, "dump", full)
+        with pytest.raises(RunError, match=r"cannot be locked \(No space left.*room"), sole_driver(run):
+            pass
+    assert not lock.exists()
+    with sole_driver(run):
+        pass
+
+
 def test_an_error_gives_the_run_back(run: Run, lock: Path):
     with pytest.raises(ZeroDivisionError), sole_driver(run):
         raise ZeroDivisionError

@@ -154,6 +154,20 @@ def test_at_most_two_tasks_a_worker_are_in_flight(local: DaskEngine):
     assert counting.alive == set()
 
 
+def test_workers_that_come_later_get_work_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engine_module, "_HEARTBEAT", 0.05)
+    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(processes=False, **settings) as cluster, Client(cluster) as client:
+        counting = CountingClient(client)
+        outcomes = DaskEngine(counting).run(worker_tasks.nap, range(30))
+        next(outcomes)
+        assert counting.most == 2
+        cluster.scale(3)
+        client.wait_for_workers(3, timeout=60)
+        assert sorted(outcome.item for outcome in outcomes)[-1] == 29
+    assert counting.most == 6
+
+
 def test_work_is_handed_out_as_outcomes_are_taken(local: Engine, tmp_path: Path):
     outcomes = local.run(worker_tasks.log_and_nap, [(str(tmp_path), i) for i in range(12)])
     assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose
 from py4DSTEM.process.diffraction import Crystal as ReferenceCrystal
 from pymatgen.core import Lattice, Structure
 from pymatgen.symmetry.groups import SpaceGroup
+from scipy.spatial.transform import Rotation
 
 from diffractory.scattering.orientations import (
     fold_into_zone,
@@ -51,11 +52,15 @@ def operations(group: str) -> np.ndarray:
 
 
 def fingerprints() -> dict[str, str]:
-    """Checksums of the orientations of each Laue group."""
+    """Checksums of the orientations of each Laue group, in its standard frame and in a general one."""
     spec = OrientationSpec(count=40, in_plane="random", seed=3)
+    frames = {"standard": np.eye(3), "turned": Rotation.from_euler("zxz", [0.3, 1.1, 2.5]).as_matrix()}
     return {
-        group: hashlib.sha256(sample_orientations(operations(group), spec, "mp-1").tobytes()).hexdigest()
+        f"{group}, {name}": hashlib.sha256(
+            sample_orientations(frame @ operations(group) @ frame.T, spec, "mp-1").tobytes()
+        ).hexdigest()
         for group in GROUPS
+        for name, frame in frames.items()
     }
 
 
@@ -152,8 +157,9 @@ def test_random_frames_are_seeded_by_crystal_and_index() -> None:
     ("kernels", "disabled"), [("Haswell", AVX512), ("Sandybridge", f"{AVX512} AVX2 FMA3")]
 )
 def test_every_machine_has_the_same_orientations_to_the_last_bit(kernels: str, disabled: str) -> None:
-    # Another process does as an older processor would, in BLAS and in NumPy's own loops.
+    # Another process does as an older processor would, in BLAS, NumPy's own loops and the C library.
     environment = os.environ | {"OPENBLAS_CORETYPE": kernels, "NPY_DISABLE_CPU_FEATURES": disabled}
+    environment["GLIBC_TUNABLES"] = "glibc.cpu.hwcaps=-AVX2,-FMA"
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     there = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", "import test_orientations as t; print(t.fingerprints())"],

@@ -192,3 +192,9 @@ def test_double_precision_on_a_gpu_is_refused() -> None:
     crystal = Crystal.from_structure(ZOO["triclinic-P-a-invented"])
     with pytest.raises(SimulationError, match="single precision only"):
         simulate(crystal, np.eye(3)[None], device="cuda", precision="double")
+
+
+def test_an_unknown_precision_is_named() -> None:
+    crystal = Crystal.from_structure(ZOO["triclinic-P-a-invented"])
+    with pytest.raises(SimulationError, match=r"precision 'half' is unknown.*single or double"):
+        simulate(crystal, np.eye(3)[None], precision="half")
