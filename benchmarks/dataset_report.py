@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from machine import command, describe
 
 from diffractory import Catalogue, SimulationSpec
 from diffractory.dataset.plan import plan_surveyed
-from diffractory.dataset.run import Run
+from diffractory.dataset.run import PEAKS, Run
 from diffractory.dataset.survey import survey
 from diffractory.scattering.cost import TYPICAL, Speed
 from diffractory.settings import usable_cores
@@ -63,8 +64,20 @@ def took(run: Run) -> dict[str, Any]:
         "bytes": size,
         "bytes_a_pattern": size / (items * thicknesses),
         "dense_solves": sum(record.dense_solves for record in done.values()),
+        "driven_hours": driven_seconds(run) / 3600.0,
         "hosts": len(Counter(record.host for record in done.values())),
     }
+
+
+def driven_seconds(run: Run) -> float:
+    """Return how long drivers worked on a run, from their logs; idle days between them do not count."""
+    total = 0.0
+    for log in (run.path / "log").glob("*.jsonl"):
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        ends = [datetime.fromisoformat(line["time"]) for line in lines if line["stage"] == PEAKS]
+        if ends:
+            total += (max(ends) - min(ends)).total_seconds() + lines[0]["seconds"]
+    return total
 
 
 def extrapolate(run: Run, speed: Speed, took_over_predicted: float) -> dict[str, Any]:

@@ -36,10 +36,11 @@ from diffractory import Catalogue, Crystal, SimulationSpec
 from diffractory.crystals.build import CatalogueFilter, build_catalogue
 from diffractory.crystals.sources.aflow import aflow_candidates
 from diffractory.scattering import solvers
-from diffractory.scattering.beams import reciprocal_points
+from diffractory.scattering.beams import choose_beams, reciprocal_points
 from diffractory.scattering.calibration import measure_speed
 from diffractory.scattering.cost import Speed, predicted_seconds, scattering_strength
 from diffractory.scattering.form_factors import _form_factor
+from diffractory.scattering.illumination import Illumination
 from diffractory.scattering.orientations import minimal_rotations
 from diffractory.scattering.primitive import PrimitiveCell
 from diffractory.scattering.simulate import Scatterer
@@ -107,9 +108,8 @@ def py4dstem_solve(
 def beams_with_extinct(crystal: Crystal, orientation: np.ndarray) -> np.ndarray:
     """Return the beams of the paper's settings: those that the centring extinguishes are kept."""
     points = reciprocal_points(PrimitiveCell(crystal, np.eye(3, dtype=np.int64)), 2.0)
-    scatterer = Scatterer(points, None, SPECS["one"])  # type: ignore[arg-type]
-    chosen, _ = scatterer.select(orientation)
-    return scatterer.points.hkl[chosen]
+    chosen = choose_beams(points, orientation, SPECS["one"], Illumination.of(SPECS["one"]))
+    return points.hkl[chosen]
 
 
 def count_products(scatterer: Scatterer, orientation: np.ndarray) -> int:

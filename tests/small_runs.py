@@ -51,6 +51,14 @@ def finish(run: Run) -> Run:
     return run
 
 
+def reference_run(
+    folder: Path, parts: float, orientations: OrientationSpec, simulation: SimulationSpec
+) -> Run:
+    """Return a finished run, computed here, that one computed elsewhere must equal."""
+    catalogue = zoo_catalogue()
+    return finish(Run.create(folder, small_plan(catalogue, parts, orientations, simulation), catalogue))
+
+
 def contents(run: Run) -> dict[str, np.ndarray]:
     """Return the peaks of a finished run, item by item, whatever its partitions; intensities decoded."""
     group = zarr.open_group(run.path / "peaks.zarr", mode="r")

@@ -26,7 +26,7 @@ from diffractory.dataset.run import PEAKS, Run
 from diffractory.dataset.verify import verify_partition
 from diffractory.execution.engine import open_engine
 from diffractory.specs import OrientationSpec, SimulationSpec
-from small_runs import assert_same_peaks, finish, small_plan, zoo_catalogue
+from small_runs import assert_same_peaks, reference_run, zoo_catalogue
 
 #: Where each partition takes long enough to be hit.
 SIMULATION = SimulationSpec(q_max=2.0, thicknesses=(100.0, 730.0))
@@ -36,9 +36,7 @@ INLINE = ("--cluster", "inline")
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    catalogue = zoo_catalogue()
-    plan = small_plan(catalogue, 12, ORIENTATIONS, SIMULATION)
-    return finish(Run.create(tmp_path_factory.mktemp("undisturbed") / "run", plan, catalogue))
+    return reference_run(tmp_path_factory.mktemp("undisturbed") / "run", 12, ORIENTATIONS, SIMULATION)
 
 
 @pytest.fixture

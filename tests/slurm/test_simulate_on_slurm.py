@@ -15,7 +15,7 @@ from cli_runs import diffractory, refused, succeeds
 from diffractory.dataset.run import PEAKS, Run
 from diffractory.specs import OrientationSpec, SimulationSpec
 from slurm_testbed import SITE, TESTBED, Testbed, command, wait_until
-from small_runs import assert_same_peaks, finish, small_plan, zoo_catalogue
+from small_runs import assert_same_peaks, reference_run
 
 #: Enough partitions that a driver can be stopped between two of them.
 SIMULATION = SimulationSpec(q_max=1.5, thicknesses=(100.0, 730.0))
@@ -24,9 +24,7 @@ ORIENTATIONS = OrientationSpec(count=20, in_plane="random", seed=3)
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    catalogue = zoo_catalogue()
-    plan = small_plan(catalogue, 8, ORIENTATIONS, SIMULATION)
-    return finish(Run.create(tmp_path_factory.mktemp("inline") / "run", plan, catalogue))
+    return reference_run(tmp_path_factory.mktemp("inline") / "run", 8, ORIENTATIONS, SIMULATION)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def _series(n: int) -> tuple[float, float, float]:
     """
     matrix, half_width = _matrix(n), 0.0612
     every = tuple(float(t) for t in range(20, 2001, 20))
-    thin, thick, many = (_seconds(lambda t=t: propagate(matrix, t)) for t in ((200.0,), (2000.0,), every))  # type: ignore[misc]
+    thin, thick, many = (_seconds(partial(propagate, matrix, t)) for t in ((200.0,), (2000.0,), every))
     few, most = (float(n_terms(t, half_width)) for t in (200.0, 2000.0))
     term = max(thick - thin, 1e-9) / (most - few)
     add = max(many - thick, 1e-9) / (most * (len(every) - 1) * n)
