@@ -24,6 +24,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@# LightGBM needs GNU's OpenMP, which wheels do not bring along.
+	@ldconfig -p | grep -q 'libgomp\.so\.1' || { apt-get update -qq && apt-get install -y -qq libgomp1; } \
+		|| echo "NOTE: libgomp is missing: boosted models cannot be trained (Debian: apt install libgomp1)"
 	touch $(INSTALLED)
 
 demo: $(INSTALLED)

@@ -97,6 +97,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 Tilt = Annotated[float, Field(ge=-30.0, le=30.0)]
+Tolerance = Annotated[float, Field(gt=0.0, le=0.1)]
 Thicknesses = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
 
 
@@ -186,6 +187,7 @@ class RadialBasisSpec(Spec):
         Number of angular orders, m = 0 … n_orders - 1.
     """
 
+    kind: Literal["radial-basis"] = "radial-basis"
     ring_width: float = Field(0.05, gt=0.0, le=1.0)
     n_rings: int = Field(41, ge=1, le=1000)
     n_orders: int = Field(13, ge=1, le=200)
@@ -194,6 +196,53 @@ class RadialBasisSpec(Spec):
     def n_features(self) -> int:
         """Number of real features: magnitude and argument of every coefficient."""
         return 2 * self.n_rings * self.n_orders
+
+
+class InvariantSpec(Spec):
+    """Features that do not change when a pattern is turned: radial profile, harmonics, lattice.
+
+    Parameters
+    ----------
+    energy_ev : float
+        Beam energy in eV: it sets the Ewald sphere that lattices are read with.
+    ring_width, n_rings, n_orders
+        Radial basis whose magnitudes are used, as in :class:`RadialBasisSpec`.
+    profile_width : float
+        Width of a bin of the radial profile in Å⁻¹; its length is that of the radial basis.
+    tolerances : tuple of float
+        Distances in Å⁻¹ within which a spot belongs to a lattice point; each is tried.
+    s_max : float
+        Largest excitation error that is believed, in Å⁻¹.
+    """
+
+    kind: Literal["invariant"] = "invariant"
+    energy_ev: float = Field(300e3, ge=30e3, le=1e6)
+    ring_width: float = Field(0.05, gt=0.0, le=1.0)
+    n_rings: int = Field(41, ge=1, le=1000)
+    n_orders: int = Field(13, ge=1, le=200)
+    profile_width: float = Field(0.02, ge=0.001, le=1.0)
+    tolerances: Annotated[tuple[Tolerance, ...], BeforeValidator(_as_tuple)] = Field(
+        (0.004, 0.012), min_length=1, max_length=4
+    )
+    s_max: float = Field(0.07, gt=0.0, le=1.0)
+
+
+FeatureSpec = RadialBasisSpec | InvariantSpec
+
+
+def feature_spec(values: Mapping[str, Any]) -> FeatureSpec:
+    """Return the spec of a feature set from JSON data; ``kind`` tells which set.
+
+    Raises
+    ------
+    SpecError
+        If the kind is unknown, or a value is unknown or out of range.
+    """
+    kinds: dict[Any, type[FeatureSpec]] = {"radial-basis": RadialBasisSpec, "invariant": InvariantSpec}
+    kind = values.get("kind", "radial-basis")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise SpecError(f"{kind!r} is no kind of features", fix=f"Use one of {', '.join(kinds)}")
+    return kinds[kind](**values)
 
 
 class LabProtocolSpec(Spec):
@@ -254,6 +303,7 @@ class ForestSpec(Spec):
         Seed of the split and of the trees.
     """
 
+    kind: Literal["forests"] = "forests"
     system_trees: int = Field(80, ge=1)
     system_depth: int = Field(40, ge=1)
     group_trees: int = Field(128, ge=1)
@@ -264,6 +314,45 @@ class ForestSpec(Spec):
     thickness: float = Field(200.0, gt=0.0)
     test_fraction: float = Field(0.25, gt=0.0, lt=1.0)
     seed: int = Field(0, ge=0, lt=2**32)
+
+
+class BoostingSpec(Spec):
+    """The boosted models and the split they are trained on.
+
+    Parameters
+    ----------
+    system_rounds, group_rounds, lattice_rounds : int
+        Rounds of boosting of the crystal-system, space-group and lattice models.
+    system_leaves, group_leaves, lattice_leaves : int
+        Leaves of their trees.
+    with_triclinic : bool
+        Learn triclinic as a seventh crystal system.
+    thickness : float
+        Thickness in Å of the noise-free half of the training patterns; the other half is the lab
+        protocol's.
+    test_fraction : float
+        Share of materials held out from everything.
+    calibration_fraction : float
+        Share of the other materials on which probabilities are calibrated and nothing is trained.
+    seed : int
+        Of the split, the calibration materials and the trees.
+    """
+
+    kind: Literal["boosting"] = "boosting"
+    system_rounds: int = Field(200, ge=1)
+    group_rounds: int = Field(60, ge=1)
+    lattice_rounds: int = Field(80, ge=1)
+    system_leaves: int = Field(63, ge=2)
+    group_leaves: int = Field(15, ge=2)
+    lattice_leaves: int = Field(15, ge=2)
+    with_triclinic: bool = True
+    thickness: float = Field(200.0, gt=0.0)
+    test_fraction: float = Field(0.25, gt=0.0, lt=1.0)
+    calibration_fraction: float = Field(0.1, gt=0.0, lt=0.9)
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
+TrainingSpec = ForestSpec | BoostingSpec
 
 
 class MapSpec(Spec):

@@ -103,7 +103,7 @@ def test_a_model_that_is_not_there(workshop: Workshop, tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut header", "cut arrays", "no arrays", "other format", "other arrays"])
 def test_a_damaged_model(workshop: Workshop, tmp_path: Path, damage: str) -> None:
     model = Path(shutil.copytree(workshop.model, tmp_path / "model"))
-    header, arrays = model / "model.json", model / "forests.npz"
+    header, arrays = model / "model.json", model / "trees.npz"
     if damage == "cut header":
         header.write_text(header.read_text()[:100])
     elif damage == "cut arrays":

@@ -27,7 +27,7 @@ _COMMANDS = {
     "status": ("status", "Say how far a run is, from disk alone."),
     "features": ("features", "Compute the features of a run's patterns."),
     "export": ("export", "Write patterns of a run for other programs: a Parquet table, or py4DSTEM."),
-    "train": ("train", "Train the paper's hierarchy of forests on a run."),
+    "train": ("train", "Train a preset's models on a run."),
     "evaluate": ("evaluate", "Evaluate a model on materials it has not seen, under both protocols."),
     "map": ("map_scan", "Map a 4D-STEM scan of Bragg peaks with a model."),
 }

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from rich.table import Table
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.engines import engine_here
 from diffractory.cli.evaluate import evaluate_on_run
-from diffractory.cli.features import compute_features
+from diffractory.cli.features import compute_features, plans_of_preset
 from diffractory.cli.map_scan import map_with_model
-from diffractory.cli.options import WorkersOption
+from diffractory.cli.options import Preset, WorkersOption
 from diffractory.cli.plan import plan_run
 from diffractory.cli.progress import counting_bar
 from diffractory.cli.simulate import simulate_missing
@@ -40,7 +41,15 @@ from diffractory.report.style import save_figure
 from diffractory.scan.emd_reader import read_bragg_scan
 from diffractory.scan.synthetic import GrainLabels, score_map, synthetic_scan
 from diffractory.settings import Resources, human_seconds
-from diffractory.specs import ForestSpec, LabProtocolSpec, MapSpec, OrientationSpec, SimulationSpec
+from diffractory.specs import (
+    BoostingSpec,
+    ForestSpec,
+    LabProtocolSpec,
+    MapSpec,
+    OrientationSpec,
+    SimulationSpec,
+    TrainingSpec,
+)
 from diffractory.storage import write_atomic
 
 app = typer.Typer()
@@ -52,6 +61,7 @@ _THICKNESSES = (100.0, 200.0, 300.0, 400.0, 500.0)
 _SCAN_SHAPE = (64, 64)
 _GRAINS = 40
 _TRAINING_THICKNESS = 200.0
+_PROTOCOLS = {"paper": None, "lab": LabProtocolSpec()}
 
 
 @app.command(epilog="Example: diffractory demo --out demo")
@@ -77,23 +87,19 @@ def demo(
     with engine_here("local", workers, folder) as engine:
         note(f"running on {engine.description}")
         run = _dataset(folder, catalogue, Resources.of_this_machine(folder, workers), engine)
-        trained = train_model(run, folder / "model", ForestSpec(thickness=_TRAINING_THICKNESS), engine)
-        results = evaluate_on_run(folder / "model", run, engine, folder / "evaluation")
-        scores = {
-            name: _map_synthetic(run, folder, name, noise, engine)
-            for name, noise in (("paper", None), ("lab", LabProtocolSpec()))
-        }
+        presets: tuple[Preset, ...] = ("paper", "robust")
+        learned = {preset: _learn(run, folder, preset, engine) for preset in presets}
+        for preset, each in learned.items():
+            each["map_accuracy"] = {
+                protocol: _map_synthetic(run, folder, preset, protocol, engine)["accuracy"]
+                for protocol in _PROTOCOLS
+            }
     summary = {
         "catalogue": str(folder / "catalogue.parquet"),
         "dataset": str(folder / "run"),
-        "model": str(folder / "model"),
-        "evaluation": str(folder / "evaluation" / "evaluation.json"),
-        "maps": [str(folder / f"map-{name}" / "map.zarr") for name in scores],
+        "presets": learned,
         "pictures": [str(path) for path in sorted(folder.glob("**/*.png"))],
         "patterns": run.plan.n_items * len(_THICKNESSES),
-        "forests": trained["forests"],
-        "system_accuracy": {name: _accuracies(results[name]) for name in scores},
-        "map_accuracy": {name: score["accuracy"] for name, score in scores.items()},
         "seconds": round(time.perf_counter() - started, 1),
     }
     if as_json:
@@ -115,8 +121,24 @@ def _dataset(folder: Path, catalogue: Catalogue, resources: Resources, engine: E
     simulate_missing(run, engine)
     refuse_damaged(run, check_partitions(run, engine, sample=0.002))
     _patterns_figure(run, folder / "patterns.png")
-    compute_features(run, engine, (_TRAINING_THICKNESS,))
     return run
+
+
+def _learn(run: Run, folder: Path, preset: Preset, engine: Engine) -> dict[str, Any]:
+    """Compute the features of a preset, train it and evaluate it on materials it has not seen."""
+    for planned in plans_of_preset(run, preset, (_TRAINING_THICKNESS,)):
+        compute_features(run, engine, planned)
+    model, target = folder / "models" / preset, folder / "evaluations" / preset
+    kind: type[TrainingSpec] = ForestSpec if preset == "paper" else BoostingSpec
+    trained = train_model(run, model, kind(thickness=_TRAINING_THICKNESS), engine)
+    results = evaluate_on_run(model, run, engine, target)
+    return {
+        "model": str(model),
+        "models": trained["models"],
+        "evaluation": str(target / "evaluation.html"),
+        "maps": [str(folder / "maps" / f"{preset}-{protocol}" / "map.zarr") for protocol in _PROTOCOLS],
+        "system_accuracy": {protocol: _accuracies(results[protocol]) for protocol in _PROTOCOLS},
+    }
 
 
 def _accuracies(results: dict[str, Any]) -> dict[str, float | None]:
@@ -161,11 +183,9 @@ def _patterns_figure(run: Run, target: Path) -> None:
     save_figure(figure, target)
 
 
-def _map_synthetic(
-    run: Run, folder: Path, protocol: str, noise: LabProtocolSpec | None, engine: Engine
-) -> dict[str, Any]:
+def _map_synthetic(run: Run, folder: Path, preset: Preset, protocol: str, engine: Engine) -> dict[str, Any]:
     """Map a polycrystal of unseen materials, as simulated or as a laboratory sees it, and score it."""
-    model = SavedModel((folder / "model").absolute())
+    model, noise = SavedModel(folder / "models" / preset), _PROTOCOLS[protocol]
     grains, labels = _unseen_patterns(run, set(model.provenance["training_materials"]), noise)
     # Simulated intensities are shares of the beam, as in training: keep their scale.
     total = float(np.median(np.add.reduceat(grains.intensity, grains.offsets[:-1])))
@@ -173,7 +193,7 @@ def _map_synthetic(
         grains, labels, _SCAN_SHAPE, _GRAINS, seed=0, noise=noise, energy_ev=run.plan.simulation.energy_ev
     )
     # Written and read back: the map is made from a file, as a microscope's would be.
-    scan_file, target = folder / f"scan-{protocol}.h5", folder / f"map-{protocol}"
+    scan_file, target = folder / f"scan-{protocol}.h5", folder / "maps" / f"{preset}-{protocol}"
     scan.to_emd(scan_file)
     labelled = map_with_model(
         read_bragg_scan(scan_file), model, MapSpec(total_intensity=total), engine, target
@@ -220,19 +240,20 @@ def _unseen_patterns(
 def _print(summary: dict[str, Any]) -> None:
     seconds = human_seconds(summary["seconds"])
     out.print(f"\nDone in {seconds}. {summary['patterns']:,} patterns", style="bold", highlight=False)
-    for name in ("dataset", "model", "evaluation"):
-        out.print(f"  {name:<11} {summary[name]}", highlight=False)
-    for path in summary["maps"]:
-        out.print(f"  {'map':<11} {path}", highlight=False)
+    out.print(f"  {'dataset':<11} {summary['dataset']}", highlight=False)
+    for preset, learned in summary["presets"].items():
+        out.print(f"  {preset:<11} {learned['model']}, {learned['evaluation']}", highlight=False)
     for index, path in enumerate(summary["pictures"]):
         out.print(f"  {'pictures' if index == 0 else '':<11} {path}", highlight=False)
-    for protocol, numbers in summary["system_accuracy"].items():
-        values = ", ".join(
-            f"{label} {100 * value:.0f} %" for label, value in numbers.items() if value is not None
-        )
-        mapped = summary["map_accuracy"][protocol]
-        share = "nothing labelled in the map" if mapped is None else f"map {100 * mapped:.0f} %"
-        out.print(
-            f"  crystal system right on unseen materials, {protocol} protocol: {values}, {share}",
-            highlight=False,
-        )
+    table = Table("crystal system right on unseen materials", *_PROTOCOLS, title_justify="left")
+    for preset, learned in summary["presets"].items():
+        for label in ("1 pattern", "10 patterns"):
+            cells = [_share(learned["system_accuracy"][protocol][label]) for protocol in _PROTOCOLS]
+            table.add_row(f"{preset} preset, {label}", *cells)
+        cells = [_share(learned["map_accuracy"][protocol]) for protocol in _PROTOCOLS]
+        table.add_row(f"{preset} preset, map", *cells)
+    out.print(table)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f} %"

@@ -15,16 +15,18 @@ from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.engines import engine_here
 from diffractory.cli.options import ClusterOption, RunArgument, WorkersOption, check_output_folder
 from diffractory.cli.progress import run_all
+from diffractory.crystals.prototypes import structure_families
 from diffractory.dataset.reader import complete_records
 from diffractory.dataset.run import Run
 from diffractory.errors import ModelError, RunError
 from diffractory.execution.engine import Engine
 from diffractory.learning.artefact import check_features, load_model
 from diffractory.learning.evaluation import evaluate as evaluate_model
-from diffractory.learning.protocols import Protocol, protocol_features, targets_of
+from diffractory.learning.protocols import Protocol, ProtocolFeatures, protocol_features, targets_of
 from diffractory.report.evaluation_figures import figure_of_evaluation
+from diffractory.report.evaluation_page import write_evaluation_page
 from diffractory.report.style import save_figure
-from diffractory.specs import LabProtocolSpec, RadialBasisSpec
+from diffractory.specs import LabProtocolSpec, feature_spec
 from diffractory.storage import write_atomic
 
 app = typer.Typer()
@@ -53,7 +55,7 @@ def evaluate(
         print_json(results)
         return
     _print(results)
-    note(f"written: {target / 'evaluation.json'}, {target / 'evaluation.png'}")
+    note(f"written: evaluation.html, evaluation.json and evaluation.png in {target}")
 
 
 def _beside(model: Path) -> Path:
@@ -71,7 +73,7 @@ def evaluate_on_run(
     What is lost between the two is what the model read from the in-plane frame.
     """
     hierarchy, provenance = load_model(model_path)
-    basis = RadialBasisSpec(**provenance["features"])
+    basis = feature_spec(provenance["features"])
     check_features(provenance, basis, run.plan.simulation)
     complete_records(run)
     trained_on = set(provenance["training_materials"])
@@ -84,7 +86,7 @@ def evaluate_on_run(
             "an accuracy on training materials says nothing",
             "Evaluate on another run, or train with a larger --test-fraction",
         )
-    thickness, lab = float(provenance["forests"]["thickness"]), LabProtocolSpec()
+    thickness, lab = float(provenance["training"]["thickness"]), LabProtocolSpec()
     drawn_from = _check_thicknesses(run, thickness, lab)
     protocols = {
         "paper": Protocol(basis, thickness, None, seed),
@@ -94,10 +96,21 @@ def evaluate_on_run(
     if run.plan.orientations.in_plane != "paper":
         note("this run has random in-plane frames: its paper column lacks the paper's frames")
     results: dict[str, Any] = {}
+    families = np.array(structure_families(run.catalogue.table))
+    known = [name in trained_on for name in run.catalogue.ids]
+    novel = ~np.isin(families, np.unique(families[known]))
     for name, protocol in protocols.items():
-        features, crystals = _collect(run, engine, unseen, protocol, f"{name} protocol")
-        truth = targets_of(run.catalogue, crystals)
-        results[name] = evaluate_model(hierarchy, features, truth, crystals, seed=seed)
+        part = _collect(run, engine, unseen, protocol, f"{name} protocol")
+        crystals = part.items // run.plan.orientations.count
+        results[name] = evaluate_model(
+            hierarchy,
+            part.features,
+            targets_of(run.catalogue, crystals),
+            crystals,
+            seed=seed,
+            conditions={"thickness": part.thickness, "spots": part.spots, "tilt": part.tilt},
+            subsets={"unseen_families": novel[crystals]},
+        )
     results["lab"]["thicknesses_drawn_from"] = drawn_from
     results["lab"]["protocol"] = lab.model_dump(mode="json")
     results["paper"]["thickness"] = results["turned"]["thickness"] = thickness
@@ -110,6 +123,7 @@ def evaluate_on_run(
     write_atomic(target / "evaluation.json", json.dumps(results, indent=1))
     shown = {name: results[name] for name in ("paper", "lab")}
     save_figure(figure_of_evaluation(shown), target / "evaluation.png")
+    write_evaluation_page(results, target / "evaluation.html")
     return results
 
 
@@ -140,7 +154,7 @@ def _check_thicknesses(run: Run, thickness: float, lab: LabProtocolSpec) -> list
 
 def _collect(
     run: Run, engine: Engine, crystals: np.ndarray[Any, Any], protocol: Protocol, label: str
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+) -> ProtocolFeatures:
     parts = run_all(
         engine,
         partial(protocol_features, run.path, crystals, protocol),
@@ -148,10 +162,7 @@ def _collect(
         label,
         [float(p.n_peaks) for p in run.plan.partitions],
     )
-    items = np.concatenate([part.items for part in parts])
-    order = np.argsort(items)
-    features = np.concatenate([part.features for part in parts])[order]
-    return features, items[order] // run.plan.orientations.count
+    return ProtocolFeatures.concatenate(parts)
 
 
 def _print(results: dict[str, Any]) -> None:

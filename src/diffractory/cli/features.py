@@ -12,6 +12,8 @@ from diffractory.cli.engines import engine_here, slurm_request
 from diffractory.cli.options import (
     DryRunOption,
     JobsOption,
+    Preset,
+    PresetOption,
     RunArgument,
     SiteOption,
     SlurmClusterOption,
@@ -19,12 +21,14 @@ from diffractory.cli.options import (
     parse_thicknesses,
 )
 from diffractory.cli.partitions import run_partitions
-from diffractory.dataset.features import features_partition, plan_features
+from diffractory.dataset.features import FeaturePlan, features_partition, plan_features
 from diffractory.dataset.lock import sole_driver
 from diffractory.dataset.reader import complete_records
 from diffractory.dataset.run import Run
 from diffractory.execution.engine import Engine
-from diffractory.specs import RadialBasisSpec
+from diffractory.learning.training import TRAINING_NOISE_SEED
+from diffractory.patterns.feature_sets import number_of_features
+from diffractory.specs import BoostingSpec, InvariantSpec, LabProtocolSpec, RadialBasisSpec
 
 app = typer.Typer()
 
@@ -35,6 +39,7 @@ def features(
     thickness: Annotated[
         str | None, typer.Option(metavar="Å", help="Thicknesses to use; all of the run's by default.")
     ] = None,
+    preset: PresetOption = "paper",
     cluster: SlurmClusterOption = "local",
     workers: WorkersOption = None,
     site: SiteOption = None,
@@ -42,35 +47,51 @@ def features(
     dry_run: DryRunOption = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compute the radial-basis features of a run. Interrupted or killed: run the same command again."""
+    """Compute the features a preset learns from. Interrupted or killed: run the same command again."""
     opened = Run.open(run)
     chosen = None if thickness is None else parse_thicknesses(thickness)
     complete_records(opened)
     slurm = slurm_request(cluster, site, jobs, dry_run, run)
     with sole_driver(opened), engine_here(cluster, workers, run, slurm) as engine:
-        result = compute_features(opened, engine, chosen)
+        results = [
+            compute_features(opened, engine, planned) for planned in plans_of_preset(opened, preset, chosen)
+        ]
     if as_json:
-        print_json(result)
+        print_json({"run": str(run), "preset": preset, "sets": results})
         return
-    out.print(f"{run}: {result['patterns']:,} patterns × {result['features']} features")
-    note(f"next: diffractory train {run} --out MODEL")
+    for result in results:
+        what = "as a laboratory sees them" if result["lab"] else f"at {result['thicknesses']} Å"
+        out.print(f"{run}: {result['patterns']:,} patterns {what} × {result['features']} features")
+    note(f"next: diffractory train {run} --out MODEL" + ("" if preset == "paper" else f" --preset {preset}"))
 
 
-def compute_features(
-    run: Run, engine: Engine, thicknesses: tuple[float, ...] | None = None
-) -> dict[str, Any]:
-    """Compute all feature partitions without a valid record."""
-    plan = plan_features(run, RadialBasisSpec(), thicknesses)
+def plans_of_preset(
+    run: Run, preset: Preset, thicknesses: tuple[float, ...] | None = None
+) -> list[FeaturePlan]:
+    """Plan the feature sets that a preset learns from, and make their empty stores."""
+    if preset == "paper":
+        return [plan_features(run, RadialBasisSpec(), thicknesses)]
+    spec = InvariantSpec(energy_ev=run.plan.simulation.energy_ev)
+    # Many thicknesses would be computed and never read: the laboratory's patterns have them all.
+    used = thicknesses or (BoostingSpec().thickness,)
+    return [
+        plan_features(run, spec, used),
+        plan_features(run, spec, lab=LabProtocolSpec(), seed=TRAINING_NOISE_SEED),
+    ]
+
+
+def compute_features(run: Run, engine: Engine, plan: FeaturePlan) -> dict[str, Any]:
+    """Compute all partitions of a feature set without a valid record."""
     done = run.done(plan.stage, plan.plan_id)
     missing = [index for index in range(len(run.plan.partitions)) if index not in done]
     costs = [float(run.plan.partitions[index].n_peaks) for index in missing]
     work = partial(features_partition, run.path, plan)
     run_partitions(run, engine, work, missing, plan.stage, "features", costs)
     return {
-        "run": str(run.path),
         "stage": plan.stage,
         "thicknesses": list(plan.thicknesses),
-        "patterns": run.plan.n_items * len(plan.thicknesses),
-        "features": plan.basis.n_features,
+        "lab": plan.lab is not None,
+        "patterns": run.plan.n_items * plan.n_columns,
+        "features": number_of_features(plan.features),
         "partitions_computed": len(missing),
     }

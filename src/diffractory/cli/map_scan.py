@@ -16,14 +16,14 @@ from diffractory.cli.options import ClusterOption, WorkersOption, check_output_f
 from diffractory.cli.progress import map_ordered
 from diffractory.errors import ModelError
 from diffractory.execution.engine import Engine
-from diffractory.learning.saved_model import SavedModel
-from diffractory.report.map_figures import figure_of_lattice, figure_of_systems
+from diffractory.learning.saved_model import SavedModel, packaged_model
+from diffractory.report.map_figures import figure_of_domain, figure_of_lattice, figure_of_systems
 from diffractory.report.style import save_figure
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.emd_reader import read_bragg_scan
 from diffractory.scan.label_map import summarise, to_dataset, write_map
 from diffractory.scan.prediction import predict_scan
-from diffractory.specs import MapSpec, RadialBasisSpec
+from diffractory.specs import MapSpec, feature_spec
 from diffractory.storage import write_atomic
 
 app = typer.Typer()
@@ -32,11 +32,14 @@ _READING = "Reading the scan"
 _FILTERS = "Filters"
 
 
-@app.command(epilog="Example: diffractory map scan.h5 --model models/first --out maps/scan --assume cubic")
+@app.command(epilog="Example: diffractory map scan.h5 --out maps/scan --assume cubic")
 def map_scan(
     scan: Annotated[Path, typer.Argument(metavar="SCAN", help="Bragg peaks in a py4DSTEM EMD file.")],
-    model: Annotated[Path, typer.Option(metavar="MODEL", help="Folder of a trained model.")],
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where maps and pictures go.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", help="Folder of a trained model; the robust one that is included."),
+    ] = None,
     assume: Annotated[
         str | None, typer.Option(metavar="SYSTEM", help="Use this system's lattice model everywhere.")
     ] = None,
@@ -73,7 +76,7 @@ def map_scan(
         assume=assume,
     )
     check_output_folder(folder)
-    saved = SavedModel(model.absolute())
+    saved = SavedModel(packaged_model() if model is None else model)
     _ = saved.systems_  # a broken model is refused before the scan is read and workers are started
     loaded = read_bragg_scan(scan, pixel_size=pixel_size, center=center, dataset=dataset)
     with engine_here(cluster, workers, folder) as engine:
@@ -83,7 +86,7 @@ def map_scan(
         print_json(report)
         return
     print_map(report)
-    for name in ("map.zarr", "system.png", "lattice.png", "summary.json"):
+    for name in ("map.zarr", "system.png", "lattice.png", "domain.png", "summary.json"):
         out.print(f"  {folder / name}")
 
 
@@ -92,7 +95,7 @@ def map_with_model(
 ) -> xr.Dataset:
     """Predict a scan and write ``map.zarr``, ``summary.json`` and the pictures."""
     provenance = model.provenance
-    basis = RadialBasisSpec(**provenance["features"])
+    basis = feature_spec(provenance["features"])
     trained_at = float(provenance["simulation"]["energy_ev"])
     if scan.energy_ev is not None and abs(scan.energy_ev - trained_at) > 0.01 * trained_at:
         raise ModelError(
@@ -110,6 +113,7 @@ def map_with_model(
     write_atomic(folder / "summary.json", json.dumps(summarise(labelled), indent=1))
     save_figure(figure_of_systems(labelled), folder / "system.png")
     save_figure(figure_of_lattice(labelled), folder / "lattice.png")
+    save_figure(figure_of_domain(labelled, model.domain_sample), folder / "domain.png")
     return labelled
 
 
@@ -132,5 +136,7 @@ def print_map(report: dict[str, Any]) -> None:
         f"labelled: {report['labelled']:,} of {report['positions']:,} positions"
         + (f" ({why})" if why else "")
     )
+    outside = report["outside_training"]
+    note(f"unlike the training patterns: {100 * outside['fraction']:.1f} % of {outside['asked']:,} positions")
     if report["lattice"]["a"]:
         note(f"median a: {report['lattice']['a']['median']:.2f} Å")

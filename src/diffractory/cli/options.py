@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,6 +31,14 @@ def _known_or_slurm(name: str) -> str:
     return name
 
 
+Preset = Literal["paper", "robust"]
+PresetOption = Annotated[
+    Preset,
+    typer.Option(
+        "--preset",
+        help="The paper's forests, or boosted trees on features that do not depend on rotation.",
+    ),
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 ClusterOption = Annotated[
     str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from diffractory import __version__
 from diffractory.dataset.partition import read_partition
+from diffractory.dataset.protocols import protocol_patterns
 from diffractory.dataset.records import Record, ShardSum
 from diffractory.dataset.run import Run
 from diffractory.dataset.store import (
@@ -22,9 +24,10 @@ from diffractory.dataset.store import (
     thicknesses_a_shard,
     write_block,
 )
-from diffractory.errors import RunError
+from diffractory.errors import RunError, SpecError
+from diffractory.patterns.feature_sets import compute_features, number_of_features
 from diffractory.patterns.radial_basis import radial_basis_series
-from diffractory.specs import RadialBasisSpec, sha256_of
+from diffractory.specs import FeatureSpec, LabProtocolSpec, RadialBasisSpec, feature_spec, sha256_of
 from diffractory.storage import atomic_path, write_atomic
 
 
@@ -36,16 +39,22 @@ class FeaturePlan:
     ----------
     run_plan_id : str
         Plan of the run whose peaks are the input.
-    basis : RadialBasisSpec
+    features : RadialBasisSpec or InvariantSpec
     thicknesses : tuple of float
-        Thicknesses used, a subset of the run's, in Å.
+        Thicknesses used, a subset of the run's, in Å; with ``lab``, none.
+    lab : LabProtocolSpec or None
+        If given, each item has one pattern, as a laboratory sees it, at a thickness drawn for it.
+    seed : int
+        Of the laboratory's noise.
     code_version : str
         Of the program that computes them, without its last number: versions are not mixed.
     """
 
     run_plan_id: str
-    basis: RadialBasisSpec
+    features: FeatureSpec
     thicknesses: tuple[float, ...]
+    lab: LabProtocolSpec | None = None
+    seed: int = 0
     code_version: str = ".".join(__version__.split(".")[:2])
 
     @property
@@ -58,27 +67,43 @@ class FeaturePlan:
         """Name of the stage in the run folder."""
         return f"features-{self.plan_id[:12]}"
 
+    @property
+    def n_columns(self) -> int:
+        """Patterns of each item: one a thickness, or the one of the laboratory."""
+        return len(self.thicknesses) if self.lab is None else 1
+
     def content(self) -> dict[str, Any]:
         """Return the plan as plain JSON data."""
         return {
             "run_plan_id": self.run_plan_id,
-            "basis": self.basis.model_dump(mode="json"),
+            "features": self.features.model_dump(mode="json"),
             "thicknesses": list(self.thicknesses),
+            "lab": None if self.lab is None else self.lab.model_dump(mode="json"),
+            "seed": self.seed,
             "code_version": self.code_version,
         }
 
 
 def plan_features(
-    run: Run, basis: RadialBasisSpec, thicknesses: tuple[float, ...] | None = None
+    run: Run,
+    features: FeatureSpec,
+    thicknesses: tuple[float, ...] | None = None,
+    *,
+    lab: LabProtocolSpec | None = None,
+    seed: int = 0,
 ) -> FeaturePlan:
     """Plan a feature set and make its empty store; doing it again changes nothing.
 
     Parameters
     ----------
     run : Run
-    basis : RadialBasisSpec
+    features : RadialBasisSpec or InvariantSpec
     thicknesses : tuple of float, optional
-        In Å; all of the run's by default.
+        In Å; all of the run's by default. Of no effect with ``lab``.
+    lab : LabProtocolSpec, optional
+        Patterns as a laboratory sees them instead of as simulated.
+    seed : int
+        Of the laboratory's noise.
 
     Raises
     ------
@@ -89,13 +114,15 @@ def plan_features(
     # Sorted, none twice: the same thicknesses are the same feature set, however they were named.
     wanted = available if thicknesses is None else tuple(sorted({float(t) for t in thicknesses}))
     missing = [t for t in wanted if t not in available]
-    if missing or not wanted:
+    if lab is not None:
+        wanted, missing = (), []
+    elif missing or not wanted:
         raise RunError(
             f"{run.path} holds no patterns at {missing} Å",
             f"it was simulated at {list(available)} Å",
             "Choose among these, or plan another run",
         )
-    plan = FeaturePlan(run.plan.plan_id, basis, wanted)
+    plan = FeaturePlan(run.plan.plan_id, features, wanted, lab, seed if lab is not None else 0)
     plan_file = run.path / f"{plan.stage}.json"
     if plan_file.exists():
         return plan
@@ -104,7 +131,8 @@ def plan_features(
         store = run.path / f"{plan.stage}.zarr"
         if not store.exists():
             with atomic_path(store) as made:
-                create_feature_store(made, run.plan, len(wanted), basis.n_features, plan.plan_id)
+                n_features = number_of_features(features)
+                create_feature_store(made, run.plan, plan.n_columns, n_features, plan.plan_id)
         write_atomic(plan_file, json.dumps({"plan_id": plan.plan_id, **plan.content()}, indent=1))
     except OSError as error:
         raise RunError(
@@ -126,11 +154,17 @@ def planned_features(run: Run) -> list[FeaturePlan]:
     for path in sorted(run.path.glob("features-*.json")):
         try:
             content = json.loads(path.read_text())
-            basis = RadialBasisSpec(**content["basis"])
-            thicknesses = tuple(content["thicknesses"])
-            plan = FeaturePlan(content["run_plan_id"], basis, thicknesses, content["code_version"])
+            lab = None if content["lab"] is None else LabProtocolSpec(**content["lab"])
+            plan = FeaturePlan(
+                content["run_plan_id"],
+                feature_spec(content["features"]),
+                tuple(content["thicknesses"]),
+                lab,
+                content["seed"],
+                content["code_version"],
+            )
             intact = plan.plan_id == content["plan_id"] and plan.run_plan_id == run.plan.plan_id
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SpecError):
             intact = False
         if not intact:
             raise RunError(
@@ -141,8 +175,15 @@ def planned_features(run: Run) -> list[FeaturePlan]:
     return plans
 
 
-def find_features(run: Run, basis: RadialBasisSpec, thickness: float) -> FeaturePlan:
-    """Return a finished feature set of a run that holds a thickness.
+def find_features(
+    run: Run,
+    features: FeatureSpec,
+    thickness: float,
+    *,
+    lab: LabProtocolSpec | None = None,
+    seed: int = 0,
+) -> FeaturePlan:
+    """Return a finished feature set of a run: one that holds a thickness, or the laboratory's patterns.
 
     Raises
     ------
@@ -151,12 +192,14 @@ def find_features(run: Run, basis: RadialBasisSpec, thickness: float) -> Feature
     """
     for plan in planned_features(run):
         finished = len(run.done(plan.stage, plan.plan_id)) == len(run.plan.partitions)
-        if plan.basis == basis and thickness in plan.thicknesses and finished:
+        same = thickness in plan.thicknesses if lab is None else (plan.lab, plan.seed) == (lab, seed)
+        if plan.features == features and same and finished:
             return plan
+    preset = "" if isinstance(features, RadialBasisSpec) else " --preset robust"
     raise RunError(
-        f"{run.path} has no finished features at {thickness} Å",
+        f"{run.path} has no finished features " + (f"at {thickness} Å" if lab is None else "of lab patterns"),
         f"it was simulated at {list(run.plan.simulation.thicknesses)} Å",
-        f"Run `diffractory features {run.path}` first, or choose a thickness that was simulated",
+        f"Run `diffractory features {run.path}{preset}` first, or choose a thickness that was simulated",
     )
 
 
@@ -172,20 +215,15 @@ def features_partition(run_path: Path | str, plan: FeaturePlan, partition: int) 
     """
     run = Run.open(run_path)
     started, processor_started = time.perf_counter(), time.process_time()
-    columns = [run.plan.simulation.thicknesses.index(t) for t in plan.thicknesses]
-    peaks = read_partition(run, partition, columns=columns)
     store = f"{plan.stage}.zarr"
-    together = thicknesses_a_shard(run.path / store)
     shards: dict[str, ShardSum] = {}
-    for number, first in enumerate(range(0, len(columns), together)):
-        some = peaks.intensity[:, first : first + together]
-        features = radial_basis_series(peaks.q, some, peaks.offsets, peaks.offsets[:-1], plan.basis)
+    for number, features in enumerate(_columns_of_shards(run, plan, partition)):
         shards |= write_block(run.path, store, partition, {"features": features}, number)
     record = Record(
         plan.plan_id,
         plan.stage,
         partition,
-        (1,) * len(peaks.counts),
+        (1,) * (run.plan.partitions[partition].stop - run.plan.partitions[partition].first),
         shards,
         __version__,
         platform.node(),
@@ -196,8 +234,28 @@ def features_partition(run_path: Path | str, plan: FeaturePlan, partition: int) 
     return record
 
 
-def read_features(run: Run, plan: FeaturePlan, thickness: float) -> NDArray[np.float32]:
-    """Read the features of all items at one thickness.
+def _columns_of_shards(run: Run, plan: FeaturePlan, partition: int) -> Iterator[NDArray[np.float32]]:
+    """Yield the features of as many columns as a shard holds, of shape (n_items, n, n_features)."""
+    if plan.lab is not None:
+        patterns = protocol_patterns(run, partition, 0.0, plan.lab, plan.seed)
+        yield compute_features(patterns.peaks, plan.features)[:, None, :]
+        return
+    columns = [run.plan.simulation.thicknesses.index(t) for t in plan.thicknesses]
+    peaks = read_partition(run, partition, columns=columns)
+    together = thicknesses_a_shard(run.path / f"{plan.stage}.zarr")
+    for first in range(0, len(columns), together):
+        if isinstance(plan.features, RadialBasisSpec):
+            some = peaks.intensity[:, first : first + together]
+            # Many thicknesses at a time share the angles of their peaks.
+            yield radial_basis_series(peaks.q, some, peaks.offsets, peaks.offsets[:-1], plan.features)
+        else:
+            chosen = range(first, min(first + together, len(columns)))
+            parts = [compute_features(peaks.table(column), plan.features) for column in chosen]
+            yield np.stack(parts, axis=1)
+
+
+def read_features(run: Run, plan: FeaturePlan, thickness: float | None = None) -> NDArray[np.float32]:
+    """Read the features of all items at one thickness, or of the laboratory's patterns.
 
     Returns
     -------
@@ -208,13 +266,28 @@ def read_features(run: Run, plan: FeaturePlan, thickness: float) -> NDArray[np.f
     RunError
         If a partition is not done or damaged, or the thickness is not in the set.
     """
-    if thickness not in plan.thicknesses:
+    features = np.empty((run.plan.n_items, number_of_features(plan.features)), dtype=np.float32)
+    for first, rows in iterate_features(run, plan, thickness):
+        features[first : first + len(rows)] = rows
+    return features
+
+
+def iterate_features(
+    run: Run, plan: FeaturePlan, thickness: float | None = None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the first item of each partition and the features of its items, (n, n_features).
+
+    Raises
+    ------
+    RunError
+        If a partition is not done or damaged, or the thickness is not in the set.
+    """
+    if plan.lab is None and thickness not in plan.thicknesses:
         raise RunError(
             f"the feature set of {run.path} holds {list(plan.thicknesses)} Å, not {thickness} Å",
             fix="Run `diffractory features RUN` again with this thickness",
         )
-    column = plan.thicknesses.index(thickness)
-    features = np.empty((run.plan.n_items, plan.basis.n_features), dtype=np.float32)
+    column = 0 if thickness is None or plan.lab is not None else plan.thicknesses.index(thickness)
     for index, partition in enumerate(run.plan.partitions):
         record = run.record(plan.stage, index, plan.plan_id)
         for name, expected in record.shards.items():
@@ -224,8 +297,5 @@ def read_features(run: Run, plan: FeaturePlan, thickness: float) -> NDArray[np.f
                     "a bit changed after writing",
                     f"Remove {run.record_path(plan.stage, index)} and run `diffractory features {run.path}`",
                 )
-        rows = read_features_block(
-            run.path / f"{plan.stage}.zarr", index, partition.stop - partition.first, column
-        )
-        features[partition.first : partition.stop] = rows
-    return features
+        n_rows = partition.stop - partition.first
+        yield partition.first, read_features_block(run.path / f"{plan.stage}.zarr", index, n_rows, column)

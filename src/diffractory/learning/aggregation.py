@@ -124,3 +124,50 @@ def aggregate_lattice(lattice: ArrayLike, groups: ArrayLike) -> NDArray[np.float
         if len(known):
             result[index] = np.median(known, axis=0)
     return result
+
+
+def pool_evidence(
+    log_probability: ArrayLike, groups: ArrayLike, prior: ArrayLike, dependence: float
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return the probability of each class given all patterns of a group.
+
+    Each pattern's evidence is its log-probability less that of the prior. The sum over the n patterns of
+    a group is divided by n to the power of ``dependence``, since they are not independent.
+
+    Parameters
+    ----------
+    log_probability : array_like of shape (n, n_classes)
+        Calibrated for single patterns.
+    groups : array_like of shape (n,)
+        Group of each pattern.
+    prior : array_like of shape (n_classes,)
+        Probability of each class before anything is seen.
+    dependence : float
+        0 = independent patterns, 1 = all alike.
+
+    Returns
+    -------
+    groups : ndarray of shape (n_groups,)
+        The distinct groups, sorted.
+    probability : ndarray of shape (n_groups, n_classes)
+
+    Raises
+    ------
+    ModelError
+        If the arrays do not fit each other.
+    """
+    logs, patterns = np.asarray(log_probability, dtype=np.float64), np.asarray(groups)
+    before = np.log(np.asarray(prior, dtype=np.float64))
+    if logs.ndim != 2 or patterns.shape != (len(logs),) or before.shape != (logs.shape[1],):
+        raise ModelError(
+            f"{logs.shape} log-probabilities with {patterns.shape} groups and a prior of {before.shape}"
+        )
+    group_ids, group = np.unique(patterns, return_inverse=True)
+    counts = np.bincount(group, minlength=len(group_ids))
+    evidence = np.zeros((len(group_ids), logs.shape[1]))
+    np.add.at(evidence, group, logs - before)
+    posterior = evidence / counts[:, None] ** dependence + before
+    likelihood = np.exp(posterior - posterior.max(axis=1, keepdims=True))
+    # Nothing is impossible: it must be possible to be proved wrong.
+    shares = np.maximum(likelihood / likelihood.sum(axis=1, keepdims=True), 1e-12)
+    return group_ids, shares / shares.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Saved models: a folder with ``model.json`` and ``forests.npz``, read back without running code.
+"""Saved models: a folder with ``model.json`` and ``trees.npz``, read back without running code.
 
 Whoever loads a model may not know who made it. So nothing is unpickled, the arrays must match
 the checksum in ``model.json``, and every index in them is checked before compiled code follows it.
@@ -20,14 +20,29 @@ from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import DiffractoryError, ModelError
+from diffractory.learning.boosted_hierarchy import BoostedHierarchy
+from diffractory.learning.boosting import BoostedClassifier, BoostedRegressor
+from diffractory.learning.calibration import Calibration
+from diffractory.learning.card import card_of
+from diffractory.learning.domain import TrainingDomain
 from diffractory.learning.forests import MedianForestRegressor, VoteForestClassifier
 from diffractory.learning.hierarchy import SymmetryHierarchy, TrainingSummary
+from diffractory.learning.training import Hierarchy
 from diffractory.learning.trees import TreeArrays
-from diffractory.specs import ForestSpec, RadialBasisSpec, SimulationSpec, canonical_json
+from diffractory.patterns.feature_sets import number_of_features
+from diffractory.specs import (
+    BoostingSpec,
+    FeatureSpec,
+    ForestSpec,
+    InvariantSpec,
+    SimulationSpec,
+    canonical_json,
+    feature_spec,
+)
 from diffractory.storage import atomic_path, write_atomic
 
-FORMAT_VERSION = 1
-_HEADER, _ARRAYS = "model.json", "forests.npz"
+FORMAT_VERSION = 2
+_HEADER, _ARRAYS, _CARD = "model.json", "trees.npz", "card.md"
 #: Simulation settings that change what a pattern looks like; thicknesses may differ on purpose.
 _COMPARED = ("energy_ev", "q_max", "s_max", "thermal_sigma", "form_factors")
 #: What numpy and zipfile raise on files that are no archive of arrays.
@@ -43,18 +58,18 @@ _UNREADABLE = (
 )
 
 
-def save_model(model: SymmetryHierarchy, path: Path, provenance: Mapping[str, Any]) -> None:
+def save_model(model: Hierarchy, path: Path, provenance: Mapping[str, Any]) -> None:
     """Save a trained hierarchy, replacing an older one at the same path at once or not at all.
 
     Parameters
     ----------
-    model : SymmetryHierarchy
+    model : SymmetryHierarchy or BoostedHierarchy
         Trained.
     path : Path
         Folder to write.
     provenance : mapping
-        Plain JSON data on where the model comes from. ``features`` (a ``RadialBasisSpec`` as JSON
-        data) and ``simulation`` (a ``SimulationSpec``) are what :func:`check_features` compares.
+        Plain JSON data on where the model comes from. ``features`` (a feature spec as JSON data)
+        and ``simulation`` (a ``SimulationSpec``) are what :func:`check_features` compares.
 
     Raises
     ------
@@ -62,7 +77,7 @@ def save_model(model: SymmetryHierarchy, path: Path, provenance: Mapping[str, An
         If the model is not trained, the path is a file, or the provenance is not JSON data or
         belongs to other features.
     """
-    if not hasattr(model, "lattice_forests_"):
+    if not hasattr(model, "training_"):
         raise ModelError("this model is not trained", "there is nothing to save", "Call fit first")
     if path.exists() and not path.is_dir():
         raise ModelError(f"{path} is a file", "a model is a folder", "Choose another path")
@@ -70,8 +85,9 @@ def save_model(model: SymmetryHierarchy, path: Path, provenance: Mapping[str, An
     _check_provenance(provenance, model.n_features_in_)
     with atomic_path(path) as folder:
         folder.mkdir()
-        np.savez(folder / _ARRAYS, **_arrays_of(model))
+        np.savez_compressed(folder / _ARRAYS, **_arrays_of(model))
         header = _header_of(model, provenance) | {"arrays_sha256": _sha256_of_file(folder / _ARRAYS)}
+        write_atomic(folder / _CARD, card_of(header))
         write_atomic(folder / _HEADER, json.dumps(header, indent=2, sort_keys=True, allow_nan=False))
 
 
@@ -87,12 +103,12 @@ def check_model_folder(path: Path) -> None:
     if path.name in ("", ".."):
         raise ModelError(f"{path} names no folder of its own", fix=fix)
     kept = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-    foreign = [name for name in kept if name not in (_HEADER, _ARRAYS)]
+    foreign = [name for name in kept if name not in (_HEADER, _ARRAYS, _CARD)]
     if foreign:
         raise ModelError(f"{path} holds {foreign[0]}", "the model would replace the whole folder", fix)
 
 
-def load_model(path: Path) -> tuple[SymmetryHierarchy, dict[str, Any]]:
+def load_model(path: Path) -> tuple[Hierarchy, dict[str, Any]]:
     """Load a saved hierarchy and its provenance.
 
     Parameters
@@ -102,7 +118,7 @@ def load_model(path: Path) -> tuple[SymmetryHierarchy, dict[str, Any]]:
 
     Returns
     -------
-    model : SymmetryHierarchy
+    model : SymmetryHierarchy or BoostedHierarchy
     provenance : dict
 
     Raises
@@ -123,7 +139,7 @@ def load_model(path: Path) -> tuple[SymmetryHierarchy, dict[str, Any]]:
 
 
 def check_features(
-    provenance: Mapping[str, Any], features: RadialBasisSpec, simulation: SimulationSpec | None = None
+    provenance: Mapping[str, Any], features: FeatureSpec, simulation: SimulationSpec | None = None
 ) -> None:
     """Refuse to apply a model to patterns made with other settings than it was trained on.
 
@@ -131,7 +147,7 @@ def check_features(
     ----------
     provenance : mapping
         As given by :func:`load_model`.
-    features : RadialBasisSpec
+    features : RadialBasisSpec or InvariantSpec
         Features about to be computed.
     simulation : SimulationSpec, optional
         How the patterns were simulated; not given for measured patterns. Thicknesses are not
@@ -178,38 +194,51 @@ def _check_provenance(provenance: Any, n_features: int) -> None:
         raise ModelError(f"the provenance is not plain JSON data ({error})") from None
     features = provenance.get("features")
     if isinstance(features, Mapping):
-        expected = RadialBasisSpec(**features).n_features
+        expected = number_of_features(feature_spec(features))
         if expected != n_features:
             raise ModelError(f"the model takes {n_features} features, its feature settings give {expected}")
 
 
-def _forests_of(model: SymmetryHierarchy) -> dict[str, VoteForestClassifier | MedianForestRegressor]:
-    forests: dict[str, Any] = {"system": model.system_forest_}
-    forests |= {f"group-{code}": forest for code, forest in model.group_forests_.items()}
-    return forests | {f"lattice-{code}": forest for code, forest in model.lattice_forests_.items()}
+def _models_of(model: Hierarchy) -> dict[str, Any]:
+    """Return every forest or boosted model by its name in the archive."""
+    if isinstance(model, BoostedHierarchy):
+        system, groups, lattices = model.system_model_, model.group_models_, model.lattice_models_
+    else:
+        system, groups, lattices = model.system_forest_, model.group_forests_, model.lattice_forests_
+    models: dict[str, Any] = {"system": system}
+    models |= {f"group-{code}": part for code, part in groups.items()}
+    return models | {f"lattice-{code}": part for code, part in lattices.items()}
 
 
-def _arrays_of(model: SymmetryHierarchy) -> dict[str, NDArray[Any]]:
-    return {
-        f"{name}.{part}": array
-        for name, forest in _forests_of(model).items()
-        for part, array in forest.trees_.to_arrays().items()
-    }
+def _arrays_of(model: Hierarchy) -> dict[str, NDArray[Any]]:
+    parts = {name: member.trees_.to_arrays() for name, member in _models_of(model).items()}
+    parts["domain"] = model.domain_.to_arrays()
+    return {f"{name}.{part}": array for name, arrays in parts.items() for part, array in arrays.items()}
 
 
-def _header_of(model: SymmetryHierarchy, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+def _header_of(model: Hierarchy, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    models = _models_of(model)
+    header = {
         "format_version": FORMAT_VERSION,
         "spec": model.spec.model_dump(mode="json"),
         "n_features": model.n_features_in_,
         "systems": [CRYSTAL_SYSTEMS[code] for code in model.systems_],
         "group_classes": {
-            CRYSTAL_SYSTEMS[code]: forest.classes_.tolist() for code, forest in model.group_forests_.items()
+            CRYSTAL_SYSTEMS[int(name.partition("-")[2])]: member.classes_.tolist()
+            for name, member in models.items()
+            if name.startswith("group-")
         },
         "skipped": model.skipped_,
         "training": {CRYSTAL_SYSTEMS[code]: asdict(summary) for code, summary in model.training_.items()},
         "provenance": dict(provenance),
     }
+    if isinstance(model, BoostedHierarchy):
+        header |= {
+            "features": model.features.model_dump(mode="json"),
+            "prior": model.prior_.tolist(),
+            "calibration": asdict(model.calibration_),
+        }
+    return header
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -247,29 +276,74 @@ def _read_arrays(path: Path, sha256: Any) -> dict[str, NDArray[Any]]:
         raise _damaged(path, f"{_ARRAYS} cannot be read: {error}") from None
 
 
-def _build(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> SymmetryHierarchy:
-    model = SymmetryHierarchy(ForestSpec(**header["spec"]))
-    model.n_features_in_ = _whole(header["n_features"], 1)
+def _build(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Hierarchy:
     codes = [CRYSTAL_SYSTEMS.index(name) for name in header["systems"]]
     if len(codes) < 2 or codes != sorted(set(codes)):
         raise ValueError(f"crystal systems {header['systems']}")
+    classes = {
+        CRYSTAL_SYSTEMS.index(name): _group_classes(numbers)
+        for name, numbers in header["group_classes"].items()
+    }
+    if not set(classes) <= set(codes):
+        raise ValueError(f"space groups of crystal systems that are not learned: {sorted(classes)}")
+    known = {"system", "domain"} | {f"{role}-{code}" for role in ("group", "lattice") for code in classes}
+    if {name.partition(".")[0] for name in arrays} != known:
+        raise ValueError(f"{_ARRAYS} does not hold the models {sorted(known)}")
+    boosted = header["spec"].get("kind") == "boosting"
+    model = _empty_boosted(header, codes) if boosted else SymmetryHierarchy(ForestSpec(**header["spec"]))
+    model.n_features_in_ = _whole(header["n_features"], 1)
     model.systems_ = np.array(codes, dtype=np.int8)
     model.skipped_ = {str(name): str(reason) for name, reason in header["skipped"].items()}
     model.training_ = {code: _training_summary(header["training"][CRYSTAL_SYSTEMS[code]]) for code in codes}
-    _add_forests(model, header["group_classes"], arrays)
+    model.domain_ = TrainingDomain.from_arrays(_parts_of(arrays, "domain"), model.n_features_in_)
+    if isinstance(model, BoostedHierarchy):
+        _add_boosted(model, classes, arrays)
+    else:
+        _add_forests(model, classes, arrays)
     return model
 
 
+def _empty_boosted(header: Mapping[str, Any], codes: list[int]) -> BoostedHierarchy:
+    model = BoostedHierarchy(BoostingSpec(**header["spec"]), InvariantSpec(**header["features"]))
+    same = header["features"] == header["provenance"].get("features", header["features"])
+    if number_of_features(model.features) != header["n_features"] or not same:
+        raise ValueError(f"{header['n_features']} features of {header['features']}")
+    prior = np.array(header["prior"], dtype=np.float64)
+    if prior.shape != (len(codes),) or not np.all(prior > 0.0) or abs(prior.sum() - 1.0) > 1e-6:
+        raise ValueError(f"shares of crystal systems {header['prior']}")
+    model.prior_ = prior
+    calibration = header["calibration"]
+    if set(calibration) != {"temperature", "dependence"}:
+        raise ValueError(f"a calibration of {sorted(calibration)}")
+    model.calibration_ = Calibration(**{name: _number(value) for name, value in calibration.items()})
+    return model
+
+
+def _add_boosted(
+    model: BoostedHierarchy, groups: Mapping[int, NDArray[Any]], arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    n_features = model.n_features_in_
+
+    def classifier(name: str, classes: NDArray[Any]) -> BoostedClassifier:
+        part = BoostedClassifier()
+        part.trees_ = _trees(arrays, name, "leaf_value", n_features, 1)
+        part.classes_, part.n_features_in_ = classes, n_features
+        return part
+
+    model.system_model_ = classifier("system", model.systems_)
+    model.group_models_, model.lattice_models_ = {}, {}
+    for code, classes in groups.items():
+        model.group_models_[code] = classifier(f"group-{code}", classes)
+        lattice = BoostedRegressor()
+        lattice.trees_ = _trees(arrays, f"lattice-{code}", "leaf_value", n_features, 1)
+        lattice.n_outputs_, lattice.n_features_in_ = 3, n_features
+        model.lattice_models_[code] = lattice
+
+
 def _add_forests(
-    model: SymmetryHierarchy, group_classes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    model: SymmetryHierarchy, groups: Mapping[int, NDArray[Any]], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
     spec, n_features = model.spec, model.n_features_in_
-    groups = {CRYSTAL_SYSTEMS.index(name): _group_classes(classes) for name, classes in group_classes.items()}
-    if not set(groups) <= set(model.systems_.tolist()):
-        raise ValueError(f"space groups of crystal systems that are not learned: {sorted(groups)}")
-    known = {"system"} | {f"{role}-{code}" for role in ("group", "lattice") for code in groups}
-    if {name.partition(".")[0] for name in arrays} != known:
-        raise ValueError(f"{_ARRAYS} does not hold the forests {sorted(known)}")
 
     def classifier(name: str, classes: NDArray[Any], n_trees: int, depth: int) -> VoteForestClassifier:
         forest = VoteForestClassifier(n_trees, depth)
@@ -287,10 +361,14 @@ def _add_forests(
         model.lattice_forests_[code] = lattice
 
 
+def _parts_of(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+    return {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
+
+
 def _trees(
     arrays: Mapping[str, NDArray[Any]], name: str, leaf: str, n_features: int, n_outputs: int
 ) -> TreeArrays:
-    parts = {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
+    parts = _parts_of(arrays, name)
     if leaf not in parts:
         raise ValueError(f"forest {name!r} holds no {leaf}")
     return TreeArrays.from_arrays(parts, n_features, n_outputs)
@@ -304,13 +382,21 @@ def _group_classes(classes: Any) -> NDArray[np.int16]:
 
 
 def _training_summary(stored: Mapping[str, Any]) -> TrainingSummary:
-    a, b, c = (float(length) for length in stored["median_lattice"])
+    a, b, c = (_number(length) for length in stored["median_lattice"])
+    if not (a > 0.0 and b > 0.0 and c > 0.0):
+        raise ValueError(f"a lattice of {stored['median_lattice']}")
     return TrainingSummary(
         _whole(stored["n_patterns"], 1),
         _whole(stored["majority_group"], 1, 230),
         _whole(stored["n_majority"], 1),
         (a, b, c),
     )
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
 
 
 def _whole(value: Any, low: int, high: int = 2**31 - 1) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,13 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
+from diffractory.learning.accuracies import SystemAccuracies, bootstrap_interval, group_patterns
 from diffractory.learning.aggregation import aggregate_labels, aggregate_lattice
 from diffractory.learning.forests import check_features_of
-from diffractory.learning.hierarchy import SymmetryHierarchy, SystemVotes, Targets
+from diffractory.learning.hierarchy import SystemVotes, Targets
 from diffractory.learning.reliability import reliability
+from diffractory.learning.training import Hierarchy
 
-#: Patterns of one material that answer together, where accuracy is shown against their number.
-_NUMBERS = (1, 3, 10, 30)
+_TRICLINIC = CRYSTAL_SYSTEMS.index("triclinic")
 
 _NOTE = (
     "All accuracies are over the crystal systems in 'systems'; patterns of other systems are counted "
@@ -50,7 +52,7 @@ class _Answers:
 
 
 def evaluate(
-    model: SymmetryHierarchy,
+    model: Hierarchy,
     X: ArrayLike,
     targets: Targets,
     materials: ArrayLike,
@@ -58,12 +60,14 @@ def evaluate(
     group_size: int = 10,
     n_bootstrap: int = 1000,
     seed: int = 0,
+    conditions: Mapping[str, ArrayLike] | None = None,
+    subsets: Mapping[str, ArrayLike] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a trained hierarchy on the patterns of test materials.
 
     Parameters
     ----------
-    model : SymmetryHierarchy
+    model : SymmetryHierarchy or BoostedHierarchy
         Trained.
     X : array_like of shape (n, n_features)
         Features of the test patterns.
@@ -79,6 +83,10 @@ def evaluate(
         Resamplings of the materials behind each interval.
     seed : int
         Of groups and resampling.
+    conditions : mapping of str to array_like of shape (n,), optional
+        Numbers, such as the thickness, that single-pattern accuracy is shown against.
+    subsets : mapping of str to array_like of shape (n,), bool, optional
+        Parts of the patterns whose accuracy is given apart, such as those of unseen prototypes.
 
     Returns
     -------
@@ -86,7 +94,10 @@ def evaluate(
         Plain JSON data. ``single``, ``aggregated`` and ``aggregated_small_groups`` hold the same
         keys: ``n``, ``n_materials``, ``system``, ``space_group``, ``lattice``; a value that no
         pattern supports is None. ``system_by_number``: accuracy of the crystal system for 1, 3, 10
-        and 30 patterns together, full groups only. ``note`` says how to read the numbers.
+        and 30 patterns together by the model's own rule, full groups only; ``system_by_difference``: by
+        the paper's rule; ``without_triclinic``: both, of patterns of other systems, where triclinic is
+        no possible answer; ``conditions`` and ``subsets``: as asked for. ``note`` says how to read
+        the numbers.
 
     Raises
     ------
@@ -103,6 +114,7 @@ def evaluate(
         features = features[learned]
     truth, known = targets.take(learned), owners[learned]
     votes = model.vote_systems(features)
+    accuracies = SystemAccuracies(model, votes, truth.system, known, n_bootstrap, seed)
     group = group_patterns(known, group_size, seed)
     grouped = _predict_grouped(model, features, votes, truth, known, group)
     sizes = np.bincount(group[group >= 0])
@@ -121,74 +133,17 @@ def evaluate(
         "counts": _counts(truth, known),
         "not_learned": _counts(targets.take(~learned), owners[~learned]),
         **{name: _report(model, answers, n_bootstrap, seed) for name, answers in reports.items()},
-        "system_by_number": {
-            str(number): _accuracy_of_groups(votes, truth, known, number, n_bootstrap, seed)
-            for number in _NUMBERS
+        **accuracies.by_number(),
+        "without_triclinic": accuracies.without(_TRICLINIC).by_number(),
+        "conditions": {
+            name: accuracies.against(np.asarray(values)[learned])
+            for name, values in (conditions or {}).items()
+        },
+        "subsets": {
+            name: accuracies.take(np.asarray(chosen, dtype=bool)[learned]).by_number()
+            for name, chosen in (subsets or {}).items()
         },
     }
-
-
-def group_patterns(materials: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
-    """Divide the patterns of each material into disjoint random groups of ``size``.
-
-    Parameters
-    ----------
-    materials : ndarray of shape (n,), int
-        Material of each pattern, ≥ 0.
-    size : int
-    seed : int
-
-    Returns
-    -------
-    ndarray of shape (n,), int
-        Group of each pattern, numbered from 0; −1 for the rest of a material that does not fill
-        another group. A material with fewer than ``size`` patterns is one smaller group.
-    """
-    groups = np.full(len(materials), -1, dtype=np.int64)
-    next_group = 0
-    order = np.argsort(materials, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(materials[order])) + 1) if len(order) else []
-    for patterns in members:
-        material = int(materials[patterns[0]])
-        shuffled = np.random.default_rng([seed, material]).permutation(patterns)
-        n_groups = max(len(patterns) // size, 1)
-        numbers = np.repeat(np.arange(n_groups), size)[: len(patterns)]
-        groups[shuffled[: len(numbers)]] = next_group + numbers
-        next_group += n_groups
-    return groups
-
-
-def bootstrap_interval(
-    right: NDArray[np.bool_], materials: NDArray[np.int64], n_bootstrap: int, seed: int
-) -> list[float] | None:
-    """Return the 95 % bootstrap interval of an accuracy, resampling materials.
-
-    Patterns of one material are alike: resampling patterns would give far too narrow an interval.
-
-    Parameters
-    ----------
-    right : ndarray of shape (n,), bool
-    materials : ndarray of shape (n,), int
-    n_bootstrap : int
-    seed : int
-
-    Returns
-    -------
-    list of two floats, or None
-        Percentiles 2.5 and 97.5; None for fewer than two materials.
-    """
-    names, material = np.unique(materials, return_inverse=True)
-    if len(names) < 2:
-        return None
-    totals = np.bincount(material).astype(np.float64)
-    rights = np.bincount(material, weights=right)
-    generator = np.random.default_rng([seed, len(names)])
-    accuracies = np.empty(n_bootstrap)
-    for index in range(n_bootstrap):
-        drawn = generator.integers(len(names), size=len(names))
-        accuracies[index] = rights[drawn].sum() / totals[drawn].sum()
-    low, high = np.percentile(accuracies, [2.5, 97.5])
-    return [float(low), float(high)]
 
 
 def _check_materials(materials: ArrayLike, n_rows: int, n_targets: int) -> NDArray[np.int64]:
@@ -203,7 +158,7 @@ def _check_materials(materials: ArrayLike, n_rows: int, n_targets: int) -> NDArr
 
 
 def _predict_single(
-    model: SymmetryHierarchy,
+    model: Hierarchy,
     features: NDArray[np.float32],
     votes: SystemVotes,
     truth: Targets,
@@ -214,7 +169,7 @@ def _predict_single(
 
 
 def _predict_grouped(
-    model: SymmetryHierarchy,
+    model: Hierarchy,
     features: NDArray[np.float32],
     votes: SystemVotes,
     truth: Targets,
@@ -223,7 +178,7 @@ def _predict_grouped(
 ) -> _Answers:
     used = group >= 0
     members = group[used]
-    systems = aggregate_labels(votes.system[used], votes.difference[used], members)
+    systems = model.pool_systems(votes.take(used), members)
     # The whole group goes through the models of the system it was given, whatever each said alone.
     codes = np.full(len(group), -1)
     codes[used] = systems.label[members]
@@ -240,29 +195,6 @@ def _predict_grouped(
     )
 
 
-def _accuracy_of_groups(
-    votes: SystemVotes,
-    truth: Targets,
-    owners: NDArray[np.int64],
-    size: int,
-    n_bootstrap: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Return how often the crystal system of so many patterns together is right."""
-    group = group_patterns(owners, size, seed)
-    group[np.isin(group, np.flatnonzero(np.bincount(group[group >= 0], minlength=1) < size))] = -1
-    used = np.flatnonzero(group >= 0)
-    answers = aggregate_labels(votes.system[used], votes.difference[used], group[used])
-    first = used[np.unique(group[used], return_index=True)[1]]
-    right, materials = answers.label == truth.system[first], owners[first]
-    return {
-        "n": len(first),
-        "n_materials": len(np.unique(materials)),
-        "accuracy": _mean(right),
-        "interval": bootstrap_interval(right, materials, n_bootstrap, seed),
-    }
-
-
 def _counts(truth: Targets, owners: NDArray[np.int64]) -> dict[str, Any]:
     by_system = {
         CRYSTAL_SYSTEMS[code]: {
@@ -274,7 +206,7 @@ def _counts(truth: Targets, owners: NDArray[np.int64]) -> dict[str, Any]:
     return {"patterns": len(truth), "materials": len(np.unique(owners)), "by_system": by_system}
 
 
-def _report(model: SymmetryHierarchy, answers: _Answers, n_bootstrap: int, seed: int) -> dict[str, Any]:
+def _report(model: Hierarchy, answers: _Answers, n_bootstrap: int, seed: int) -> dict[str, Any]:
     codes = [int(code) for code in model.systems_]
     return {
         "n": len(answers.truth),
@@ -286,7 +218,7 @@ def _report(model: SymmetryHierarchy, answers: _Answers, n_bootstrap: int, seed:
 
 
 def _report_system(
-    model: SymmetryHierarchy, answers: _Answers, codes: list[int], n_bootstrap: int, seed: int
+    model: Hierarchy, answers: _Answers, codes: list[int], n_bootstrap: int, seed: int
 ) -> dict[str, Any]:
     right = answers.system == answers.truth.system
     majority = _majority_system(model)
@@ -309,12 +241,12 @@ def _report_system(
 
 
 def _report_space_group(
-    model: SymmetryHierarchy, answers: _Answers, codes: list[int], n_bootstrap: int, seed: int
+    model: Hierarchy, answers: _Answers, codes: list[int], n_bootstrap: int, seed: int
 ) -> dict[str, Any]:
     truth = answers.truth
     right_system = answers.system == truth.system
     right = right_system & (answers.space_group == truth.space_group)
-    learned = [forest.classes_ for forest in model.group_forests_.values()]
+    learned = list(model.group_classes_.values())
     unseen = ~np.isin(truth.space_group, np.concatenate([np.empty(0), *learned]))
     by_system = {}
     for code in codes:
@@ -337,7 +269,7 @@ def _report_space_group(
     }
 
 
-def _report_lattice(model: SymmetryHierarchy, answers: _Answers, code: int) -> dict[str, Any]:
+def _report_lattice(model: Hierarchy, answers: _Answers, code: int) -> dict[str, Any]:
     right = (answers.truth.system == code) & (answers.system == code)
     right &= ~np.isnan(answers.lattice).any(axis=1)
     truth = answers.truth.lattice[right]
@@ -349,7 +281,7 @@ def _report_lattice(model: SymmetryHierarchy, answers: _Answers, code: int) -> d
     }
 
 
-def _majority_system(model: SymmetryHierarchy) -> int:
+def _majority_system(model: Hierarchy) -> int:
     return max(model.training_, key=lambda code: model.training_[code].n_patterns)
 
 

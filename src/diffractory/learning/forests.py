@@ -1,19 +1,19 @@
 """Two forests as the paper uses them: trees that vote, and the median over trees.
 
-Both train scikit-learn's random forests, under whatever joblib backend is active, and keep only
-plain arrays of the trees.
+Both grow the trees of scikit-learn's random forests, under whatever joblib backend is active, and
+keep only plain arrays of them.
 """
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from diffractory.errors import ModelError
+from diffractory.learning.growing import grow_trees
 from diffractory.learning.trees import TreeArrays, median, vote
 
 
@@ -64,9 +64,9 @@ class VoteForestClassifier(ClassifierMixin, BaseEstimator):
             If the features are not a finite matrix with one label for each row.
         """
         features, labels = check_training(X, y)
-        forest = RandomForestClassifier(**self.get_params()).fit(features, labels)
-        self.trees_ = TreeArrays.from_classifiers(forest.estimators_)
-        self.classes_: NDArray[Any] = forest.classes_
+        self.classes_: NDArray[Any]
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        self.trees_ = _grown(self, "classifier", features, codes)
         self.n_features_in_ = features.shape[1]
         return self
 
@@ -141,9 +141,8 @@ class MedianForestRegressor(RegressorMixin, BaseEstimator):
         targets = values.astype(np.float64)
         if targets.ndim > 2 or not np.all(np.isfinite(targets)):
             raise ModelError(f"targets must be finite and of shape (n, n_outputs), got {targets.shape}")
-        forest = RandomForestRegressor(**self.get_params()).fit(features, targets)
-        self.trees_ = TreeArrays.from_regressors(forest.estimators_)
-        self.n_outputs_: int = forest.n_outputs_
+        self.n_outputs_ = 1 if targets.ndim == 1 else targets.shape[1]
+        self.trees_ = _grown(self, "regressor", features, targets)
         self.n_features_in_ = features.shape[1]
         return self
 
@@ -158,6 +157,18 @@ class MedianForestRegressor(RegressorMixin, BaseEstimator):
         features = check_features_of(self, X)
         values = median(features, self.trees_)
         return values[:, 0] if self.n_outputs_ == 1 else values
+
+
+def _grown(
+    forest: VoteForestClassifier | MedianForestRegressor,
+    kind: Literal["classifier", "regressor"],
+    features: NDArray[np.float32],
+    targets: NDArray[Any],
+) -> TreeArrays:
+    settings = {"max_depth": forest.max_depth, "max_features": forest.max_features}
+    return grow_trees(
+        kind, features, targets, forest.n_estimators, settings, forest.random_state, forest.n_jobs
+    )
 
 
 def check_matrix(X: ArrayLike) -> NDArray[np.float32]:
@@ -185,6 +196,13 @@ def check_matrix(X: ArrayLike) -> NDArray[np.float32]:
             "Check the peaks of that pattern",
         )
     return features
+
+
+def rows_of(features: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return some rows of a matrix, without copying where they follow each other."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and np.all(np.diff(rows) == 1):
+        return features[rows[0] : rows[-1] + 1]
+    return features[rows]
 
 
 def check_training(X: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float32], NDArray[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,12 +12,14 @@ from sklearn.base import BaseEstimator
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code, system_of_space_group
 from diffractory.errors import ModelError
-from diffractory.learning.aggregation import difference_confidence
+from diffractory.learning.aggregation import AggregatedLabels, aggregate_labels, difference_confidence
+from diffractory.learning.domain import TrainingDomain
 from diffractory.learning.forests import (
     MedianForestRegressor,
     VoteForestClassifier,
     check_features_of,
     check_matrix,
+    rows_of,
 )
 from diffractory.specs import ForestSpec
 
@@ -97,20 +99,33 @@ class SystemVotes:
 
     Parameters
     ----------
-    votes : ndarray of shape (n, n_systems), int32
-        Trees voting for each crystal system, columns in the order of the model's ``systems_``.
+    share : ndarray of shape (n, n_systems)
+        Share of the trees that vote for each crystal system, or its calibrated probability; columns in
+        the order of the model's ``systems_``.
     system : ndarray of shape (n,), int8
-        Code of the most voted crystal system; the lower code wins a tie.
+        Code of the crystal system with the largest share; the lower code wins a tie.
     confidence : ndarray of shape (n,)
-        Votes of the most voted one / trees.
+        Its share.
     difference : ndarray of shape (n,)
-        Difference confidence, (top − second) / trees.
+        Difference confidence, largest − second share.
     """
 
-    votes: NDArray[np.int32]
+    share: NDArray[np.float64]
     system: NDArray[np.int8]
     confidence: NDArray[np.float64]
     difference: NDArray[np.float64]
+
+    @classmethod
+    def from_share(cls, share: NDArray[np.float64], systems: NDArray[np.int8]) -> Self:
+        """Choose the crystal system with the largest share; ``systems`` are the codes of the columns."""
+        top = share.argmax(axis=1)
+        return cls(share, systems[top], share.max(axis=1), difference_confidence(share))
+
+    def take(self, chosen: NDArray[Any]) -> Self:
+        """Return the chosen patterns (indices or a mask)."""
+        return type(self)(
+            self.share[chosen], self.system[chosen], self.confidence[chosen], self.difference[chosen]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +189,7 @@ class SymmetryHierarchy(BaseEstimator):
     skipped_ : dict of str to str
         Why a crystal system was left out, or has no space-group and lattice forests.
     training_ : dict of int to TrainingSummary
+    domain_ : TrainingDomain
     n_features_in_ : int
     """
 
@@ -207,14 +223,15 @@ class SymmetryHierarchy(BaseEstimator):
             )
         self.skipped_: dict[str, str] = {}
         if not self.spec.with_triclinic and np.any(targets.system == _TRICLINIC):
-            keep = targets.system != _TRICLINIC
+            keep = np.flatnonzero(targets.system != _TRICLINIC)
             self.skipped_["triclinic"] = "left out as in the paper (with_triclinic is off)"
-            features, targets, owners = features[keep], targets.take(keep), owners[keep]
-        _check_systems(targets)
+            features, targets, owners = rows_of(features, keep), targets.take(keep), owners[keep]
+        check_systems(targets)
         self.n_features_in_ = features.shape[1]
         self.systems_: NDArray[np.int8] = np.unique(targets.system)
         self.system_forest_ = self._system_forest().fit(features, targets.system)
         self._fit_within(features, targets, owners)
+        self.domain_ = TrainingDomain.fit(features, self.spec.seed)
         return self
 
     @property
@@ -233,8 +250,30 @@ class SymmetryHierarchy(BaseEstimator):
         features = check_features_of(self, X)
         votes = self.system_forest_.votes(features)
         top = votes.argmax(axis=1)
-        confidence = votes.max(axis=1) / self.system_forest_.trees_.n_trees
-        return SystemVotes(votes, self.systems_[top], confidence, difference_confidence(votes))
+        share = votes / self.system_forest_.trees_.n_trees
+        # From whole votes: shares would round.
+        return SystemVotes(share, self.systems_[top], share.max(axis=1), difference_confidence(votes))
+
+    @property
+    def group_classes_(self) -> dict[int, NDArray[Any]]:
+        """Space groups that are told apart within each crystal system."""
+        return {code: forest.classes_ for code, forest in self.group_forests_.items()}
+
+    def pool_systems(self, votes: SystemVotes, groups: NDArray[Any]) -> AggregatedLabels:
+        """Return the crystal system of each group of patterns by the paper's rule."""
+        return aggregate_labels(votes.system, votes.difference, groups)
+
+    def locate(self, X: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Return where rows of X (n, n_features) lie among the training patterns.
+
+        Returns
+        -------
+        outside : ndarray of shape (n,), bool
+            Unlike all but few training patterns.
+        coordinates : ndarray of shape (n, 2)
+            Along the first two principal components, in standard deviations of training.
+        """
+        return self.domain_.locate(check_features_of(self, X))
 
     def predict(self, X: ArrayLike) -> NDArray[np.int8]:
         """Return the code of the most voted crystal system of each row, of shape (n,)."""
@@ -254,24 +293,16 @@ class SymmetryHierarchy(BaseEstimator):
         ModelError
             If the model is not trained, the features do not fit it, or a code does not exist.
         """
-        features, codes = check_features_of(self, X), np.asarray(system)
-        if codes.shape != (len(features),) or np.any((codes < -1) | (codes >= len(CRYSTAL_SYSTEMS))):
-            raise ModelError(
-                f"{len(features)} patterns with crystal-system codes of shape {codes.shape}",
-                f"each pattern needs a code from -1 (none) to {len(CRYSTAL_SYSTEMS) - 1}",
-            )
-        n = len(features)
-        result = WithinSystem(np.zeros(n, np.int16), np.zeros(n), np.zeros(n), np.full((n, 3), np.nan))
-        for code, forest in self.group_forests_.items():
-            rows = np.flatnonzero(codes == code)
-            # Copies only where the rows are a part: a scan is often of one system throughout.
-            part = features if len(rows) == n else features[rows]
-            votes = forest.votes(part)
-            result.space_group[rows] = forest.classes_[votes.argmax(axis=1)]
-            result.group_confidence[rows] = votes.max(axis=1) / forest.trees_.n_trees
-            result.group_difference[rows] = difference_confidence(votes)
-            result.lattice[rows] = self.lattice_forests_[code].predict(part)
-        return result
+        return within_of(check_features_of(self, X), system, list(self.group_forests_), self._within)
+
+    def _within(
+        self, code: int, part: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int16], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        forest = self.group_forests_[code]
+        votes = forest.votes(part)
+        confidence = votes.max(axis=1) / forest.trees_.n_trees
+        lattice = self.lattice_forests_[code].predict(part)
+        return forest.classes_[votes.argmax(axis=1)], confidence, difference_confidence(votes), lattice
 
     def _fit_within(self, features: NDArray[np.float32], targets: Targets, owners: NDArray[Any]) -> None:
         self.group_forests_: dict[int, VoteForestClassifier] = {}
@@ -280,35 +311,74 @@ class SymmetryHierarchy(BaseEstimator):
         for code in map(int, self.systems_):
             rows = np.flatnonzero(targets.system == code)
             part = targets.take(rows)
-            self.training_[code] = _summary(part)
+            self.training_[code] = summary_of(part)
             if len(np.unique(owners[rows])) < 2:
                 self.skipped_[CRYSTAL_SYSTEMS[code]] = "fewer than two materials to learn space groups from"
                 continue
-            chosen = features[rows]
+            chosen = rows_of(features, rows)
             self.group_forests_[code] = self._group_forest(code).fit(chosen, part.space_group)
             self.lattice_forests_[code] = self._lattice_forest(code).fit(chosen, part.lattice)
 
     def _system_forest(self) -> VoteForestClassifier:
         spec = self.spec
         return VoteForestClassifier(
-            spec.system_trees, spec.system_depth, n_jobs=self.n_jobs, random_state=_seed(spec.seed, 0, 0)
+            spec.system_trees, spec.system_depth, n_jobs=self.n_jobs, random_state=seed_of(spec.seed, 0, 0)
         )
 
     def _group_forest(self, code: int) -> VoteForestClassifier:
         spec = self.spec
         return VoteForestClassifier(
-            spec.group_trees, spec.group_depth, n_jobs=self.n_jobs, random_state=_seed(spec.seed, 1, code)
+            spec.group_trees, spec.group_depth, n_jobs=self.n_jobs, random_state=seed_of(spec.seed, 1, code)
         )
 
     def _lattice_forest(self, code: int) -> MedianForestRegressor:
         spec = self.spec
         return MedianForestRegressor(
-            spec.lattice_trees, spec.lattice_depth, n_jobs=self.n_jobs, random_state=_seed(spec.seed, 2, code)
+            spec.lattice_trees,
+            spec.lattice_depth,
+            n_jobs=self.n_jobs,
+            random_state=seed_of(spec.seed, 2, code),
         )
 
 
-def _seed(seed: int, role: int, code: int) -> int:
-    # By role and system, not by position: adding triclinic leaves the other forests as they are.
+#: Of a crystal system's code and features: space group, its confidence and difference, and lattice.
+_Models = Callable[
+    [int, NDArray[np.float32]],
+    tuple[NDArray[np.int16], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+]
+
+
+def within_of(
+    features: NDArray[np.float32], system: ArrayLike, learned: Sequence[int], models: _Models
+) -> WithinSystem:
+    """Predict space groups and lattices, each pattern by the models of the crystal system it is given.
+
+    Raises
+    ------
+    ModelError
+        If there is not one code for each pattern, or a code does not exist.
+    """
+    codes = np.asarray(system)
+    if codes.shape != (len(features),) or np.any((codes < -1) | (codes >= len(CRYSTAL_SYSTEMS))):
+        raise ModelError(
+            f"{len(features)} patterns with crystal-system codes of shape {codes.shape}",
+            f"each pattern needs a code from -1 (none) to {len(CRYSTAL_SYSTEMS) - 1}",
+        )
+    n = len(features)
+    result = WithinSystem(np.zeros(n, np.int16), np.zeros(n), np.zeros(n), np.full((n, 3), np.nan))
+    for code in learned:
+        rows = np.flatnonzero(codes == code)
+        if len(rows) == 0:
+            continue
+        # Copies only where the rows are a part: a scan is often of one system throughout.
+        group, confidence, difference, lattice = models(code, features if len(rows) == n else features[rows])
+        result.space_group[rows], result.group_confidence[rows] = group, confidence
+        result.group_difference[rows], result.lattice[rows] = difference, lattice
+    return result
+
+
+def seed_of(seed: int, role: int, code: int) -> int:
+    """Return the seed of a model, by role and crystal system: adding one leaves the others as they are."""
     return int(np.random.SeedSequence([seed, role, code]).generate_state(1)[0])
 
 
@@ -333,7 +403,13 @@ def _codes(systems: Sequence[str] | ArrayLike) -> NDArray[np.int8]:
     return np.array([system_code(name) for name in given], dtype=np.int8)
 
 
-def _check_systems(targets: Targets) -> None:
+def check_systems(targets: Targets) -> None:
+    """Refuse to train where there are fewer than two crystal systems to tell apart.
+
+    Raises
+    ------
+    ModelError
+    """
     present = np.unique(targets.system)
     if len(present) < 2:
         names = ", ".join(CRYSTAL_SYSTEMS[code] for code in present) or "none"
@@ -344,7 +420,8 @@ def _check_systems(targets: Targets) -> None:
         )
 
 
-def _summary(targets: Targets) -> TrainingSummary:
+def summary_of(targets: Targets) -> TrainingSummary:
+    """Summarise the training patterns of one crystal system."""
     numbers, counts = np.unique(targets.space_group, return_counts=True)
     a, b, c = np.median(targets.lattice, axis=0).tolist()
     return TrainingSummary(len(targets), int(numbers[counts.argmax()]), int(counts.max()), (a, b, c))

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.crystals.systems import system_code
-from diffractory.dataset.partition import read_partition
+from diffractory.dataset.protocols import protocol_patterns
 from diffractory.dataset.run import Run
-from diffractory.errors import RunError
 from diffractory.learning.hierarchy import Targets
-from diffractory.patterns.lab_protocol import apply_lab_protocol, draw_thickness
-from diffractory.patterns.radial_basis import radial_basis
-from diffractory.specs import LabProtocolSpec, RadialBasisSpec
+from diffractory.patterns.feature_sets import compute_features, number_of_features
+from diffractory.specs import FeatureSpec, LabProtocolSpec
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Protocol:
 
     Parameters
     ----------
-    basis : RadialBasisSpec
+    features : RadialBasisSpec or InvariantSpec
     thickness : float
         In Å; used by the paper protocol.
     lab : LabProtocolSpec or None
@@ -36,7 +36,7 @@ class Protocol:
         With the material and the orientation it alone determines what happens to a pattern.
     """
 
-    basis: RadialBasisSpec
+    features: FeatureSpec
     thickness: float
     lab: LabProtocolSpec | None = None
     seed: int = 0
@@ -51,10 +51,29 @@ class ProtocolFeatures:
     items : ndarray of shape (n,), int64
         Items of the run, crystal × orientations + orientation.
     features : ndarray of shape (n, n_features), float32
+    spots : ndarray of shape (n,), int64
+        Spots of each pattern, direct beam included.
+    thickness : ndarray of shape (n,)
+        In Å.
+    tilt : ndarray of shape (n,)
+        Angle between the beam and the nearest zone axis with indices up to 2, in degrees.
     """
 
     items: NDArray[np.int64]
     features: NDArray[np.float32]
+    spots: NDArray[np.int64]
+    thickness: NDArray[np.float64]
+    tilt: NDArray[np.float64]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Join parts, in the order of their items."""
+        order = np.argsort(np.concatenate([part.items for part in parts]))
+        return cls(*(np.concatenate(column)[order] for column in zip(*map(_columns, parts), strict=True)))
+
+
+def _columns(part: ProtocolFeatures) -> list[NDArray[Any]]:
+    return [part.items, part.features, part.spots, part.thickness, part.tilt]
 
 
 def protocol_features(
@@ -83,34 +102,43 @@ def protocol_features(
     items = np.arange(chosen.first, chosen.stop)
     wanted = np.flatnonzero(np.isin(items // count, crystals))
     if len(wanted) == 0:
-        return ProtocolFeatures(items[wanted], np.empty((0, protocol.basis.n_features), dtype=np.float32))
-    peaks = read_partition(run, partition)
-    available = np.array(run.plan.simulation.thicknesses)
-    if protocol.lab is None:
-        table = peaks.table(_thickness_index(run, protocol.thickness)).take(wanted)
-        return ProtocolFeatures(items[wanted], radial_basis(table, protocol.basis))
-    ids = run.catalogue.ids
-    seeds = np.array([pattern_seed(protocol.seed, ids[i // count], int(i % count)) for i in items])
-    table = peaks.table(draw_thickness(available, protocol.lab, seeds)).take(wanted)
-    noisy = apply_lab_protocol(table, protocol.lab, seeds[wanted])
-    return ProtocolFeatures(items[wanted], radial_basis(noisy, protocol.basis))
+        empty = np.empty(0)
+        none = np.empty((0, number_of_features(protocol.features)), dtype=np.float32)
+        return ProtocolFeatures(items[wanted], none, items[wanted], empty, empty)
+    patterns = protocol_patterns(run, partition, protocol.thickness, protocol.lab, protocol.seed, rows=wanted)
+    return ProtocolFeatures(
+        items[wanted],
+        compute_features(patterns.peaks, protocol.features),
+        patterns.peaks.counts,
+        patterns.thickness,
+        tilt_from_zone_axes(run, items[wanted], patterns.rotation),
+    )
 
 
-def pattern_seed(seed: int, material_id: str, orientation: int) -> np.uint64:
-    """Return the seed of one pattern: a hash of what it is, not of where it is stored."""
-    digest = hashlib.sha256(f"lab/{seed}/{material_id}/{orientation}".encode()).digest()
-    return np.uint64(int.from_bytes(digest[:8], "big"))
+def tilt_from_zone_axes(
+    run: Run, items: NDArray[np.int64], rotation: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the angle between the beam and the nearest low-index zone axis.
 
+    Parameters
+    ----------
+    run : Run
+    items : ndarray of shape (n,), int64
+    rotation : ndarray of shape (n, 3, 3)
+        Orientation matrices; the third column is the beam in the crystal's Cartesian frame.
 
-def _thickness_index(run: Run, thickness: float) -> int:
-    available = run.plan.simulation.thicknesses
-    if thickness not in available:
-        raise RunError(
-            f"{run.path} holds no patterns at {thickness} Å",
-            f"it was simulated at {list(available)} Å",
-            "Evaluate on a run that holds the model's training thickness",
-        )
-    return available.index(thickness)
+    Returns
+    -------
+    ndarray of shape (n,)
+        In degrees; zone axes [uvw] of the conventional cell with indices from −2 to 2.
+    """
+    crystals, which = np.unique(items // run.plan.orientations.count, return_inverse=True)
+    direct = np.linalg.inv(run.catalogue.reciprocal(crystals)).transpose(0, 2, 1)
+    indices = np.array([v for v in itertools.product(range(-2, 3), repeat=3) if v > (0, 0, 0)], dtype=float)
+    axes = indices @ direct
+    axes /= np.linalg.norm(axes, axis=2, keepdims=True)
+    cosine = np.abs(np.einsum("nij,nj->ni", axes[which], rotation[:, :, 2])).max(axis=1)
+    return np.asarray(np.degrees(np.arccos(np.minimum(cosine, 1.0))))
 
 
 def targets_of(catalogue: Catalogue, crystals: NDArray[np.int64]) -> Targets:

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffractory.learning.artefact import load_model
-from diffractory.learning.hierarchy import SymmetryHierarchy, SystemVotes, WithinSystem
+from diffractory.learning.hierarchy import SystemVotes, WithinSystem
+from diffractory.learning.training import Hierarchy
 
 
-def _loaded(path: Path) -> tuple[SymmetryHierarchy, dict[str, Any]]:
+def _loaded(path: Path) -> tuple[Hierarchy, dict[str, Any]]:
     """Return the model at a path, loaded once for each version of its files."""
     try:
         header = (path / "model.json").stat()
@@ -24,7 +25,7 @@ def _loaded(path: Path) -> tuple[SymmetryHierarchy, dict[str, Any]]:
 
 
 @lru_cache(maxsize=2)
-def _load_version(path: Path, version: tuple[int, ...]) -> tuple[SymmetryHierarchy, dict[str, Any]]:
+def _load_version(path: Path, version: tuple[int, ...]) -> tuple[Hierarchy, dict[str, Any]]:
     del version
     return load_model(path)
 
@@ -59,6 +60,20 @@ class SavedModel:
         """As :meth:`SymmetryHierarchy.vote_systems`."""
         return _loaded(self.path)[0].vote_systems(X)
 
+    @property
+    def domain_sample(self) -> NDArray[np.float64]:
+        """Coordinates of some training patterns along the first two principal components."""
+        return _loaded(self.path)[0].domain_.sample
+
+    def locate(self, X: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """As :meth:`SymmetryHierarchy.locate`."""
+        return _loaded(self.path)[0].locate(X)
+
     def predict_within(self, X: ArrayLike, system: ArrayLike) -> WithinSystem:
         """As :meth:`SymmetryHierarchy.predict_within`."""
         return _loaded(self.path)[0].predict_within(X, system)
+
+
+def packaged_model() -> Path:
+    """Return the folder of the robust model that comes with the package."""
+    return Path(__file__).parent / "models" / "robust"

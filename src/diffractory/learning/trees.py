@@ -7,7 +7,8 @@ every tree casts its own vote.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -55,20 +56,51 @@ class TreeArrays:
         return len(self.offsets) - 1
 
     @classmethod
-    def from_classifiers(cls, estimators: Iterable[Any]) -> Self:
-        """Take the trees of a fitted scikit-learn random forest classifier (``estimators_``)."""
-        trees = [estimator.tree_ for estimator in estimators]
-        leaf_class = [
-            np.where(tree.children_left < 0, tree.value[:, 0, :].argmax(axis=1), -1) for tree in trees
-        ]
-        return cls(**_structure(trees), leaf_class=np.concatenate(leaf_class).astype(np.int32))
-
-    @classmethod
-    def from_regressors(cls, estimators: Iterable[Any]) -> Self:
-        """Take the trees of a fitted scikit-learn random forest regressor (``estimators_``)."""
-        trees = [estimator.tree_ for estimator in estimators]
+    def from_trees(cls, trees: Sequence[Any], *, classifier: bool) -> Self:
+        """Take fitted scikit-learn trees (their ``tree_``), of classifiers or of regressors."""
+        if classifier:
+            leaf_class = [
+                np.where(tree.children_left < 0, tree.value[:, 0, :].argmax(axis=1), -1) for tree in trees
+            ]
+            return cls(**_structure(trees), leaf_class=np.concatenate(leaf_class).astype(np.int32))
         leaf_value = [np.where(tree.children_left[:, None] < 0, tree.value[:, :, 0], 0.0) for tree in trees]
         return cls(**_structure(trees), leaf_value=np.concatenate(leaf_value))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Join the trees of several parts of one forest, in order."""
+        starts = np.cumsum([0, *(part.offsets[-1] for part in parts)])
+        offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
+        joined = {
+            name: np.concatenate([part.to_arrays()[name] for part in parts])
+            for name in parts[0].to_arrays()
+            if name != "offsets"
+        }
+        return cls(**joined, offsets=np.concatenate([np.zeros(1, dtype=np.int64), *offsets]))
+
+    @classmethod
+    def interleave(cls, parts: Sequence[Self]) -> Self:
+        """Join forests so that tree i of part j becomes tree i × n_parts + j; short ones end in zeros."""
+        longest = max(part.n_trees for part in parts)
+        padded = [part._single_trees() + [cls.constant()] * (longest - part.n_trees) for part in parts]
+        return cls.concatenate([trees[index] for index in range(longest) for trees in padded])
+
+    @classmethod
+    def constant(cls) -> Self:
+        """Return one tree that is 0 everywhere."""
+        none = np.full(1, -1, dtype=np.int32)
+        offsets = np.array([0, 1], dtype=np.int64)
+        return cls(none, none, none, np.zeros(1), offsets, leaf_value=np.zeros((1, 1)))
+
+    def _single_trees(self) -> list[Self]:
+        arrays = {name: array for name, array in self.to_arrays().items() if name != "offsets"}
+        return [
+            type(self)(
+                **{name: array[first:stop] for name, array in arrays.items()},
+                offsets=np.array([0, stop - first], dtype=np.int64),
+            )
+            for first, stop in itertools.pairwise(self.offsets.tolist())
+        ]
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name, ready for ``numpy.savez``."""
@@ -116,7 +148,7 @@ _DTYPES = {
 }
 
 
-def _structure(trees: list[Any]) -> dict[str, Any]:
+def _structure(trees: Sequence[Any]) -> dict[str, Any]:
     leaf = np.concatenate([tree.children_left for tree in trees]) < 0
     return {
         "left": np.concatenate([tree.children_left for tree in trees]).astype(np.int32),
@@ -205,6 +237,29 @@ def median(X: NDArray[np.float32], trees: TreeArrays) -> NDArray[np.float64]:
     return result
 
 
+def add_up(X: NDArray[np.float32], trees: TreeArrays, n_outputs: int) -> NDArray[np.float64]:
+    """Add up what boosted trees predict.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, n_features), float32
+        Finite features, C-contiguous.
+    trees : TreeArrays
+        With ``leaf_value`` of one column; tree i adds to output i modulo ``n_outputs``.
+    n_outputs : int
+
+    Returns
+    -------
+    ndarray of shape (n, n_outputs), float64
+    """
+    values = trees.leaf_value
+    if values is None or values.shape[1] != 1:
+        raise ValueError("these trees are not boosted ones")
+    sums = np.zeros((len(X), n_outputs))
+    _add_up(X, trees.left, trees.right, trees.feature, trees.threshold, trees.offsets, values[:, 0], sums)
+    return sums
+
+
 @njit(nogil=True, cache=True, inline="always")
 def _leaf(row, first, left, right, feature, threshold):  # type: ignore[no-untyped-def]
     node = first
@@ -223,6 +278,17 @@ def _vote(X, left, right, feature, threshold, offsets, leaf_class, votes):  # ty
             for row in range(start, stop):
                 leaf = _leaf(X[row], offsets[tree], left, right, feature, threshold)
                 votes[row, leaf_class[leaf]] += 1
+
+
+@njit(nogil=True, cache=True)
+def _add_up(X, left, right, feature, threshold, offsets, leaf_value, sums):  # type: ignore[no-untyped-def]
+    n_rows, n_outputs = sums.shape
+    for start in range(0, n_rows, _BLOCK):
+        stop = min(start + _BLOCK, n_rows)
+        for tree in range(len(offsets) - 1):
+            for row in range(start, stop):
+                leaf = _leaf(X[row], offsets[tree], left, right, feature, threshold)
+                sums[row, tree % n_outputs] += leaf_value[leaf]
 
 
 @njit(nogil=True, cache=True)

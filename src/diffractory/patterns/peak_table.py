@@ -111,6 +111,10 @@ class PeakTable:
             ),
         )
 
+    def __getitem__(self, index: int) -> Self:
+        """Return a table of one pattern: a table is a sequence of patterns to scikit-learn."""
+        return self.take([range(len(self))[index]])
+
     def pattern(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return positions (n, 2) and intensities (n,) of one pattern, as views."""
         peaks = slice(self.offsets[index], self.offsets[index + 1])

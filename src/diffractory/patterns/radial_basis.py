@@ -52,7 +52,7 @@ def radial_basis(table: PeakTable, spec: RadialBasisSpec = RadialBasisSpec()) ->
     DiffractoryError
         If a position or an intensity is not finite.
     """
-    _refuse_not_finite(table)
+    refuse_not_finite(table)
     return radial_basis_series(table.q, table.intensity[:, None], table.offsets, table.direct, spec)[:, 0]
 
 
@@ -131,7 +131,13 @@ def scale_total(table: PeakTable, total: float = 0.3) -> PeakTable:
     return PeakTable(table.q, table.intensity * factors[pattern], table.offsets, table.direct)
 
 
-def _refuse_not_finite(table: PeakTable) -> None:
+def refuse_not_finite(table: PeakTable) -> None:
+    """Refuse peaks whose position or intensity is not finite.
+
+    Raises
+    ------
+    DiffractoryError
+    """
     bad = ~(np.isfinite(table.intensity) & np.isfinite(table.q).all(axis=1))
     if bad.any():
         peak = int(np.argmax(bad))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: One colour for each protocol, in the order given; both are told apart in print without colour.
-_COLOURS = ("#35618f", "#e08e45", "#6b9b5e", "#8d5a97")
+PROTOCOL_COLOURS = ("#35618f", "#e08e45", "#6b9b5e", "#8d5a97")
 _PARTS = ("single", "aggregated")
 
 
@@ -63,11 +63,20 @@ def _draw_accuracies(axis: Axes, evaluations: Mapping[str, Mapping[str, Any]]) -
         for column, (name, evaluation) in enumerate(evaluations.items()):
             system = evaluation[part]["system"]
             left = row - 0.4 + column * width
-            _draw_bar(axis, left, width, system, _COLOURS[column % len(_COLOURS)], name if row == 0 else None)
+            _draw_bar(
+                axis,
+                left,
+                width,
+                system,
+                PROTOCOL_COLOURS[column % len(PROTOCOL_COLOURS)],
+                name if row == 0 else None,
+            )
     labels = ["1 pattern", _patterns(next(iter(evaluations.values()))["group_size"])]
     axis.plot([], [], color="black", linestyle="--", label="always the most frequent")
     axis.set_xticks(range(len(_PARTS)), labels)
-    axis.set_ylim(0.0, 1.0)
+    # Room above for the legend: bars may reach the top.
+    axis.set_ylim(0.0, 1.4)
+    axis.set_yticks(np.linspace(0.0, 1.0, 6))
     axis.set_ylabel("crystal systems right (share)")
     axis.set_title("Materials not trained on", fontsize=10)
     axis.legend(frameon=False, fontsize=8, loc="upper left")
@@ -114,7 +123,7 @@ def _draw_confusion(axis: Axes, name: str, evaluation: Mapping[str, Any]) -> Non
 def _draw_lattice(axis: Axes, letter: str, evaluations: Mapping[str, Mapping[str, Any]]) -> None:
     names = next(iter(evaluations.values()))["systems"]
     for column, (protocol, evaluation) in enumerate(evaluations.items()):
-        colour = _COLOURS[column % len(_COLOURS)]
+        colour = PROTOCOL_COLOURS[column % len(PROTOCOL_COLOURS)]
         shift = 0.16 * (column - (len(evaluations) - 1) / 2.0)
         for part, marker in (("single", "o"), ("aggregated", "D")):
             values = _errors(evaluation, part, names, "median_error", letter)

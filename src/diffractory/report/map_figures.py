@@ -117,6 +117,42 @@ def figure_of_truth(dataset: xr.Dataset, truth: xr.Dataset) -> Figure:
     return figure
 
 
+def figure_of_domain(dataset: xr.Dataset, training: NDArray[np.float64]) -> Figure:
+    """Draw where the positions of a scan lie among the training patterns, and which lie outside.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Map made by :func:`diffractory.scan.label_map.to_dataset`.
+    training : ndarray of shape (n, 2)
+        Coordinates of training patterns along their first two principal components.
+    """
+    figure = new_figure(9.0, 4.2)
+    left, right = figure.subplots(1, 2)
+    left.scatter(*training.T, s=3, color=UNLABELLED_COLOUR, label="training patterns", rasterized=True)
+    outside = dataset["outside_training"].to_numpy().ravel() > 0
+    here = np.stack([dataset[f"training_component_{n}"].to_numpy().ravel() for n in (1, 2)])
+    asked = np.isfinite(here).all(axis=0)
+    for chosen, colour, what in ((~outside, "#0072B2", "inside"), (outside, "#D55E00", "outside")):
+        used = asked & chosen
+        share = used.sum() / max(int(asked.sum()), 1)
+        label = f"scan, {what}: {100 * share:.1f} %"
+        left.scatter(*here[:, used], s=3, color=colour, alpha=0.5, label=label, rasterized=True)
+    left.set_xlabel("principal component 1 (standard deviations)")
+    left.set_ylabel("principal component 2 (standard deviations)")
+    tidy(left)
+    title(left, "The scan among the training patterns")
+    left.legend(frameon=False, fontsize=8, markerscale=3)
+    shape = dataset["outside_training"].shape
+    values = np.where(asked, 1.0 + outside, 0.0).reshape(shape)
+    colours = ListedColormap([UNLABELLED_COLOUR, "#0072B2", "#D55E00"])
+    right.imshow(values, cmap=colours, vmin=0, vmax=2, interpolation="nearest")
+    right.set_xticks([])
+    right.set_yticks([])
+    title(right, "Where it lies outside (orange)")
+    return figure
+
+
 def _map_beside(dataset: xr.Dataset, other_width: float) -> tuple[Axes, Axes]:
     """Return axes for a map and, to its right, for something ``other_width`` inches wide."""
     height = 4.0

@@ -34,24 +34,31 @@ _PACKAGES: Final = ("diffractory", "numpy", "scikit-learn", "xarray", "zarr")
 
 @dataclass(frozen=True, eq=False)
 class SystemBlock:
-    """Crystal-system votes of n positions.
+    """Crystal systems of n positions.
 
     Parameters
     ----------
-    votes : ndarray of shape (n, n_systems), int32
-        Trees that voted for each crystal system of the model; 0 at positions that were not asked.
+    share : ndarray of shape (n, n_systems), float32
+        Share of trees that voted for each crystal system of the model, or its calibrated probability; 0
+        at positions that were not asked.
     system : ndarray of shape (n,), int8
-        Code of the most voted crystal system; -1 where not asked.
+        Code of the crystal system with the largest share; -1 where not asked.
     confidence : ndarray of shape (n,)
-        Votes of that system / trees; NaN where not asked.
+        That share; NaN where not asked.
     difference : ndarray of shape (n,)
-        (Top votes − second) / trees; NaN where not asked.
+        Largest − second share; NaN where not asked.
+    outside : ndarray of shape (n,), bool
+        Unlike all but few patterns that the model was trained on; False where not asked.
+    coordinates : ndarray of shape (n, 2)
+        Place among training patterns, along their first two principal components; NaN where not asked.
     """
 
-    votes: NDArray[np.int32]
+    share: NDArray[np.float32]
     system: NDArray[np.int8]
     confidence: NDArray[np.float64]
     difference: NDArray[np.float64]
+    outside: NDArray[np.bool_]
+    coordinates: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +96,7 @@ class ScanPrediction:
     within : WithinBlock
         Space groups and lattices.
     columns : tuple of int
-        Crystal-system code of each column of ``systems.votes``.
+        Crystal-system code of each column of ``systems.share``.
     """
 
     systems: SystemBlock
@@ -184,32 +191,39 @@ def to_dataset(
     Returns
     -------
     xarray.Dataset
-        Dimensions scan_y, scan_x and, for ``votes``, crystal_system_class.
+        Dimensions scan_y, scan_x and, for ``system_share``, crystal_system_class.
     """
     grid = _grid(scan.shape)
     systems, within = prediction.systems, prediction.within
     share = {"units": "1", "valid_range": [0.0, 1.0]}
-    difference = "difference confidence (top votes − second votes) / trees, before the filter"
-    group_share = "votes of the space group / trees"
-    group_difference = "(top votes − second votes) / trees of the space group"
+    difference = "difference confidence: largest − second share, before the filter"
+    group_share = "share of the space group"
+    group_difference = "largest − second share of space groups"
     variables = {
         "crystal_system": grid(
             prediction.labels, "crystal system after filter and threshold", _system_flags()
         ),
         "crystal_system_raw": grid(systems.system, "most voted crystal system", _system_flags()),
         "unlabelled_reason": grid(prediction.reason, "why there is no label", _flags(REASONS, 0)),
-        "confidence": grid(systems.confidence, "votes of the most voted system / trees", share),
+        "confidence": grid(systems.confidence, "share of the most voted system", share),
         "difference_confidence": grid(systems.difference, difference, share),
         "space_group": grid(within.space_group, "space group, 0 = none", {"units": "1"}),
         "space_group_confidence": grid(within.group_confidence, group_share, share),
         "space_group_difference": grid(within.group_difference, group_difference, share),
         "n_spots": grid(scan.peaks.counts.astype(np.int32), "spots, direct beam included", {"units": "1"}),
     }
+    outside = _flags(("inside_or_not_asked", "outside"), 0)
+    variables["outside_training"] = grid(
+        systems.outside.astype(np.int8), "unlike the patterns that the model was trained on", outside
+    )
+    for number, values in enumerate(systems.coordinates.T, start=1):
+        name = f"principal component {number} of training features, in standard deviations"
+        variables[f"training_component_{number}"] = grid(values, name, {"units": "1"})
     for axis, values in zip(LATTICE_AXES, within.lattice.T, strict=True):
         variables[axis] = grid(values, f"lattice constant {axis}", {"units": "angstrom"})
-    votes = systems.votes.reshape(*scan.shape, -1)
-    votes_attrs = {"long_name": "trees that voted for each crystal system", "units": "1"}
-    variables["votes"] = xr.Variable((*_SCAN, _CLASS), votes, votes_attrs)
+    long_name = "share of trees that voted for each crystal system, or its calibrated probability"
+    shares = systems.share.reshape(*scan.shape, -1)
+    variables["system_share"] = xr.Variable((*_SCAN, _CLASS), shares, {"long_name": long_name, **share})
     coords = scan_coordinates(scan.shape, scan.step)
     # Objects, because fixed-width text has no Zarr 3 specification.
     names = np.array([CRYSTAL_SYSTEMS[code] for code in prediction.columns], dtype=object)
@@ -247,7 +261,7 @@ def write_map(dataset: xr.Dataset, path: Path) -> None:
 
 
 def label_confidence(dataset: xr.Dataset) -> NDArray[np.float64]:
-    """Return the share of trees that voted for the label shown, 0 where there is none.
+    """Return the share of the label shown, 0 where there is none.
 
     The filter may have changed a label; ``confidence`` belongs to the most voted system instead.
 
@@ -260,13 +274,12 @@ def label_confidence(dataset: xr.Dataset) -> NDArray[np.float64]:
     -------
     ndarray of shape (n_y, n_x)
     """
-    votes = dataset["votes"].to_numpy().astype(np.float64)
+    shares = dataset["system_share"].to_numpy().astype(np.float64)
     labels = dataset["crystal_system"].to_numpy()
-    trees = np.maximum(votes.sum(axis=-1), 1.0)
     confidence = np.zeros(labels.shape)
     for column, name in enumerate(dataset[_CLASS].to_numpy()):
         here = labels == CRYSTAL_SYSTEMS.index(str(name))
-        confidence[here] = (votes[..., column] / trees)[here]
+        confidence[here] = shares[..., column][here]
     return confidence
 
 
@@ -283,7 +296,8 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
     dict
         Number of positions and of labelled ones; for each crystal system its count, its fraction
         of the labelled positions, the same weighted by confidence, and the quartiles of a, b, c in
-        Å; the quartiles over all labelled positions; and how many positions are unlabelled why.
+        Å; the quartiles over all labelled positions; how many positions are unlabelled why; and how many
+        of those with spots enough lie outside the training domain.
     """
     labels = dataset["crystal_system"].to_numpy()
     confidence = label_confidence(dataset)
@@ -301,12 +315,15 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
             "lattice": _quartiles(dataset, chosen),
         }
     reasons = dataset["unlabelled_reason"].to_numpy()
+    asked = int(np.isfinite(dataset["confidence"].to_numpy()).sum())
+    outside = int(dataset["outside_training"].to_numpy().sum())
     return {
         "positions": int(labels.size),
         "labelled": int(labelled.sum()),
         "systems": systems,
         "lattice": _quartiles(dataset, labelled),
         "unlabelled": {name: int((reasons == code).sum()) for code, name in enumerate(REASONS) if code},
+        "outside_training": {"asked": asked, "count": outside, "fraction": outside / max(asked, 1)},
     }
 
 

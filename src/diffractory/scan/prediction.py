@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
 from diffractory.errors import ModelError, SpecError
+from diffractory.patterns.feature_sets import compute_features
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.patterns.radial_basis import radial_basis, scale_total
+from diffractory.patterns.radial_basis import scale_total
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.label_map import ScanPrediction, SystemBlock, WithinBlock, filter_labels
-from diffractory.specs import MapSpec, RadialBasisSpec
+from diffractory.specs import FeatureSpec, MapSpec
 
 __all__ = [
     "BlockMapper",
@@ -45,16 +46,16 @@ class Votes(Protocol):
     """Votes of n patterns, as the model gives them."""
 
     @property
-    def votes(self) -> NDArray[np.int32]:
-        """Trees for each crystal system, of shape (n, n_systems)."""
+    def share(self) -> NDArray[np.float64]:
+        """Share of trees for each crystal system, or its probability, of shape (n, n_systems)."""
 
     @property
     def system(self) -> NDArray[np.int8]:
-        """Code of the most voted crystal system, of shape (n,)."""
+        """Code of the crystal system with the largest share, of shape (n,)."""
 
     @property
     def confidence(self) -> NDArray[np.float64]:
-        """Votes of that system / trees, of shape (n,)."""
+        """Share of that system, of shape (n,)."""
 
     @property
     def difference(self) -> NDArray[np.float64]:
@@ -70,7 +71,7 @@ class Within(Protocol):
 
     @property
     def group_confidence(self) -> NDArray[np.float64]:
-        """Votes of that space group / trees, of shape (n,)."""
+        """Share of that space group, of shape (n,)."""
 
     @property
     def group_difference(self) -> NDArray[np.float64]:
@@ -86,10 +87,13 @@ class SystemModel(Protocol):
 
     @property
     def systems_(self) -> Sequence[int] | NDArray[Any]:
-        """Crystal-system codes in the order of the vote columns."""
+        """Crystal-system codes in the order of the columns of shares."""
 
     def vote_systems(self, X: NDArray[np.float32], /) -> Votes:
         """Vote on the crystal systems of features of shape (n, n_features)."""
+
+    def locate(self, X: NDArray[np.float32], /) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Say which features are unlike those of training, (n,), and where they lie, (n, 2)."""
 
     def predict_within(self, X: NDArray[np.float32], systems: NDArray[np.int8], /) -> Within:
         """Predict space groups and lattices, given crystal systems of shape (n,); -1 = none."""
@@ -104,7 +108,7 @@ class _Task:
 
 
 def predict_systems_block(
-    model: SystemModel, peaks: PeakTable, map_spec: MapSpec, features: RadialBasisSpec
+    model: SystemModel, peaks: PeakTable, map_spec: MapSpec, features: FeatureSpec
 ) -> SystemBlock:
     """Vote on the crystal systems of one block of positions.
 
@@ -116,7 +120,7 @@ def predict_systems_block(
         Measured peaks of n positions, on any intensity scale.
     map_spec : MapSpec
         Fewest spots and the summed intensity each pattern is scaled to.
-    features : RadialBasisSpec
+    features : RadialBasisSpec or InvariantSpec
         Features the model was trained on.
 
     Returns
@@ -126,15 +130,19 @@ def predict_systems_block(
     """
     n = len(peaks)
     block = SystemBlock(
-        np.zeros((n, len(model.systems_)), dtype=np.int32),
+        np.zeros((n, len(model.systems_)), dtype=np.float32),
         np.full(n, -1, dtype=np.int8),
         np.full(n, np.nan),
         np.full(n, np.nan),
+        np.zeros(n, dtype=bool),
+        np.full((n, 2), np.nan),
     )
     asked = np.flatnonzero(peaks.counts >= map_spec.min_spots)
     if asked.size:
-        result = model.vote_systems(_features(peaks, asked, map_spec, features))
-        block.votes[asked] = result.votes
+        values = _features(peaks, asked, map_spec, features)
+        result = model.vote_systems(values)
+        block.outside[asked], block.coordinates[asked] = model.locate(values)
+        block.share[asked] = result.share
         block.system[asked] = result.system
         block.confidence[asked] = result.confidence
         block.difference[asked] = result.difference
@@ -146,7 +154,7 @@ def predict_within_block(
     peaks: PeakTable,
     systems: NDArray[np.int8],
     map_spec: MapSpec,
-    features: RadialBasisSpec,
+    features: FeatureSpec,
 ) -> WithinBlock:
     """Predict space groups and lattices of one block of positions, given their crystal systems.
 
@@ -180,7 +188,7 @@ def predict_scan(
     model: SystemModel,
     scan: BraggScan,
     map_spec: MapSpec,
-    features: RadialBasisSpec,
+    features: FeatureSpec,
     *,
     map_blocks: BlockMapper = map,
     block_size: int = BLOCK_SIZE,
@@ -200,7 +208,7 @@ def predict_scan(
         What to predict.
     map_spec : MapSpec
         How votes become a map.
-    features : RadialBasisSpec
+    features : RadialBasisSpec or InvariantSpec
         Features the model was trained on.
     map_blocks : callable, optional
         Like the built-in ``map``: function and list of blocks to results, in order.
@@ -239,20 +247,18 @@ def predict_scan(
     return ScanPrediction(systems, labels, reason, within, columns)
 
 
-def _vote(model: SystemModel, map_spec: MapSpec, features: RadialBasisSpec, peaks: PeakTable) -> SystemBlock:
+def _vote(model: SystemModel, map_spec: MapSpec, features: FeatureSpec, peaks: PeakTable) -> SystemBlock:
     return predict_systems_block(model, peaks, map_spec, features)
 
 
-def _look_within(
-    model: SystemModel, map_spec: MapSpec, features: RadialBasisSpec, task: _Task
-) -> WithinBlock:
+def _look_within(model: SystemModel, map_spec: MapSpec, features: FeatureSpec, task: _Task) -> WithinBlock:
     return predict_within_block(model, task.peaks, task.systems, map_spec, features)
 
 
 def _features(
-    peaks: PeakTable, chosen: NDArray[np.int64], map_spec: MapSpec, features: RadialBasisSpec
+    peaks: PeakTable, chosen: NDArray[np.int64], map_spec: MapSpec, features: FeatureSpec
 ) -> NDArray[np.float32]:
-    return radial_basis(scale_total(peaks.take(chosen), map_spec.total_intensity), features)
+    return compute_features(scale_total(peaks.take(chosen), map_spec.total_intensity), features)
 
 
 def _assumed_code(map_spec: MapSpec, columns: tuple[int, ...]) -> int | None:

@@ -25,7 +25,8 @@ def test_train_says_what_the_model_is(workshop: Workshop) -> None:
     report = workshop.said["train"].json
     model, provenance = load_model(workshop.model)
     plan = Run.open(workshop.run).plan
-    assert report["forests"] == model.n_forests_ > 1
+    assert report["models"] == model.n_forests_ > 1
+    assert report["bytes"] == sum(path.stat().st_size for path in workshop.model.iterdir())
     assert report["training_materials"] == len(provenance["training_materials"])
     assert report["training_materials"] + report["held_out_materials"] == plan.n_crystals
     assert report["training_patterns"] == report["training_materials"] * plan.orientations.count
@@ -33,7 +34,9 @@ def test_train_says_what_the_model_is(workshop: Workshop) -> None:
     assert report["model"] == str(workshop.model)
     assert provenance["plan_id"] == plan.plan_id
     assert provenance["simulation"] == plan.simulation.model_dump(mode="json")
-    assert provenance["forests"]["thickness"] == 200.0
+    assert provenance["training"] == model.spec.model_dump(mode="json")
+    assert provenance["training"]["thickness"] == 200.0
+    assert provenance["training_patterns"] == report["training_patterns"]
 
 
 def test_train_again_gives_the_same_forests_and_says_so_in_text(workshop: Workshop, tmp_path: Path) -> None:
@@ -41,7 +44,7 @@ def test_train_again_gives_the_same_forests_and_says_so_in_text(workshop: Worksh
     for _ in range(2):  # the second replaces the first
         answer = succeeds("train", workshop.run, "--out", model, *INLINE)
     report = workshop.said["train"].json
-    said = f"{report['forests']} forests from {report['training_patterns']} patterns of"
+    said = f"{report['models']} models from {report['training_patterns']} patterns of"
     assert f"{model}: {said} {report['training_materials']} materials" in answer.stdout
     for name in report["skipped"]:
         assert f"left out, {name}: " in answer.stderr
@@ -54,8 +57,8 @@ def test_options_of_train_reach_the_model(workshop: Workshop, tmp_path: Path) ->
     options = ("--thickness", "100", "--test-fraction", "0.5", "--with-triclinic", "--seed", "3")
     report = succeeds("train", workshop.run, "--out", tmp_path / "model", *options, *INLINE, "--json").json
     model, provenance = load_model(tmp_path / "model")
-    forests = provenance["forests"]
-    assert (forests["thickness"], forests["test_fraction"], forests["seed"]) == (100.0, 0.5, 3)
+    spec = provenance["training"]
+    assert (spec["thickness"], spec["test_fraction"], spec["seed"]) == (100.0, 0.5, 3)
     assert len(model.systems_) == 7
     assert not any("left out as in the paper" in reason for reason in report["skipped"].values())
 
@@ -69,6 +72,8 @@ def test_evaluate_writes_what_it_prints(workshop: Workshop, tmp_path: Path) -> N
     stored = json.loads((tmp_path / "e" / "evaluation.json").read_text(), parse_constant=pytest.fail)
     assert stored == results
     assert (tmp_path / "e" / "evaluation.png").read_bytes().startswith(PNG)
+    assert "<table" in (tmp_path / "e" / "evaluation.html").read_text(encoding="utf-8")
+    assert len(list((tmp_path / "e").iterdir())) == 3
     held_out = workshop.said["train"].json["held_out_materials"]
     for protocol in ("paper", "lab"):
         # Triclinic is evaluated neither: the model of the paper does not know it.
@@ -77,6 +82,11 @@ def test_evaluate_writes_what_it_prints(workshop: Workshop, tmp_path: Path) -> N
         assert 0.0 <= accuracy <= 1.0
         low, high = results[protocol]["single"]["system"]["interval"]
         assert low <= accuracy <= high
+        conditions = results[protocol]["conditions"]
+        assert set(conditions) == {"thickness", "spots", "tilt"}
+        for bins in conditions.values():
+            assert sum(each["n"] for each in bins) == results[protocol]["single"]["n"]
+        assert list(results[protocol]["subsets"]) == ["unseen_families"]
     assert results["paper"]["thickness"] == 200.0
     assert results["lab"]["thicknesses_drawn_from"] == [100.0, 200.0, 300.0]
     assert results["plan_id"] == Run.open(workshop.run).plan.plan_id
@@ -87,7 +97,8 @@ def test_evaluate_in_text_and_its_seed(workshop: Workshop, tmp_path: Path) -> No
     results, others = (json.loads((tmp_path / f"e{s}" / "evaluation.json").read_text()) for s in (0, 1))
     accuracy = results["paper"]["single"]["system"]["accuracy"]
     assert f"{100 * accuracy:.1f} %" in said.flat
-    assert f"written: {tmp_path / 'e0' / 'evaluation.json'}" in said.stderr
+    written = f"written: evaluation.html, evaluation.json and evaluation.png in {tmp_path / 'e0'}"
+    assert written in said.stderr
     assert f"{results['paper']['counts']['patterns']} patterns of" in said.stdout
     # The seed moves noise and bootstrap; what is simulated stays.
     assert others["paper"]["single"]["system"]["accuracy"] == accuracy
@@ -102,7 +113,7 @@ def test_evaluation_goes_beside_the_model(
     monkeypatch.chdir(tmp_path if name == "model" else tmp_path / "model")
     succeeds("evaluate", name, workshop.run, *INLINE, "--json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model-evaluation"]
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["forests.npz", "model.json"]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["model.json", "trees.npz"]
 
 
 def _map(workshop: Workshop, out: Path, *options: object) -> dict[str, Any]:
@@ -121,10 +132,10 @@ def plain(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_map_writes_what_it_prints(workshop: Workshop, tmp_path: Path) -> None:
     report = _map(workshop, tmp_path / "m")
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
-        *("lattice.png", "map.zarr", "summary.json", "system.png")
+        *("domain.png", "lattice.png", "map.zarr", "summary.json", "system.png")
     ]
     assert json.loads((tmp_path / "m" / "summary.json").read_text(), parse_constant=pytest.fail) == report
-    for picture in ("lattice.png", "system.png"):
+    for picture in ("domain.png", "lattice.png", "system.png"):
         assert (tmp_path / "m" / picture).read_bytes().startswith(PNG)
     text = succeeds(*("map", workshop.scan, "--model", workshop.model, "--out", tmp_path / "again", *INLINE))
     for name, numbers in report["systems"].items():
@@ -134,6 +145,8 @@ def test_map_writes_what_it_prints(workshop: Workshop, tmp_path: Path) -> None:
     assert f"labelled: {report['labelled']} of {report['positions']} positions" in text.stderr
     assert f"{report['unlabelled']['few_spots']} few spots" in text.stderr
     assert f"median a: {report['lattice']['a']['median']:.2f} Å" in text.stderr
+    outside = report["outside_training"]
+    assert f"{100 * outside['fraction']:.1f} % of {outside['asked']} positions" in text.stderr
     assert str(tmp_path / "again" / "map.zarr") in text.stdout
 
 
@@ -146,6 +159,9 @@ def test_the_summary_is_that_of_the_data(plain: tuple[dict[str, Any], xr.Dataset
     assert report["labelled"] + sum(report["unlabelled"].values()) == report["positions"]
     counts = {name: numbers["count"] for name, numbers in report["systems"].items()}
     assert counts == {name: int((labels == code).sum()) for code, name in enumerate(CRYSTAL_SYSTEMS)}
+    asked = report["positions"] - report["unlabelled"]["few_spots"]
+    outside = int((data["outside_training"].to_numpy() > 0).sum())
+    assert report["outside_training"] == {"asked": asked, "count": outside, "fraction": outside / asked}
     assert report["lattice"]["a"]["median"] == pytest.approx(
         float(np.nanmedian(data["a"].to_numpy()[labels >= 0]))
     )
@@ -154,7 +170,7 @@ def test_the_summary_is_that_of_the_data(plain: tuple[dict[str, Any], xr.Dataset
 def test_a_map_can_be_made_again(workshop: Workshop, tmp_path: Path) -> None:
     first = _map(workshop, tmp_path / "m", "--median-size", "1")
     assert _map(workshop, tmp_path / "m", "--median-size", "1") == first
-    assert len(list((tmp_path / "m").iterdir())) == 4
+    assert len(list((tmp_path / "m").iterdir())) == 5
 
 
 def test_min_spots(workshop: Workshop, plain: tuple[dict[str, Any], xr.Dataset], tmp_path: Path) -> None:
@@ -202,7 +218,7 @@ def test_pixel_size(workshop: Workshop, plain: tuple[dict[str, Any], xr.Dataset]
     wrong = _map(workshop, tmp_path / "wrong", "--pixel-size", "0.02")
     data = xr.load_dataset(tmp_path / "wrong" / "map.zarr", engine="zarr")
     assert wrong["positions"] == plain[0]["positions"]
-    assert not np.array_equal(data["votes"], plain[1]["votes"])
+    assert not np.array_equal(data["system_share"], plain[1]["system_share"])
     scaled = read_bragg_scan(workshop.scan, pixel_size=0.02)
     ratio = np.abs(scaled.peaks.q).max() / np.abs(right.peaks.q).max()
     same = _map(workshop, tmp_path / "same", "--pixel-size", str(0.02 / ratio))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,12 @@ def _plan(workshop: Workshop, run: Path) -> tuple[object, ...]:
 
 def _copy(workshop: Workshop, tmp_path: Path) -> Path:
     return Path(shutil.copytree(workshop.run, tmp_path / "run"))
+
+
+def _only_set(said: dict[str, Any]) -> dict[str, Any]:
+    """Return the one feature set of the paper's preset."""
+    (report,) = said["sets"]
+    return report
 
 
 def test_plan_says_in_text_what_it_says_in_json(workshop: Workshop) -> None:
@@ -89,7 +96,7 @@ def test_status_before_and_after(workshop: Workshop) -> None:
     assert planned["peaks"]["done"] == planned["peaks"]["bytes"] == planned["peaks"]["share_of_work"] == 0
     report = succeeds("status", workshop.run, "--json").json
     assert report["plan_id"] == Run.open(workshop.run).plan.plan_id
-    stage = workshop.said["features"].json["stage"]
+    stage = _only_set(workshop.said["features"].json)["stage"]
     assert set(report["stages"]) == {"peaks", stage}
     for name, store in (("peaks", "peaks.zarr"), (stage, f"{stage}.zarr")):
         numbers = report["stages"][name]
@@ -170,9 +177,12 @@ def test_verify_solves_a_sample_again(workshop: Workshop) -> None:
 
 
 def test_features_are_those_on_disk(workshop: Workshop) -> None:
-    report = workshop.said["features"].json
+    said = workshop.said["features"].json
+    assert (said["run"], said["preset"]) == (str(workshop.run), "paper")
+    report = _only_set(said)
     run = Run.open(workshop.run)
     assert report["thicknesses"] == list(THICKNESSES)
+    assert report["lab"] is False
     assert report["patterns"] == N_PATTERNS
     assert report["features"] == RadialBasisSpec().n_features
     plan = find_features(run, RadialBasisSpec(), 200.0)
@@ -184,9 +194,11 @@ def test_features_are_those_on_disk(workshop: Workshop) -> None:
 
 def test_features_again_computes_nothing(workshop: Workshop) -> None:
     before = fingerprint(workshop.run)
-    assert succeeds("features", workshop.run, *INLINE, "--json").json["partitions_computed"] == 0
+    report = _only_set(succeeds("features", workshop.run, *INLINE, "--json").json)
+    assert report["partitions_computed"] == 0
     text = succeeds("features", workshop.run, *INLINE)
-    assert f"{N_PATTERNS} patterns × {RadialBasisSpec().n_features} features" in text.stdout
+    what = f"{N_PATTERNS} patterns at {list(THICKNESSES)} Å × {RadialBasisSpec().n_features} features"
+    assert f"{workshop.run}: {what}" in text.stdout
     assert f"next: diffractory train {workshop.run}" in text.stderr
     assert fingerprint(workshop.run) == before
 
@@ -194,13 +206,13 @@ def test_features_again_computes_nothing(workshop: Workshop) -> None:
 def test_features_of_some_thicknesses_are_a_set_of_their_own(workshop: Workshop, tmp_path: Path) -> None:
     run = _copy(workshop, tmp_path)
     command = ("features", run, *INLINE, "--json", "--thickness")
-    report = succeeds(*command, "300,100").json
+    report = _only_set(succeeds(*command, "300,100").json)
     assert report["thicknesses"] == [100.0, 300.0]
     assert report["partitions_computed"] == len(Run.open(run).plan.partitions)
-    assert report["stage"] != workshop.said["features"].json["stage"]
+    assert report["stage"] != _only_set(workshop.said["features"].json)["stage"]
     # The same thicknesses are the same set, however they are written.
     for same in ("100,300", "100:300:200", "300,100,300"):
-        again = succeeds(*command, same).json
+        again = _only_set(succeeds(*command, same).json)
         assert (again["stage"], again["partitions_computed"]) == (report["stage"], 0)
 
 

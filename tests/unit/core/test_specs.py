@@ -11,7 +11,10 @@ from pydantic import ValidationError
 from diffractory.errors import SpecError
 from diffractory.specs import (
     FORM_FACTOR_MODELS,
+    BoostingSpec,
+    FeatureSpec,
     ForestSpec,
+    InvariantSpec,
     LabProtocolSpec,
     MapSpec,
     OrientationSpec,
@@ -19,10 +22,27 @@ from diffractory.specs import (
     SimulationSpec,
     Spec,
     canonical_json,
+    feature_spec,
     sha256_of,
 )
 
-SPECS = (SimulationSpec, OrientationSpec, RadialBasisSpec, LabProtocolSpec, ForestSpec, MapSpec)
+SPECS = (
+    SimulationSpec,
+    OrientationSpec,
+    RadialBasisSpec,
+    InvariantSpec,
+    LabProtocolSpec,
+    ForestSpec,
+    BoostingSpec,
+    MapSpec,
+)
+#: The one value of a field that tells specs apart.
+KINDS = {
+    RadialBasisSpec: "radial-basis",
+    InvariantSpec: "invariant",
+    ForestSpec: "forests",
+    BoostingSpec: "boosting",
+}
 
 
 def _positive(high: float) -> st.SearchStrategy[float]:
@@ -50,6 +70,16 @@ orientations = st.builds(
 bases = st.builds(
     RadialBasisSpec, ring_width=_positive(1.0), n_rings=st.integers(1, 1000), n_orders=st.integers(1, 200)
 )
+invariants = st.builds(
+    InvariantSpec,
+    energy_ev=st.floats(30e3, 1e6),
+    ring_width=_positive(1.0),
+    n_rings=st.integers(1, 1000),
+    n_orders=st.integers(1, 200),
+    profile_width=_positive(1.0),
+    tolerances=st.lists(_positive(0.1), min_size=1, max_size=4),
+    s_max=_positive(1.0),
+)
 laboratories = st.builds(
     LabProtocolSpec,
     electrons=_positive(1e12),
@@ -59,10 +89,18 @@ laboratories = st.builds(
 forests = st.builds(
     ForestSpec, system_trees=st.integers(1, 500), thickness=_positive(1e4), seed=st.integers(0, 2**32 - 1)
 )
+boostings = st.builds(
+    BoostingSpec,
+    system_rounds=st.integers(1, 500),
+    lattice_leaves=st.integers(2, 500),
+    with_triclinic=st.booleans(),
+    calibration_fraction=st.floats(0.0, 0.9, exclude_min=True, exclude_max=True),
+    seed=st.integers(0, 2**32 - 1),
+)
 maps = st.builds(
     MapSpec, median_size=st.integers(0, 50).map(lambda n: 2 * n + 1), assume=st.none() | st.text()
 )
-any_spec = st.one_of(simulations, orientations, bases, laboratories, forests, maps)
+any_spec = st.one_of(simulations, orientations, bases, invariants, laboratories, forests, boostings, maps)
 
 
 @given(any_spec)
@@ -107,6 +145,13 @@ OTHER = [
     (RadialBasisSpec, "ring_width", 0.04),
     (RadialBasisSpec, "n_rings", 40),
     (RadialBasisSpec, "n_orders", 12),
+    (InvariantSpec, "energy_ev", 200e3),
+    (InvariantSpec, "ring_width", 0.04),
+    (InvariantSpec, "n_rings", 40),
+    (InvariantSpec, "n_orders", 12),
+    (InvariantSpec, "profile_width", 0.01),
+    (InvariantSpec, "tolerances", (0.004,)),
+    (InvariantSpec, "s_max", 0.06),
     (LabProtocolSpec, "intensity_floor", 0.0),
     (LabProtocolSpec, "position_sigma", 0.0),
     (LabProtocolSpec, "electrons", 1e4),
@@ -124,6 +169,17 @@ OTHER = [
     (ForestSpec, "thickness", 100.0),
     (ForestSpec, "test_fraction", 0.5),
     (ForestSpec, "seed", 1),
+    (BoostingSpec, "system_rounds", 201),
+    (BoostingSpec, "group_rounds", 61),
+    (BoostingSpec, "lattice_rounds", 81),
+    (BoostingSpec, "system_leaves", 64),
+    (BoostingSpec, "group_leaves", 16),
+    (BoostingSpec, "lattice_leaves", 16),
+    (BoostingSpec, "with_triclinic", False),
+    (BoostingSpec, "thickness", 100.0),
+    (BoostingSpec, "test_fraction", 0.5),
+    (BoostingSpec, "calibration_fraction", 0.2),
+    (BoostingSpec, "seed", 1),
     (MapSpec, "min_spots", 4),
     (MapSpec, "median_size", 3),
     (MapSpec, "min_difference", 0.0),
@@ -140,9 +196,19 @@ def test_every_field_enters_the_id(kind: type[Spec], name: str, value: Any) -> N
 
 
 def test_no_field_was_forgotten() -> None:
-    assert {(kind, name) for kind, name, _ in OTHER} == {
+    one_value = {(kind, "kind") for kind in KINDS}
+    assert {(kind, name) for kind, name, _ in OTHER} | one_value == {
         (kind, name) for kind in SPECS for name in kind.model_fields
     }
+
+
+@pytest.mark.parametrize(("kind", "name"), KINDS.items())
+def test_the_kind_enters_the_id(kind: type[Spec], name: str) -> None:
+    spec = kind(kind=name)
+    assert spec == kind()
+    values = spec.model_dump(mode="json")
+    assert values.pop("kind") == name
+    assert spec.spec_id != sha256_of(values)
 
 
 REFUSED = [
@@ -168,6 +234,20 @@ REFUSED = [
     (RadialBasisSpec, "ring_width", [0.0, 1.1, math.nan]),
     (RadialBasisSpec, "n_rings", [0, 1001]),
     (RadialBasisSpec, "n_orders", [0, 201]),
+    (InvariantSpec, "energy_ev", [29_999.0, 1_000_001.0, math.nan, "fast", None]),
+    (InvariantSpec, "ring_width", [0.0, 1.1, math.nan]),
+    (InvariantSpec, "n_rings", [0, 1001, 1.5]),
+    (InvariantSpec, "n_orders", [0, 201, 1.5]),
+    (InvariantSpec, "profile_width", [0.0, -0.02, 1.1, math.nan]),
+    (
+        InvariantSpec,
+        "tolerances",
+        [
+            *((), (0.0,), (-0.004,), (0.11,), (0.004, math.nan), (0.01,) * 5),
+            *("wide", None, [[0.004, 0.012]], np.ones((2, 2))),
+        ],
+    ),
+    (InvariantSpec, "s_max", [0.0, -0.1, 1.01, math.nan]),
     (LabProtocolSpec, "intensity_floor", [-1e-9, 1.0, math.nan]),
     (LabProtocolSpec, "position_sigma", [-1e-9, 0.11, math.nan]),
     (LabProtocolSpec, "electrons", [0.0, -1.0, math.inf]),
@@ -180,6 +260,14 @@ REFUSED = [
         for role in ("system", "group", "lattice")
         for size in ("trees", "depth")
     ],
+    *[(kind, "kind", ["other", "", None]) for kind in KINDS],
+    *[(BoostingSpec, f"{role}_rounds", [0, -1, 1.5]) for role in ("system", "group", "lattice")],
+    *[(BoostingSpec, f"{role}_leaves", [1, 0, -1, 2.5]) for role in ("system", "group", "lattice")],
+    (BoostingSpec, "with_triclinic", ["perhaps", None]),
+    (BoostingSpec, "thickness", [0.0, -200.0, math.nan]),
+    (BoostingSpec, "test_fraction", [0.0, 1.0, -0.1, math.nan]),
+    (BoostingSpec, "calibration_fraction", [0.0, 0.9, -0.1, math.nan]),
+    (BoostingSpec, "seed", [-1, 2**32]),
     (ForestSpec, "with_triclinic", ["perhaps", None]),
     (ForestSpec, "thickness", [0.0, -200.0, math.nan]),
     (ForestSpec, "test_fraction", [0.0, 1.0, -0.1, math.nan]),
@@ -219,6 +307,34 @@ def test_specs_are_frozen_and_closed(kind: type[Spec]) -> None:
     with pytest.raises(SpecError, match="energy = 1"):
         kind(energy=1)
     assert len({spec, kind()}) == 1
+
+
+@given(st.one_of(bases, invariants))
+def test_the_kind_tells_which_features_are_meant(spec: FeatureSpec) -> None:
+    assert feature_spec(json.loads(spec.to_json())) == spec
+
+
+def test_features_that_do_not_say_their_kind_are_the_radial_basis() -> None:
+    assert feature_spec({}) == RadialBasisSpec()
+    assert feature_spec({"n_rings": 7}) == RadialBasisSpec(n_rings=7)
+
+
+@pytest.mark.parametrize("kind", ["other", "", None, 1, ["invariant"], "forests"])
+def test_an_unknown_kind_of_features_is_refused(kind: Any) -> None:
+    with pytest.raises(SpecError, match=r"is no kind of features\. Use one of radial-basis, invariant"):
+        feature_spec({"kind": kind})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "radial-basis", "s_max": 0.05}, r"RadialBasisSpec refused: s_max = 0\.05"),
+        ({"kind": "invariant", "n_rings": 0}, "InvariantSpec refused: n_rings = 0"),
+    ],
+)
+def test_feature_values_are_checked_by_their_kind(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        feature_spec(values)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +385,11 @@ def test_thicknesses_are_a_tuple_of_numbers_whatever_is_given(thicknesses: Any) 
     assert spec.thicknesses == (200.0,)
     assert spec == SimulationSpec()
     assert spec.spec_id == SimulationSpec().spec_id
+
+
+@pytest.mark.parametrize("tolerances", [0.02, [0.02], (0.02,), np.array(0.02), np.array([0.02])])
+def test_tolerances_are_a_tuple_of_numbers_whatever_is_given(tolerances: Any) -> None:
+    assert InvariantSpec(tolerances=tolerances).tolerances == (0.02,)
 
 
 def test_defaults_are_those_of_the_paper() -> None:

@@ -16,13 +16,17 @@ from diffractory.dataset.features import (
     read_features,
 )
 from diffractory.dataset.partition import read_partition
+from diffractory.dataset.protocols import protocol_patterns
 from diffractory.dataset.run import Run
 from diffractory.errors import RunError
+from diffractory.patterns.feature_sets import compute_features, number_of_features
 from diffractory.patterns.radial_basis import radial_basis
-from diffractory.specs import RadialBasisSpec
+from diffractory.specs import FeatureSpec, InvariantSpec, LabProtocolSpec, RadialBasisSpec
 from small_runs import assert_same_features, edit_json
 
 BASIS = RadialBasisSpec(ring_width=0.15, n_rings=6, n_orders=3)
+INVARIANT = InvariantSpec(ring_width=0.15, n_rings=6, n_orders=3)
+LAB = LabProtocolSpec(thickness_range=(150.0, 350.0))
 
 
 def _finish(run: Run, plan: FeaturePlan, order=(2, 0, 3, 1)) -> FeaturePlan:
@@ -75,10 +79,56 @@ def test_the_id_depends_on_every_field(run: Run):
     plan = FeaturePlan("a", BASIS, (1.0,))
     others = [
         replace(plan, run_plan_id="b"),
-        replace(plan, basis=RadialBasisSpec()),
+        replace(plan, features=RadialBasisSpec()),
+        replace(plan, features=InvariantSpec()),
         replace(plan, thicknesses=(1.0, 2.0)),
+        replace(plan, lab=LabProtocolSpec()),
+        replace(plan, seed=1),
+        replace(plan, code_version="0.0"),
     ]
-    assert len({p.plan_id for p in [plan, *others]}) == 4
+    assert len({p.plan_id for p in [plan, *others]}) == 8
+
+
+def test_invariant_features_are_stored_thickness_by_thickness(run: Run):
+    plan = _finish(run, plan_features(run, INVARIANT, (100.0, 350.0)))
+    for thickness in plan.thicknesses:
+        patterns = [protocol_patterns(run, p, thickness) for p in range(4)]
+        expected = np.concatenate([compute_features(part.peaks, INVARIANT) for part in patterns])
+        assert_same_features(read_features(run, plan, thickness), expected)
+
+
+@pytest.mark.parametrize("features", [BASIS, INVARIANT])
+def test_a_lab_set_holds_one_pattern_of_each_item_as_a_laboratory_sees_it(run: Run, features: FeatureSpec):
+    plan = _finish(run, plan_features(run, features, lab=LAB, seed=3))
+    assert (plan.thicknesses, plan.n_columns) == ((), 1)
+    patterns = [protocol_patterns(run, p, 0.0, LAB, 3) for p in range(4)]
+    assert set(np.concatenate([part.thickness for part in patterns])) == {200.0, 350.0}
+    stored = read_features(run, plan)
+    assert stored.shape == (20, number_of_features(features))
+    assert_same_features(
+        stored, np.concatenate([compute_features(part.peaks, features) for part in patterns])
+    )
+
+
+def test_a_lab_set_is_found_by_its_protocol_and_seed(run: Run):
+    plan = plan_features(run, BASIS, lab=LAB, seed=3)
+    assert plan_features(run, BASIS, (200.0,), lab=LAB, seed=3) == plan
+    with pytest.raises(RunError, match=r"no finished features of lab patterns.*diffractory features"):
+        find_features(run, BASIS, 200.0, lab=LAB, seed=3)
+    _finish(run, plan)
+    assert planned_features(run) == [plan]
+    assert find_features(run, BASIS, 200.0, lab=LAB, seed=3) == plan
+    for lab, seed in ((LAB, 0), (LabProtocolSpec(), 3)):
+        with pytest.raises(RunError, match="no finished features of lab patterns"):
+            find_features(run, BASIS, 200.0, lab=lab, seed=seed)
+    with pytest.raises(RunError, match=r"no finished features of lab patterns.*--preset robust"):
+        find_features(run, INVARIANT, 200.0, lab=LAB, seed=3)
+    with pytest.raises(RunError, match=r"no finished features at 200\.0 Å"):
+        find_features(run, BASIS, 200.0)
+
+
+def test_the_seed_of_the_laboratory_is_without_effect_where_there_is_none(run: Run):
+    assert plan_features(run, BASIS, seed=3) == plan_features(run, BASIS)
 
 
 @pytest.mark.parametrize("damage", ["edited", "cut", "text", "list", "nested", "of another run", "a folder"])

@@ -11,8 +11,12 @@ import pytest
 
 from diffractory.errors import ModelError
 from diffractory.learning.artefact import check_features, load_model, save_model
+from diffractory.learning.boosted_hierarchy import BoostedHierarchy
+from diffractory.learning.calibration import Calibration
 from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
-from diffractory.specs import ForestSpec, RadialBasisSpec, SimulationSpec
+from diffractory.learning.training import Hierarchy
+from diffractory.patterns.feature_sets import number_of_features
+from diffractory.specs import BoostingSpec, ForestSpec, InvariantSpec, RadialBasisSpec, SimulationSpec
 
 FEATURES = RadialBasisSpec(n_rings=2, n_orders=2)
 PROVENANCE = {
@@ -34,10 +38,38 @@ def fitted(seed: int = 0) -> SymmetryHierarchy:
 MODEL = fitted()
 
 
+INVARIANT = InvariantSpec(n_rings=2, n_orders=1)
+BOOSTED_PROVENANCE = PROVENANCE | {"features": INVARIANT.model_dump(mode="json")}
+INVARIANT_X = GENERATOR.random((180, number_of_features(INVARIANT))).astype(np.float32)
+INVARIANT_X[:20] = 0.0  # no lattice was found in these
+
+
+def boosted() -> BoostedHierarchy:
+    """Train on 18 materials of three crystal systems, three of them for calibration only."""
+    materials = np.arange(180) % 18
+    which = materials % 3
+    group = np.array([[1, 123, 221], [2, 127, 225]])[materials // 3 % 2, which]
+    targets = Targets.from_labels(np.array([0, 3, 6])[which], group, 3.0 + GENERATOR.random((180, 3)))
+    spec = BoostingSpec(
+        system_rounds=4, group_rounds=3, lattice_rounds=2, system_leaves=5, group_leaves=4, seed=1
+    )
+    model = BoostedHierarchy(spec, INVARIANT, n_jobs=1)
+    return model.fit(INVARIANT_X, targets, materials, materials >= 15)
+
+
+BOOSTED = boosted()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     save_model(MODEL, tmp_path / "model", PROVENANCE)
     return tmp_path / "model"
+
+
+@pytest.fixture
+def boosted_folder(tmp_path: Path) -> Path:
+    save_model(BOOSTED, tmp_path / "boosted", BOOSTED_PROVENANCE)
+    return tmp_path / "boosted"
 
 
 def change_header(folder: Path, **values: Any) -> None:
@@ -47,10 +79,19 @@ def change_header(folder: Path, **values: Any) -> None:
 
 def change_arrays(folder: Path, change: dict[str, np.ndarray | None]) -> None:
     """Replace arrays and make the checksum right again, as somebody hostile would."""
-    with np.load(folder / "forests.npz") as stored:
+    with np.load(folder / "trees.npz") as stored:
         arrays = dict(stored) | change
-    np.savez(folder / "forests.npz", **{name: array for name, array in arrays.items() if array is not None})
-    change_header(folder, arrays_sha256=hashlib.sha256((folder / "forests.npz").read_bytes()).hexdigest())
+    np.savez(folder / "trees.npz", **{name: array for name, array in arrays.items() if array is not None})
+    change_header(folder, arrays_sha256=hashlib.sha256((folder / "trees.npz").read_bytes()).hexdigest())
+
+
+def assert_same_domain(model: Hierarchy, expected: Hierarchy, features: np.ndarray) -> None:
+    """Assert that patterns lie at the same places among those of training, near ones and far ones."""
+    both = np.concatenate([features, 9.0 * features])
+    for found, wanted in zip(model.locate(both), expected.locate(both), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert 0.0 < model.locate(both)[0].mean() < 1.0
+    np.testing.assert_array_equal(model.domain_.sample, expected.domain_.sample)
 
 
 def npy_bytes() -> bytes:
@@ -63,7 +104,7 @@ def npy_bytes() -> bytes:
 def test_a_loaded_model_answers_exactly_like_the_saved_one(folder: Path):
     model, provenance = load_model(folder)
     assert provenance == PROVENANCE
-    for name in ("votes", "system", "confidence", "difference"):
+    for name in ("share", "system", "confidence", "difference"):
         np.testing.assert_array_equal(
             getattr(model.vote_systems(X), name), getattr(MODEL.vote_systems(X), name)
         )
@@ -72,6 +113,7 @@ def test_a_loaded_model_answers_exactly_like_the_saved_one(folder: Path):
         np.testing.assert_array_equal(
             getattr(model.predict_within(X, codes), name), getattr(MODEL.predict_within(X, codes), name)
         )
+    assert_same_domain(model, MODEL, X)
     assert model.spec == MODEL.spec
     assert model.skipped_ == MODEL.skipped_
     assert model.training_ == MODEL.training_
@@ -127,7 +169,7 @@ def test_no_model_at_all(tmp_path: Path):
 
 def test_another_format_version_is_refused(folder: Path):
     change_header(folder, format_version=99)
-    with pytest.raises(ModelError, match=r"has model format 99.*reads format 1"):
+    with pytest.raises(ModelError, match=r"has model format 99.*reads format 2"):
         load_model(folder)
 
 
@@ -140,20 +182,20 @@ def test_a_damaged_header_is_refused(folder: Path, text: str):
 
 @pytest.mark.parametrize("keep", [0, 100, -1])
 def test_truncated_arrays_are_refused(folder: Path, keep: int):
-    content = (folder / "forests.npz").read_bytes()
-    (folder / "forests.npz").write_bytes(content[:keep])
-    with pytest.raises(ModelError, match=r"forests.npz cannot be read: it does not match its checksum"):
+    content = (folder / "trees.npz").read_bytes()
+    (folder / "trees.npz").write_bytes(content[:keep])
+    with pytest.raises(ModelError, match=r"trees.npz cannot be read: it does not match its checksum"):
         load_model(folder)
-    (folder / "forests.npz").unlink()
-    with pytest.raises(ModelError, match=r"is damaged: forests.npz cannot be read"):
+    (folder / "trees.npz").unlink()
+    with pytest.raises(ModelError, match=r"is damaged: trees.npz cannot be read"):
         load_model(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"\x93NUMPY", npy_bytes()])
 def test_files_that_are_no_archive_are_refused_despite_a_right_checksum(folder: Path, content: bytes):
-    (folder / "forests.npz").write_bytes(content)
+    (folder / "trees.npz").write_bytes(content)
     change_header(folder, arrays_sha256=hashlib.sha256(content).hexdigest())
-    with pytest.raises(ModelError, match=r"forests.npz cannot be read"):
+    with pytest.raises(ModelError, match=r"trees.npz cannot be read"):
         load_model(folder)
 
 
@@ -163,10 +205,10 @@ def test_nothing_is_unpickled(folder: Path, tmp_path: Path):
             return Path.touch, (tmp_path / "sprung",)
 
     trap = np.array([Trap()], dtype=object)
-    with np.load(folder / "forests.npz") as stored:
+    with np.load(folder / "trees.npz") as stored:
         arrays = dict(stored)
-    np.savez(folder / "forests.npz", **(arrays | {"system.left": trap}))
-    change_header(folder, arrays_sha256=hashlib.sha256((folder / "forests.npz").read_bytes()).hexdigest())
+    np.savez(folder / "trees.npz", **(arrays | {"system.left": trap}))
+    change_header(folder, arrays_sha256=hashlib.sha256((folder / "trees.npz").read_bytes()).hexdigest())
     with pytest.raises(ModelError, match="is damaged"):
         load_model(folder)
     assert not (tmp_path / "sprung").exists()
@@ -184,6 +226,8 @@ def test_nothing_is_unpickled(folder: Path, tmp_path: Path):
         {"n_features": True},
         {"spec": {"system_trees": -1}},
         {"spec": []},
+        {"spec": {"kind": "boosting"}},
+        {"spec": {"kind": "other"}},
         {"group_classes": {}},
         {"group_classes": {"tetragonal": [123], "cubic": []}},
         {"group_classes": {"tetragonal": [123], "cubic": [999]}},
@@ -194,6 +238,8 @@ def test_nothing_is_unpickled(folder: Path, tmp_path: Path):
         {"training": {"tetragonal": {"median_lattice": [1, 2]}, "cubic": {}}},
         {"provenance": None},
         {"provenance": {"features": {"n_rings": "many"}}},
+        {"provenance": {"features": {"kind": "other"}}},
+        {"provenance": {"features": InvariantSpec().model_dump(mode="json")}},
         {"arrays_sha256": None},
     ],
 )
@@ -204,7 +250,7 @@ def test_a_header_that_does_not_fit_is_refused(folder: Path, values: dict[str, A
 
 
 def test_hostile_arrays_are_refused_despite_a_right_checksum(folder: Path):
-    with np.load(folder / "forests.npz") as stored:
+    with np.load(folder / "trees.npz") as stored:
         left, feature = stored["system.left"].copy(), stored["group-6.feature"].copy()
     left[0] = 2**31 - 1
     change_arrays(folder, {"system.left": left})
@@ -214,9 +260,13 @@ def test_hostile_arrays_are_refused_despite_a_right_checksum(folder: Path):
     change_arrays(folder, {"lattice-3.leaf_value": np.zeros((feature.size, 1))})
     with pytest.raises(ModelError, match="is damaged"):
         load_model(folder)
+    save_model(MODEL, folder, PROVENANCE)
+    change_arrays(folder, {"domain.scale": np.zeros(8)})
+    with pytest.raises(ModelError, match=r"is damaged: the training domain .* a spread that is not positive"):
+        load_model(folder)
 
 
-@pytest.mark.parametrize("name", ["system.left", "lattice-3.leaf_value", "group-6.leaf_class"])
+@pytest.mark.parametrize("name", ["system.left", "lattice-3.leaf_value", "group-6.leaf_class", "domain.mean"])
 def test_missing_arrays_are_refused(folder: Path, name: str):
     change_arrays(folder, {name: None})
     with pytest.raises(ModelError, match="is damaged"):
@@ -225,7 +275,7 @@ def test_missing_arrays_are_refused(folder: Path, name: str):
 
 def test_unknown_arrays_are_refused(folder: Path):
     change_arrays(folder, {"lattice-1.left": np.zeros(3)})
-    with pytest.raises(ModelError, match="does not hold the forests"):
+    with pytest.raises(ModelError, match="does not hold the models"):
         load_model(folder)
 
 
@@ -237,6 +287,8 @@ def test_same_settings_may_be_used():
 def test_other_settings_are_refused_by_name_and_value():
     with pytest.raises(ModelError, match=r"ring_width = 0.05 in the model, 0.1 here.*Use the model's"):
         check_features(PROVENANCE, RadialBasisSpec(ring_width=0.1, n_rings=2, n_orders=2))
+    with pytest.raises(ModelError, match="kind = radial-basis in the model, invariant here"):
+        check_features(PROVENANCE, INVARIANT)
     other = SimulationSpec(energy_ev=200e3, thermal_sigma=0.1)
     with pytest.raises(ModelError, match=r"energy_ev = 300000.0 in the model, 200000.0 here; thermal_sigma"):
         check_features(PROVENANCE, FEATURES, other)
@@ -253,8 +305,126 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "thesis"
     folder.mkdir()
     (folder / "chapter-1.tex").write_text("precious")
-    model = SymmetryHierarchy()
-    model.lattice_forests_ = {}
-    with pytest.raises(ModelError, match=r"holds chapter-1\.tex"):
-        save_model(model, folder, {})
+    for model in (MODEL, BOOSTED):
+        with pytest.raises(ModelError, match=r"holds chapter-1\.tex"):
+            save_model(model, folder, {})
     assert (folder / "chapter-1.tex").read_text() == "precious"
+
+
+def test_a_loaded_boosted_model_answers_exactly_like_the_saved_one(boosted_folder: Path):
+    model, provenance = load_model(boosted_folder)
+    assert isinstance(model, BoostedHierarchy)
+    assert provenance == BOOSTED_PROVENANCE
+    votes, saved_votes = model.vote_systems(INVARIANT_X), BOOSTED.vote_systems(INVARIANT_X)
+    for name in ("share", "system", "confidence", "difference"):
+        np.testing.assert_array_equal(getattr(votes, name), getattr(saved_votes, name))
+    groups = np.arange(180) // 7
+    pooled, saved_pooled = model.pool_systems(votes, groups), BOOSTED.pool_systems(votes, groups)
+    for name in ("groups", "label", "confidence"):
+        np.testing.assert_array_equal(getattr(pooled, name), getattr(saved_pooled, name))
+    codes = np.array([-1, 0, 3, 6])[np.arange(180) % 4]
+    within, saved_within = (each.predict_within(INVARIANT_X, codes) for each in (model, BOOSTED))
+    for name in ("space_group", "group_confidence", "group_difference", "lattice"):
+        np.testing.assert_array_equal(getattr(within, name), getattr(saved_within, name))
+    assert_same_domain(model, BOOSTED, INVARIANT_X)
+    assert (model.spec, model.features) == (BOOSTED.spec, BOOSTED.features)
+    assert model.calibration_ == BOOSTED.calibration_ != Calibration()
+    np.testing.assert_array_equal(model.prior_, BOOSTED.prior_)
+    assert model.skipped_ == BOOSTED.skipped_
+    assert model.training_ == BOOSTED.training_
+    assert model.n_models_ == BOOSTED.n_models_ == 7
+    assert model.systems_.dtype == BOOSTED.systems_.dtype
+
+
+def test_a_loaded_boosted_model_can_be_saved_again(boosted_folder: Path, tmp_path: Path):
+    model, provenance = load_model(boosted_folder)
+    save_model(model, tmp_path / "copy", provenance)
+    again, provenance = load_model(tmp_path / "copy")
+    assert provenance == BOOSTED_PROVENANCE
+    np.testing.assert_array_equal(
+        again.vote_systems(INVARIANT_X).share, BOOSTED.vote_systems(INVARIANT_X).share
+    )
+
+
+def test_one_kind_of_model_takes_the_place_of_the_other(boosted_folder: Path):
+    save_model(MODEL, boosted_folder, PROVENANCE)
+    assert isinstance(load_model(boosted_folder)[0], SymmetryHierarchy)
+    save_model(BOOSTED, boosted_folder, BOOSTED_PROVENANCE)
+    assert isinstance(load_model(boosted_folder)[0], BoostedHierarchy)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"calibration": None},
+        {"calibration": [1.0, 0.5]},
+        {"calibration": {"temperature": 0.0, "dependence": 0.5}},
+        {"calibration": {"temperature": 1e9, "dependence": 0.5}},
+        {"calibration": {"temperature": float("nan"), "dependence": 0.5}},
+        {"calibration": {"temperature": 1.0, "dependence": 1.5}},
+        {"calibration": {"temperature": 1.0, "dependence": -0.1}},
+        {"calibration": {"temperature": "warm", "dependence": 0.5}},
+        {"calibration": {"temperature": 1.0, "dependence": 0.5, "more": 1.0}},
+        {"prior": None},
+        {"prior": 1.0},
+        {"prior": []},
+        {"prior": [0.5, 0.5]},
+        {"prior": [0.5, 0.5, 0.5]},
+        {"prior": [0.0, 0.5, 0.5]},
+        {"prior": [-0.5, 0.5, 1.0]},
+        {"prior": [float("nan"), 0.5, 0.5]},
+        {"prior": ["a", "b", "c"]},
+        {"prior": [[0.2, 0.3, 0.5]]},
+        {"features": None},
+        {"features": []},
+        {"features": FEATURES.model_dump(mode="json")},
+        {"features": InvariantSpec().model_dump(mode="json")},
+        {"features": INVARIANT.model_dump(mode="json") | {"n_rings": 0}},
+        {"features": INVARIANT.model_dump(mode="json") | {"colour": "red"}},
+        {"provenance": PROVENANCE},
+        {"n_features": 8},
+        {"systems": ["triclinic", "tetragonal"]},
+        {"spec": {"kind": "forests"}},
+        {"spec": {"kind": "boosting", "system_rounds": 0}},
+        {"spec": {"kind": "boosting", "system_trees": 5}},
+    ],
+)
+def test_a_header_that_does_not_fit_a_boosted_model_is_refused(boosted_folder: Path, values: dict[str, Any]):
+    change_header(boosted_folder, **values)
+    with pytest.raises(ModelError, match="is damaged"):
+        load_model(boosted_folder)
+
+
+@pytest.mark.parametrize("name", ["calibration", "prior", "features"])
+def test_a_boosted_model_without_all_of_its_header_is_refused(boosted_folder: Path, name: str):
+    header = json.loads((boosted_folder / "model.json").read_text())
+    del header[name]
+    (boosted_folder / "model.json").write_text(json.dumps(header))
+    with pytest.raises(ModelError, match=f"is damaged: KeyError: '{name}'"):
+        load_model(boosted_folder)
+
+
+@pytest.mark.parametrize("name", ["system.leaf_value", "group-0.left", "lattice-6.offsets", "domain.limits"])
+def test_missing_arrays_of_a_boosted_model_are_refused(boosted_folder: Path, name: str):
+    change_arrays(boosted_folder, {name: None})
+    with pytest.raises(ModelError, match="is damaged"):
+        load_model(boosted_folder)
+
+
+def test_hostile_arrays_of_a_boosted_model_are_refused(boosted_folder: Path):
+    with np.load(boosted_folder / "trees.npz") as stored:
+        left, value = stored["system.left"].copy(), stored["group-6.leaf_value"].copy()
+    left[0] = 2**31 - 1
+    change_arrays(boosted_folder, {"system.left": left})
+    with pytest.raises(ModelError, match="is damaged: a node of a forest has children outside its tree"):
+        load_model(boosted_folder)
+    save_model(BOOSTED, boosted_folder, BOOSTED_PROVENANCE)
+    change_arrays(boosted_folder, {"group-6.leaf_value": np.column_stack([value, value])})
+    with pytest.raises(ModelError, match="is damaged: the leaves hold 2 values, expected 1"):
+        load_model(boosted_folder)
+
+
+def test_an_untrained_boosted_model_is_refused(tmp_path: Path):
+    with pytest.raises(ModelError, match="not trained"):
+        save_model(BoostedHierarchy(), tmp_path / "model", {})
+    assert not list(tmp_path.iterdir())

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffractory.errors import ModelError
-from diffractory.learning.evaluation import bootstrap_interval, evaluate, group_patterns
+from diffractory.learning.accuracies import bootstrap_interval, group_patterns
+from diffractory.learning.aggregation import AggregatedLabels, aggregate_labels
+from diffractory.learning.evaluation import evaluate
 from diffractory.learning.hierarchy import (
     SymmetryHierarchy,
     SystemVotes,
@@ -24,13 +25,11 @@ SYSTEMS = np.array([3, 6], dtype=np.int8)
 
 
 class ScriptedModel:
-    """Predicts what its features say: system, votes of the winner, space group, a."""
+    """Predicts what its features say: system, votes of the winner out of 10, space group, a."""
 
     n_features_in_ = 4
     systems_ = SYSTEMS
-    group_forests_: ClassVar = {
-        code: SimpleNamespace(classes_=np.array([number])) for code, number in ((3, 123), (6, 225))
-    }
+    group_classes_: ClassVar = {3: np.array([123]), 6: np.array([225])}
     training_: ClassVar = {
         3: TrainingSummary(30, 123, 20, (4.0, 4.0, 6.0)),
         6: TrainingSummary(70, 225, 60, (5.0, 5.0, 5.0)),
@@ -38,8 +37,11 @@ class ScriptedModel:
 
     def vote_systems(self, X: np.ndarray) -> SystemVotes:
         system, top = X[:, 0].astype(np.int8), X[:, 1].astype(np.int32)
-        votes = np.where(system[:, None] == SYSTEMS, top[:, None], 10 - top[:, None]).astype(np.int32)
-        return SystemVotes(votes, system, top / 10, (2 * top - 10) / 10)
+        share = np.where(system[:, None] == SYSTEMS, top[:, None], 10 - top[:, None]) / 10
+        return SystemVotes(share, system, top / 10, (2 * top - 10) / 10)
+
+    def pool_systems(self, votes: SystemVotes, groups: np.ndarray) -> AggregatedLabels:
+        return aggregate_labels(votes.system, votes.difference, groups)
 
     def predict_within(self, X: np.ndarray, system: np.ndarray) -> WithinSystem:
         n, none = len(X), np.asarray(system) == -1
@@ -48,13 +50,40 @@ class ScriptedModel:
         return WithinSystem(group, np.ones(n), np.ones(n), lattice)
 
 
-def scripted(rows: list[tuple[float, ...]], truth: list[tuple[int, int]], **options: Any) -> dict[str, Any]:
+class LastWord(ScriptedModel):
+    """Pools by a rule of its own: the last pattern of a group decides."""
+
+    def pool_systems(self, votes: SystemVotes, groups: np.ndarray) -> AggregatedLabels:
+        names = np.unique(groups)
+        last = [np.flatnonzero(groups == name)[-1] for name in names]
+        return AggregatedLabels(names, votes.system[last], np.full(len(names), 0.75))
+
+
+class KnowsTriclinic(ScriptedModel):
+    """Gives triclinic a share of a half everywhere, and what the features say the rest."""
+
+    systems_ = np.array([0, 3, 6], dtype=np.int8)
+    group_classes_: ClassVar = {0: np.array([2]), **ScriptedModel.group_classes_}
+    training_: ClassVar = {0: TrainingSummary(20, 2, 20, (5.0, 5.0, 5.0)), **ScriptedModel.training_}
+
+    def vote_systems(self, X: np.ndarray) -> SystemVotes:
+        known = super().vote_systems(X)
+        share = np.concatenate([np.full((len(X), 1), 0.5), known.share / 2], axis=1)
+        return SystemVotes.from_share(share, self.systems_)
+
+
+def scripted(
+    rows: list[tuple[float, ...]],
+    truth: list[tuple[int, int]],
+    model: ScriptedModel | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Evaluate scripted answers; truth holds system and material of each pattern; a is 5 Å."""
     system = [code for code, _ in truth]
     groups = np.array([2, 14, 62, 123, 166, 194, 225])[system]
     targets = Targets.from_labels(np.array(system), groups, np.full((len(truth), 3), 5.0))
     features = np.array(rows, dtype=np.float32)
-    return evaluate(ScriptedModel(), features, targets, [m for _, m in truth], **options)
+    return evaluate(model or ScriptedModel(), features, targets, [m for _, m in truth], **options)
 
 
 def test_single_pattern_numbers_by_hand():
@@ -117,6 +146,70 @@ def test_accuracy_against_the_number_of_patterns():
     assert numbers["10"] == {"n": 0, "n_materials": 0, "accuracy": None, "interval": None}
 
 
+def test_the_own_rule_of_a_model_stands_beside_that_of_the_paper():
+    rows = [(6, 10, 225, 5.0), (3, 6, 225, 5.0), (3, 6, 225, 5.0)]
+    result = scripted(rows, [(6, 0)] * 3, LastWord(), group_size=3)
+    assert result["system_by_number"]["3"]["accuracy"] == 0.0
+    assert result["system_by_difference"]["3"]["accuracy"] == 1.0
+    assert result["system_by_difference"]["1"] == result["system_by_number"]["1"]
+    assert result["aggregated"]["system"]["accuracy"] == 0.0
+    assert result["aggregated"]["system"]["confidence_wrong"] == 0.75
+    usual = scripted(rows, [(6, 0)] * 3)
+    assert usual["system_by_number"] == usual["system_by_difference"] == result["system_by_difference"]
+
+
+def test_without_triclinic_it_is_neither_asked_nor_answered():
+    rows = [(6, 9, 225, 5.0), (3, 8, 123, 5.0), (6, 7, 225, 5.0), (6, 9, 2, 5.0)]
+    truth = [(6, 0), (3, 1), (3, 2), (0, 3)]
+    result = scripted(rows, truth, KnowsTriclinic())
+    assert result["system_by_number"]["1"]["accuracy"] == 0.25
+    others = result["without_triclinic"]
+    assert set(others) == {"system_by_number", "system_by_difference"}
+    for rule in others.values():
+        assert (rule["1"]["n"], rule["1"]["n_materials"]) == (3, 3)
+        assert rule["1"]["accuracy"] == pytest.approx(2 / 3)
+    # Who does not know triclinic is asked the same as ever.
+    result = scripted(rows, truth)
+    assert result["without_triclinic"]["system_by_number"] == result["system_by_number"]
+
+
+def test_accuracy_against_conditions_by_hand():
+    rows = [(6, 9, 225, 5.0), (3, 9, 225, 5.0), (6, 9, 225, 5.0), (3, 9, 123, 5.0), (6, 9, 225, 5.0)]
+    truth = [(6, 0), (6, 0), (6, 1), (3, 2), (0, 3)]
+    thickness = [300.0, 100.0, 100.0, 300.0, 500.0]
+    found = scripted(rows, truth, conditions={"thickness": thickness})["conditions"]["thickness"]
+    # Each value is a bin; the triclinic pattern, which is not learned, is in none.
+    assert [(each["low"], each["high"], each["n"], each["accuracy"]) for each in found] == [
+        (100.0, 100.0, 2, 0.5),
+        (300.0, 300.0, 2, 1.0),
+    ]
+    assert found[0]["interval"] == [0.0, 1.0]
+    assert scripted(rows, truth)["conditions"] == {}
+
+
+def test_many_values_of_a_condition_are_binned_evenly():
+    tilt = np.random.default_rng(0).permutation(61)
+    rows = [(3 if number < 15 else 6, 9, 225, 5.0) for number in tilt]
+    result = scripted(rows, [(6, number % 4) for number in range(61)], conditions={"tilt": tilt})
+    found = result["conditions"]["tilt"]
+    assert [each["n"] for each in found] == [10, 10, 10, 10, 10, 11]
+    assert [each["low"] for each in found] == [0, 10, 20, 30, 40, 50]
+    assert [each["high"] for each in found] == [9, 19, 29, 39, 49, 60]
+    assert [each["accuracy"] for each in found] == [0.0, 0.5, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_subsets_are_reported_apart():
+    rows = [(6, 10, 225, 5.0), (3, 6, 225, 5.0), (3, 6, 225, 5.0)] * 2 + [(6, 9, 2, 5.0)]
+    truth = [(6, 0)] * 3 + [(6, 1)] * 3 + [(0, 2)]
+    chosen = [number >= 3 for number in range(7)]
+    found = scripted(rows, truth, subsets={"unseen": chosen, "none": [False] * 7})["subsets"]
+    alone = scripted(rows[3:], truth[3:])
+    for rule in ("system_by_number", "system_by_difference"):
+        assert found["unseen"][rule] == alone[rule]
+        assert found["none"][rule]["1"] == {"n": 0, "n_materials": 0, "accuracy": None, "interval": None}
+    assert found["unseen"]["system_by_number"]["3"]["accuracy"] == 1.0
+
+
 def test_reliability_of_single_patterns_by_hand():
     rows = [(6, 9, 225, 5.0), (6, 9, 225, 5.0), (3, 6, 123, 5.0)]
     found = scripted(rows, [(6, 0), (3, 1), (3, 2)])["single"]["system"]["reliability"]
@@ -150,8 +243,13 @@ def test_systems_that_are_not_learned_count_in_nothing_else():
 
 
 def test_nothing_that_was_learned_gives_no_numbers():
-    result = scripted([(3, 9, 123, 5.0)] * 2, [(0, 0), (0, 1)])
+    nothing = {"conditions": {"spots": [9, 9]}, "subsets": {"unseen": [True, False]}}
+    result = scripted([(3, 9, 123, 5.0)] * 2, [(0, 0), (0, 1)], **nothing)
     json.dumps(result, allow_nan=False)
+    assert result["conditions"] == {"spots": []}
+    for part in (result, result["without_triclinic"], result["subsets"]["unseen"]):
+        for rule in ("system_by_number", "system_by_difference"):
+            assert [numbers["accuracy"] for numbers in part[rule].values()] == [None] * 4
     for part in ("single", "aggregated", "aggregated_small_groups"):
         assert result[part]["n"] == 0
         assert result[part]["system"]["accuracy"] is None
@@ -206,7 +304,8 @@ def test_a_real_model_gives_plain_json():
     X[:, 0] += codes
     spec = ForestSpec(system_trees=10, group_trees=5, lattice_trees=5)
     model = SymmetryHierarchy(spec).fit(X, targets, materials)
-    result = evaluate(model, X, targets, materials, n_bootstrap=50)
+    asked = {"conditions": {"first": X[:, 1]}, "subsets": {"even": materials % 2 == 0}, "n_bootstrap": 50}
+    result = evaluate(model, X, targets, materials, **asked)
     json.dumps(result, allow_nan=False)
     assert result["single"]["system"]["accuracy"] > 0.9
     assert result["aggregated"]["n"] == 24
@@ -214,7 +313,11 @@ def test_a_real_model_gives_plain_json():
     assert result["not_learned"]["patterns"] == 40
     assert "six" not in result["note"]
     assert "'not_learned'" in result["note"]
-    assert evaluate(model, X, targets, materials, n_bootstrap=50) == result
+    assert result["system_by_difference"] == result["system_by_number"]
+    assert result["without_triclinic"]["system_by_number"] == result["system_by_number"]
+    assert sum(each["n"] for each in result["conditions"]["first"]) == 240
+    assert result["subsets"]["even"]["system_by_number"]["10"]["n"] == 12
+    assert evaluate(model, X, targets, materials, **asked) == result
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from sklearn.base import clone
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
-from diffractory.learning.aggregation import difference_confidence
-from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
+from diffractory.learning.aggregation import aggregate_labels, difference_confidence
+from diffractory.learning.hierarchy import SymmetryHierarchy, SystemVotes, Targets
 from diffractory.specs import ForestSpec
 
 SPEC = ForestSpec(system_trees=12, group_trees=10, lattice_trees=8, seed=4)
@@ -61,17 +61,51 @@ def test_triclinic_can_be_learned_and_leaves_the_other_forests_alone(model: Symm
 
 def test_votes_of_the_crystal_system(model: SymmetryHierarchy, data):
     X, targets = data
-    result = model.vote_systems(X)
-    assert result.votes.shape == (420, 6)
-    assert result.votes.dtype == np.int32
+    result, votes = model.vote_systems(X), model.system_forest_.votes(X)
+    assert result.share.shape == (420, 6)
+    assert result.share.dtype == np.float64
     assert result.system.dtype == np.int8
-    np.testing.assert_array_equal(result.system, model.systems_[result.votes.argmax(axis=1)])
-    np.testing.assert_array_equal(result.confidence, result.votes.max(axis=1) / 12)
-    np.testing.assert_array_equal(result.difference, difference_confidence(result.votes))
+    np.testing.assert_array_equal(result.share, votes / 12)
+    np.testing.assert_array_equal(result.system, model.systems_[votes.argmax(axis=1)])
+    np.testing.assert_array_equal(result.confidence, votes.max(axis=1) / 12)
+    np.testing.assert_array_equal(result.difference, difference_confidence(votes))
     np.testing.assert_array_equal(model.predict(X), result.system)
     learned = targets.system > 0
     assert np.mean(result.system[learned] == targets.system[learned]) > 0.95
     assert not np.isin(result.system, 0).any()
+
+
+def test_the_largest_share_wins_and_the_lower_code_a_tie():
+    share = np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [0.0, 0.0, 1.0]])
+    votes = SystemVotes.from_share(share, np.array([1, 3, 6], dtype=np.int8))
+    assert votes.share is share
+    assert votes.system.tolist() == [3, 1, 6]
+    assert votes.system.dtype == np.int8
+    assert votes.confidence.tolist() == [0.5, 0.4, 1.0]
+    np.testing.assert_allclose(votes.difference, [0.2, 0.0, 1.0])
+
+
+@pytest.mark.parametrize("chosen", [np.array([2, 0]), np.array([True, False, True])])
+def test_votes_of_chosen_patterns(chosen: np.ndarray):
+    share = np.array([[0.2, 0.8], [0.4, 0.6], [1.0, 0.0]])
+    votes = SystemVotes.from_share(share, np.array([3, 6], dtype=np.int8))
+    taken = votes.take(chosen)
+    for name in ("share", "system", "confidence", "difference"):
+        np.testing.assert_array_equal(getattr(taken, name), getattr(votes, name)[chosen])
+
+
+def test_groups_are_pooled_by_the_rule_of_the_paper(model: SymmetryHierarchy, data):
+    votes, groups = model.vote_systems(data[0]), np.arange(420) // 7
+    pooled = model.pool_systems(votes, groups)
+    expected = aggregate_labels(votes.system, votes.difference, groups)
+    for name in ("groups", "label", "confidence"):
+        np.testing.assert_array_equal(getattr(pooled, name), getattr(expected, name))
+
+
+def test_the_space_groups_told_apart_are_known(model: SymmetryHierarchy):
+    assert {code: classes.tolist() for code, classes in model.group_classes_.items()} == {
+        code: list(GROUPS[code]) for code in range(1, 7)
+    }
 
 
 def test_within_a_system_the_models_of_that_system_answer(model: SymmetryHierarchy, data):
@@ -103,7 +137,7 @@ def test_without_a_system_there_is_no_answer(model: SymmetryHierarchy, data):
 def test_predictions_are_the_same_row_by_row(model: SymmetryHierarchy, data):
     X = data[0]
     whole, rows = model.vote_systems(X), [5, 300, 17]
-    np.testing.assert_array_equal(model.vote_systems(X[rows]).votes, whole.votes[rows])
+    np.testing.assert_array_equal(model.vote_systems(X[rows]).share, whole.share[rows])
     all_cubic = model.predict_within(X, np.full(420, 6))
     part = model.predict_within(X[rows], [6, 6, 6])
     np.testing.assert_array_equal(part.lattice, all_cubic.lattice[rows])
@@ -111,9 +145,9 @@ def test_predictions_are_the_same_row_by_row(model: SymmetryHierarchy, data):
 
 def test_training_is_reproducible_and_cloneable(model: SymmetryHierarchy, data):
     again = clone(model).fit(*data)
-    np.testing.assert_array_equal(again.vote_systems(data[0]).votes, model.vote_systems(data[0]).votes)
+    np.testing.assert_array_equal(again.vote_systems(data[0]).share, model.vote_systems(data[0]).share)
     other = SymmetryHierarchy(SPEC.model_copy(update={"seed": 5})).fit(*data)
-    assert not np.array_equal(other.vote_systems(data[0]).votes, model.vote_systems(data[0]).votes)
+    assert not np.array_equal(other.vote_systems(data[0]).share, model.vote_systems(data[0]).share)
 
 
 def test_a_system_with_one_material_gets_no_models_of_its_own():

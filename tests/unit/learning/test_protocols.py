@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from diffractory.dataset.partition import read_partition
+from diffractory.dataset.protocols import pattern_seed
 from diffractory.dataset.run import Run
 from diffractory.errors import RunError, SpecError
-from diffractory.learning.protocols import Protocol, pattern_seed, protocol_features, targets_of
+from diffractory.learning.protocols import Protocol, protocol_features, targets_of
 from diffractory.patterns.lab_protocol import apply_lab_protocol, draw_thickness
 from diffractory.patterns.radial_basis import radial_basis
 from diffractory.specs import LabProtocolSpec, RadialBasisSpec

@@ -37,9 +37,12 @@ def folder(tmp_path: Path) -> Path:
 
 def test_it_answers_like_the_model_that_was_saved(folder: Path):
     saved = SavedModel(folder)
-    assert _same(saved.vote_systems(X), FIRST.vote_systems(X), "votes", "system", "confidence", "difference")
+    assert _same(saved.vote_systems(X), FIRST.vote_systems(X), "share", "system", "confidence", "difference")
     system = np.array([3, 6, -1])[np.arange(60) % 3]
     assert _same(saved.predict_within(X, system), FIRST.predict_within(X, system), "space_group", "lattice")
+    for found, expected in zip(saved.locate(3.0 * X), FIRST.locate(3.0 * X), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(saved.domain_sample, FIRST.domain_.sample)
     assert saved.systems_.tolist() == [3, 6]
     assert saved.systems_.dtype == np.int64
     assert saved.provenance == {"note": "first"}
@@ -55,7 +58,7 @@ def test_it_is_small_to_send_and_knows_its_place(folder: Path, monkeypatch: pyte
     monkeypatch.chdir("/")
     there = pickle.loads(sent)
     assert there == saved
-    assert _same(there.vote_systems(X), FIRST.vote_systems(X), "votes")
+    assert _same(there.vote_systems(X), FIRST.vote_systems(X), "share")
 
 
 def test_it_is_loaded_once(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -77,7 +80,7 @@ def test_a_model_trained_anew_at_the_same_path_is_the_one_that_answers(folder: P
     assert saved.provenance == {"note": "first"}
     save_model(SECOND, folder, {"note": "second"})
     assert saved.provenance == {"note": "second"}
-    assert _same(saved.vote_systems(X), SECOND.vote_systems(X), "votes", "confidence")
+    assert _same(saved.vote_systems(X), SECOND.vote_systems(X), "share", "confidence")
 
 
 def test_a_model_that_is_not_there_or_damaged_is_named(folder: Path):
@@ -87,6 +90,6 @@ def test_a_model_that_is_not_there_or_damaged_is_named(folder: Path):
     with pytest.raises(ModelError, match="is not a model"):
         saved.vote_systems(X)
     save_model(FIRST, folder, {})
-    (folder / "forests.npz").write_bytes(b"PK")
+    (folder / "trees.npz").write_bytes(b"PK")
     with pytest.raises(ModelError, match="damaged"):
         SavedModel(folder).predict_within(X, np.full(60, 3))

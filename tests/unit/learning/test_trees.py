@@ -17,12 +17,12 @@ VALUES = X[:, :2] @ np.array([[1.0, 2.0], [0.5, -1.0]])
 
 def classifier_trees() -> TreeArrays:
     forest = RandomForestClassifier(4, random_state=0).fit(X, LABELS)
-    return TreeArrays.from_classifiers(forest.estimators_)
+    return TreeArrays.from_trees([tree.tree_ for tree in forest.estimators_], classifier=True)
 
 
 def regressor_trees() -> TreeArrays:
     forest = RandomForestRegressor(4, random_state=0).fit(X, VALUES)
-    return TreeArrays.from_regressors(forest.estimators_)
+    return TreeArrays.from_trees([tree.tree_ for tree in forest.estimators_], classifier=False)
 
 
 def stump(leaves: tuple[int, int] = (0, 1), threshold: float = 0.5) -> dict[str, Any]:

@@ -5,7 +5,12 @@ from matplotlib.colors import to_rgb
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import DiffractoryError, ScanError
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.report.map_figures import figure_of_lattice, figure_of_systems, figure_of_truth
+from diffractory.report.map_figures import (
+    figure_of_domain,
+    figure_of_lattice,
+    figure_of_systems,
+    figure_of_truth,
+)
 from diffractory.report.pattern_figures import figure_of_patterns
 from diffractory.report.style import SYSTEM_COLOURS, UNLABELLED_COLOUR, save_figure
 from diffractory.scan.bragg_scan import BraggScan
@@ -30,12 +35,14 @@ def example(shape=SHAPE, step=20.0, labelled=True):
     if not labelled:
         system[:] = -1
     asked = system >= 0
-    votes = np.zeros((n, 2), dtype=np.int32)
+    share = np.zeros((n, 2), dtype=np.float32)
     confidence = np.where(asked, np.linspace(1.0, 0.5, n), np.nan)
-    winners = np.round(1000 * confidence[asked]).astype(np.int32)
-    votes[asked, (system[asked] == 6).astype(int)] = winners
-    votes[asked, (system[asked] != 6).astype(int)] = 1000 - winners
-    block = SystemBlock(votes, system, confidence, np.where(asked, 0.2, np.nan))
+    share[asked, (system[asked] == 6).astype(int)] = confidence[asked]
+    share[asked, (system[asked] != 6).astype(int)] = 1.0 - confidence[asked]
+    outside = asked & (np.arange(n) % 4 == 0)
+    coordinates = np.where(asked[:, None], np.linspace(-2.0, 2.0, n)[:, None] * [1.0, 0.5], np.nan)
+    difference = np.where(asked, 0.2, np.nan)
+    block = SystemBlock(share, system, confidence, difference, outside, coordinates)
     lattice = np.where(asked[:, None], np.linspace(3.9, 4.1, n)[:, None] + [0.0, 0.0, 1.0], np.nan)
     within = WithinBlock(np.zeros(n, np.int16), np.full(n, np.nan), np.full(n, np.nan), lattice)
     map_spec = MapSpec(median_size=1)
@@ -142,6 +149,25 @@ def test_truth_of_another_scan_is_refused():
     truth = truth_of(example()).drop_vars(["scan_x", "scan_y"]).isel(scan_y=slice(2, None))
     with pytest.raises(ScanError, match="cannot be scored"):
         figure_of_truth(example(), truth.assign_coords(scan_coordinates((4, 9), 20.0)))
+
+
+def test_domain_shows_what_lies_outside(tmp_path):
+    figure = figure_of_domain(example(), np.random.default_rng(0).normal(size=(50, 2)))
+    written = texts(figure)
+    assert "scan, inside: 75.0 %" in written
+    assert "scan, outside: 25.0 %" in written
+    drawn = [len(points.get_offsets()) for points in figure.axes[0].collections]
+    assert drawn == [50, 39, 13]
+    image = np.asarray(figure.axes[1].images[0].get_array())
+    assert image.shape == SHAPE
+    assert [image[0, 0], image[0, 1], image[-1, -1]] == [2, 1, 0]
+    assert_drawn(figure, tmp_path / "domain.png")
+
+
+def test_domain_of_a_map_without_any_label(tmp_path):
+    figure = figure_of_domain(example(labelled=False), np.empty((0, 2)))
+    assert "scan, outside: 0.0 %" in texts(figure)
+    assert_drawn(figure, tmp_path / "domain.png")
 
 
 def test_patterns(tmp_path):

@@ -79,12 +79,15 @@ def prediction_of(system, difference, columns=(3, 5, 6)):
     n = len(system)
     system = np.asarray(system, dtype=np.int8)
     asked = system >= 0
-    votes = np.zeros((n, len(columns)), dtype=np.int32)
+    share = np.zeros((n, len(columns)), dtype=np.float32)
     for row in np.flatnonzero(asked):
-        votes[row] = 40 // (len(columns) - 1)
-        votes[row, columns.index(system[row])] = 40
+        share[row] = 0.5 / (len(columns) - 1)
+        share[row, columns.index(system[row])] = 0.5
     confidence = np.where(asked, 0.5, np.nan)
-    block = SystemBlock(votes, system, confidence, np.where(asked, difference, np.nan))
+    coordinates = np.where(asked[:, None], np.stack([np.arange(n), -np.arange(n)], axis=1), np.nan)
+    outside = asked & (np.arange(n) % 2 == 1)
+    difference = np.where(asked, difference, np.nan)
+    block = SystemBlock(share, system, confidence, difference, outside, coordinates)
     lattice = np.where(asked[:, None], [4.0, 4.1, 4.2], np.nan) + np.linspace(0.0, 0.1, n)[:, None]
     within = WithinBlock(
         np.where(asked, 225, 0).astype(np.int16),
@@ -138,14 +141,18 @@ def test_dataset_is_labelled():
     meaning = dict(zip(attrs["flag_values"], attrs["flag_meanings"].split(), strict=True))
     assert meaning[-1] == "unlabelled"
     assert [meaning[code] for code in range(7)] == list(CRYSTAL_SYSTEMS)
-    assert dataset["votes"].sel(crystal_system_class="cubic").to_numpy().ravel().tolist() == [
-        40,
-        40,
-        20,
-        0,
-        40,
-        20,
+    share = dataset["system_share"]
+    assert share.dims == ("scan_y", "scan_x", "crystal_system_class")
+    assert share.dtype == np.float32
+    assert share.sel(crystal_system_class="cubic").to_numpy().ravel().tolist() == [
+        *(0.5, 0.5, 0.25, 0.0, 0.5, 0.25)
     ]
+    assert "votes" not in dataset
+    assert dataset["outside_training"].to_numpy().ravel().tolist() == [0, 1, 0, 0, 0, 1]
+    assert dataset["outside_training"].attrs["flag_meanings"] == "inside_or_not_asked outside"
+    for number, sign in ((1, 1.0), (2, -1.0)):
+        values = dataset[f"training_component_{number}"].to_numpy().ravel()
+        np.testing.assert_array_equal(values, sign * np.array([0.0, 1.0, 2.0, np.nan, 4.0, 5.0]))
     assert dataset["scan_x"].to_numpy().tolist() == [0.0, 20.0, 40.0]
     assert dataset["scan_x"].attrs["units"] == "angstrom"
     assert all(dataset[axis].attrs["units"] == "angstrom" for axis in "abc")
@@ -191,11 +198,12 @@ def test_unwritable_target(tmp_path):
 
 def test_summary_counts_and_weighs():
     dataset = example()
-    dataset["votes"][0, 0] = [0, 0, 80]
+    dataset["system_share"][0, 0] = [0.0, 0.0, 1.0]
     summary = summarise(dataset)
     json.dumps(summary, allow_nan=False)
     assert (summary["positions"], summary["labelled"]) == (6, 4)
     assert summary["unlabelled"] == {"few_spots": 1, "low_difference": 1}
+    assert summary["outside_training"] == {"asked": 5, "count": 2, "fraction": 0.4}
     cubic, hexagonal = summary["systems"]["cubic"], summary["systems"]["hexagonal"]
     assert (cubic["count"], cubic["fraction"]) == (2, 0.5)
     assert cubic["weighted_fraction"] == pytest.approx(1.5 / 2.5)

@@ -32,11 +32,15 @@ class FakeModel:
         votes = np.where(outer[:, None], [7, 3], [1, 9]).astype(np.int32)
         system = self.systems_[votes.argmax(axis=1)]
         return SimpleNamespace(
-            votes=votes,
+            share=votes / 10,
             system=system,
             confidence=votes.max(axis=1) / 10,
             difference=(votes.max(axis=1) - votes.min(axis=1)) / 10,
         )
+
+    def locate(self, X):
+        brightest = X[:, : 12 * FEATURES.n_orders].max(axis=1)
+        return brightest > 0.1, np.stack([brightest, -brightest], axis=1)
 
     def predict_within(self, X, systems):
         cubic = np.asarray(systems) == CUBIC
@@ -74,10 +78,14 @@ def test_positions_with_few_spots_are_not_asked():
     peaks = scan_of([ring(0.35, 6), ring(0.35, 3), ring(0.85, 4)], (1, 3)).peaks
     block = predict_systems_block(model, peaks, MapSpec(min_spots=5), FEATURES)
     assert block.system.tolist() == [CUBIC, -1, TETRAGONAL]
-    assert block.votes.tolist() == [[1, 9], [0, 0], [7, 3]]
+    np.testing.assert_array_equal(block.share, np.float32([[0.1, 0.9], [0.0, 0.0], [0.7, 0.3]]))
+    assert block.share.dtype == np.float32
     np.testing.assert_array_equal(block.confidence, [0.9, np.nan, 0.7])
     np.testing.assert_allclose(block.difference, [0.8, np.nan, 0.4])
     assert len(model.asked[0]) == 2
+    outside, coordinates = model.locate(model.asked[0])
+    assert block.outside.tolist() == [outside[0], False, outside[1]]
+    np.testing.assert_array_equal(block.coordinates, [coordinates[0], [np.nan, np.nan], coordinates[1]])
 
 
 def test_features_do_not_depend_on_the_detectors_gain():
@@ -95,7 +103,9 @@ def test_block_of_nothing_never_calls_the_model():
     block = predict_systems_block(model, peaks, MapSpec(), FEATURES)
     within = predict_within_block(model, peaks, block.system, MapSpec(), FEATURES)
     assert model.asked == []
-    assert block.votes.shape == (2, 2)
+    assert block.share.shape == (2, 2)
+    assert not block.outside.any()
+    assert np.isnan(block.coordinates).all()
     assert within.space_group.tolist() == [0, 0]
     assert np.isnan(within.lattice).all()
 
@@ -125,7 +135,7 @@ def test_whole_scan():
 def test_blocks_change_no_result(block_size):
     whole = predict_scan(FakeModel(), mixed_scan(), MapSpec(), FEATURES)
     parts = predict_scan(FakeModel(), mixed_scan(), MapSpec(), FEATURES, block_size=block_size)
-    for name in ("votes", "system", "confidence", "difference"):
+    for name in ("share", "system", "confidence", "difference", "outside", "coordinates"):
         np.testing.assert_array_equal(getattr(whole.systems, name), getattr(parts.systems, name))
     np.testing.assert_array_equal(whole.labels, parts.labels)
     np.testing.assert_array_equal(whole.within.lattice, parts.within.lattice)

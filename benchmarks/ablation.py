@@ -1,0 +1,151 @@
+"""Which features and which learner earn their place in the robust preset, on validation materials.
+
+Trained on the first seven orientations of a part of the training materials and tried on the materials
+that are set aside for calibration; the test materials are not looked at. Results in
+results/ablation.json, kept line by line::
+
+    diffractory features RUN --preset robust
+    python benchmarks/ablation.py RUN
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from machine import command, describe
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+
+from diffractory.dataset.protocols import protocol_patterns
+from diffractory.dataset.run import Run
+from diffractory.learning.accuracies import SystemAccuracies
+from diffractory.learning.boosting import BoostedClassifier
+from diffractory.learning.hierarchy import SystemVotes
+from diffractory.learning.training import TRAINING_NOISE_SEED, Subset, feature_sets_of, training_set
+from diffractory.patterns.feature_sets import names_of_features
+from diffractory.patterns.peak_table import PeakTable
+from diffractory.patterns.radial_basis import radial_basis
+from diffractory.settings import usable_cores
+from diffractory.specs import BoostingSpec, LabProtocolSpec, RadialBasisSpec
+
+RESULT = Path(__file__).parent / "results" / "ablation.json"
+ORIENTATIONS = 7
+#: Longest distance between spots, and bins, of the pair distances that were tried.
+LONGEST, BINS = 1.0, 100
+
+
+def groups_of(names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return the columns of each group of features."""
+    prefixes = np.array([name.partition("_")[0] for name in names])
+    kinds = np.where(np.isin(prefixes, ["profile", "magnitude"]), prefixes, "lattice")
+    return {kind: np.flatnonzero(kinds == kind) for kind in ("lattice", "profile", "magnitude")}
+
+
+def extra_features(table: PeakTable) -> np.ndarray:
+    """Return what was tried and did not stay: relative phases, and distances between pairs of spots."""
+    basis = RadialBasisSpec(ring_width=0.1, n_rings=21, n_orders=9)
+    size = basis.n_rings * basis.n_orders
+    features = radial_basis(table, basis)
+    shape = (len(table), basis.n_rings, basis.n_orders)
+    magnitude, angle = features[:, :size].reshape(shape), features[:, size:].reshape(shape)
+    even = np.arange(2, basis.n_orders, 2)
+    # A turn adds m × angle to the argument of order m: differences between rings do not change.
+    relative = angle[:, 1:, even] - angle[:, :-1, even]
+    weight = np.sqrt(magnitude[:, 1:, even] * magnitude[:, :-1, even])
+    phases = np.concatenate([weight * np.cos(relative), weight * np.sin(relative)], axis=2)
+    pairs = np.zeros((len(table), BINS), dtype=np.float32)
+    for index in range(len(table)):
+        q, intensity = table.pattern(index)
+        bright = np.argsort(-intensity)[:60]
+        apart = np.linalg.norm(q[bright, None] - q[None, bright], axis=2)[np.triu_indices(len(bright), 1)]
+        pairs[index] = np.histogram(apart, BINS, (0.0, LONGEST))[0]
+    return np.concatenate([phases.reshape(len(table), -1), pairs], axis=1).astype(np.float32)
+
+
+def extras_of(run: Run, spec: BoostingSpec, index: int, crystals: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the extra features of one partition by item and kind of pattern."""
+    partition, count = run.plan.partitions[index], run.plan.orientations.count
+    items = np.arange(partition.first, partition.stop)
+    rows = np.flatnonzero(np.isin(items // count, crystals) & (items % count < ORIENTATIONS))
+    if not len(rows):
+        return {}
+    found = {}
+    for number, lab in enumerate((None, LabProtocolSpec())):
+        patterns = protocol_patterns(run, index, spec.thickness, lab, TRAINING_NOISE_SEED, rows)
+        found |= dict(zip((2 * items[rows] + number).tolist(), extra_features(patterns.peaks), strict=True))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--share", type=float, default=0.5, help="share of the training materials")
+    arguments = parser.parse_args()
+    run, spec, cores = Run.open(arguments.run), BoostingSpec(), usable_cores()
+    sets = feature_sets_of(run, spec)
+    groups = groups_of(names_of_features(sets[0][0].features))
+    with training_set(run, spec, sets, Subset(arguments.share, ORIENTATIONS)) as training:
+        X, systems, crystals = np.asarray(training.features), training.targets.system, training.crystals
+        held = training.calibration
+        place = np.arange(len(crystals)) % (2 * ORIENTATIONS)
+        keys = 2 * (crystals * run.plan.orientations.count + place // 2) + place % 2
+        parts = joblib.Parallel(cores)(
+            joblib.delayed(extras_of)(run, spec, index, np.unique(crystals))
+            for index in range(len(run.plan.partitions))
+        )
+        extras: dict[int, np.ndarray] = {key: row for part in parts for key, row in part.items()}
+        extra = np.stack([extras[key] for key in keys.tolist()])
+        n_phases = extra.shape[1] - BINS
+        columns = {name: X[:, chosen] for name, chosen in groups.items()}
+        columns |= {"phases": extra[:, :n_phases], "pairs": extra[:, n_phases:]}
+
+        def boosted() -> Any:
+            return BoostedClassifier(150, n_jobs=cores)
+
+        def forest() -> Any:
+            return RandomForestClassifier(80, n_jobs=cores)
+
+        def extra_trees() -> Any:
+            return ExtraTreesClassifier(80, n_jobs=cores)
+
+        tries: list[tuple[list[str], str, Callable[[], Any]]] = [
+            (["magnitude"], "boosting", boosted),
+            (["profile"], "boosting", boosted),
+            (["magnitude", "profile"], "boosting", boosted),
+            (["magnitude", "profile", "phases"], "boosting", boosted),
+            (["magnitude", "profile", "pairs"], "boosting", boosted),
+            (["lattice"], "boosting", boosted),
+            (["lattice", "profile"], "boosting", boosted),
+            (["lattice", "profile", "magnitude"], "boosting", boosted),
+            (["lattice", "profile", "magnitude", "phases", "pairs"], "boosting", boosted),
+            (["lattice", "profile", "magnitude"], "forest", forest),
+            (["lattice", "profile", "magnitude"], "extra trees", extra_trees),
+        ]
+        lines: list[dict[str, Any]] = []
+        for names, learner, make in tries:
+            features = np.concatenate([columns[name] for name in names], axis=1)
+            started = time.perf_counter()
+            model = make().fit(features[~held], systems[~held])
+            line: dict[str, Any] = {"features": names, "n_features": features.shape[1], "learner": learner}
+            line["seconds"] = round(time.perf_counter() - started, 1)
+            for number, protocol in enumerate(("paper", "lab")):
+                asked = held & (place % 2 == number)
+                votes = SystemVotes.from_share(model.predict_proba(features[asked]), model.classes_)
+                accuracies = SystemAccuracies(model, votes, systems[asked], crystals[asked], 200, 0)
+                found = accuracies.by_difference()
+                line[protocol] = {key: found[key] for key in ("1", "3")}
+            lines.append(line)
+            print(names, learner, line["paper"]["1"]["accuracy"], line["lab"]["1"]["accuracy"], flush=True)
+            counts = {"training": int((~held).sum()), "validation": int(held.sum())}
+            content = {"patterns": counts, "lines": lines, "command": command(), **describe()}
+            RESULT.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""What training and applying the models takes, learning curves, and both presets beside each other.
+
+Each part writes its section of results/learning.json, so they can be run one at a time::
+
+    python benchmarks/learning.py compare models/paper models/robust
+    python benchmarks/learning.py votes RUN models/paper
+    python benchmarks/learning.py scaling RUN
+    python benchmarks/learning.py curves RUN
+
+The features of both presets must be computed: `diffractory features RUN --thickness 200` and
+`diffractory features RUN --preset robust`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from machine import command, describe
+from scipy.optimize import curve_fit
+
+from diffractory.dataset.run import Run
+from diffractory.learning.accuracies import SystemAccuracies
+from diffractory.learning.artefact import load_model
+from diffractory.learning.boosting import BoostedClassifier
+from diffractory.learning.forests import VoteForestClassifier
+from diffractory.learning.growing import training_memory
+from diffractory.learning.hierarchy import SymmetryHierarchy, SystemVotes
+from diffractory.learning.protocols import Protocol, ProtocolFeatures, protocol_features, targets_of
+from diffractory.learning.training import Subset, feature_sets_of, split_of, training_set
+from diffractory.settings import usable_cores
+from diffractory.specs import BoostingSpec, ForestSpec, LabProtocolSpec, TrainingSpec
+
+RESULT = Path(__file__).parent / "results" / "learning.json"
+#: Positions with enough spots in the paper's scan of 256 × 256.
+PATTERNS = 44_600
+SHARES, ORIENTATIONS = (0.125, 0.25, 0.5, 1.0), (1, 3, 9)
+#: What the paper trained on.
+PAPER_MATERIALS, PAPER_ORIENTATIONS = 27_000, 75
+TRICLINIC = 0
+
+
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Collect what the evaluations of models found, beside each other; each lies at MODEL-evaluation."""
+    section: dict[str, Any] = {}
+    for model in arguments.models:
+        header = json.loads((model / "model.json").read_text())
+        provenance = header["provenance"]
+        results = json.loads((model.parent / f"{model.name}-evaluation" / "evaluation.json").read_text())
+        preset = "paper" if header["spec"]["kind"] == "forests" else "robust"
+        section[preset] = {
+            "training_patterns": provenance["training_patterns"],
+            "training_materials": len(provenance["training_materials"]),
+            "model_bytes": sum(path.stat().st_size for path in model.iterdir()),
+            **{name: _of_protocol(results[name]) for name in ("paper", "turned", "lab")},
+        }
+    if len(section) == 2:
+        section["robust_minus_paper"] = {
+            name: {number: _difference(section, name, number) for number in ("1", "3", "10")}
+            for name in ("paper", "turned", "lab")
+        }
+    return section
+
+
+def _difference(section: dict[str, Any], protocol: str, number: str) -> float:
+    robust, paper = (
+        section[preset][protocol]["six_systems"][number]["accuracy"] for preset in ("robust", "paper")
+    )
+    return round(robust - paper, 4)
+
+
+def _of_protocol(results: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "counts": results["counts"],
+        "systems": results["systems"],
+        "all_systems": results["system_by_number"],
+        "six_systems": results["without_triclinic"]["system_by_number"],
+        "six_systems_by_difference": results["without_triclinic"]["system_by_difference"],
+        "unseen_families": results["subsets"]["unseen_families"]["system_by_number"],
+        "calibration_error": {
+            part: results[part]["system"]["reliability"]["expected_calibration_error"]
+            for part in ("single", "aggregated")
+        },
+        "confidence": {
+            part: [results[part]["system"][f"confidence_{which}"] for which in ("right", "wrong")]
+            for part in ("single", "aggregated")
+        },
+        "by_system": {part: results[part]["system"]["by_system"] for part in ("single", "aggregated")},
+        "space_group": {part: results[part]["space_group"] for part in ("single", "aggregated")},
+        "lattice": {part: results[part]["lattice"] for part in ("single", "aggregated")},
+        "conditions": results["conditions"],
+    }
+
+
+def votes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time the forests on as many patterns as the paper's scan has, on two cores."""
+    run = Run.open(arguments.run)
+    model, _ = load_model(arguments.model)
+    held = np.flatnonzero(split_of(run, model.spec))
+    patterns = _collected(run, model.spec, held, None)
+    features = np.resize(patterns.features, (PATTERNS, patterns.features.shape[1]))
+    blocks = np.array_split(features, 32)
+    timed: dict[str, Any] = {"patterns": PATTERNS}
+    systems = model.vote_systems(features[:100]).system
+    model.predict_within(features[:100], systems)
+    for workers in (1, min(2, usable_cores())):
+        with joblib.parallel_config(backend="threading"):
+            started = time.perf_counter()
+            found = joblib.Parallel(workers)(joblib.delayed(model.vote_systems)(part) for part in blocks)
+            voted = time.perf_counter()
+            joblib.Parallel(workers)(
+                joblib.delayed(model.predict_within)(part, each.system)
+                for part, each in zip(blocks, found, strict=True)
+            )
+        within = time.perf_counter() - voted
+        timed[f"{workers}_threads"] = {
+            "system_seconds": round(voted - started, 2),
+            "space_group_and_lattice_seconds": round(within, 2),
+        }
+    if isinstance(model, SymmetryHierarchy):
+        timed["trees"] = {"system": model.system_forest_.trees_.n_trees}
+    return timed
+
+
+def scaling(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Grow the same trees with one and with two worker processes; time and size as patterns grow."""
+    from distributed import Client, LocalCluster
+
+    run, spec = Run.open(arguments.run), ForestSpec()
+    section: dict[str, Any] = {"trees": 16, "by_workers": {}, "by_patterns": []}
+    sets = feature_sets_of(run, spec)
+    with training_set(run, spec, sets, Subset(0.25)) as training:
+        shape = training.features.shape
+        section["patterns"], section["features"] = shape
+        for workers in (1, 2, 1, 2):
+            with (
+                LocalCluster(workers, threads_per_worker=1, dashboard_address=None) as cluster,
+                Client(cluster) as client,
+                joblib.parallel_config(backend="dask", client=client),
+            ):
+                # Workers start, and import, before the clock does.
+                joblib.Parallel(n_jobs=workers)(joblib.delayed(time.sleep)(1.0) for _ in range(workers))
+                seconds, _ = _grow(training.features, training.targets.system, 16)
+            section["by_workers"].setdefault(str(workers), []).append(round(seconds, 1))
+        section["planned_bytes_two_workers"] = training_memory(*shape, 1, 2)
+        best = {workers: min(times) for workers, times in section["by_workers"].items()}
+        section["speed_up"] = round(best["1"] / best["2"], 2)
+    for share in (0.0625, 0.125, 0.25):
+        with training_set(run, spec, sets, Subset(share)) as training:
+            seconds, forest = _grow(training.features, training.targets.system, 8)
+            section["by_patterns"].append(
+                {
+                    "patterns": len(training.crystals),
+                    "seconds_a_tree": round(seconds / 8, 2),
+                    "nodes_a_tree": len(forest.trees_.left) // 8,
+                }
+            )
+    return section
+
+
+def _grow(features: np.ndarray, systems: np.ndarray, trees: int) -> tuple[float, VoteForestClassifier]:
+    forest = VoteForestClassifier(trees, 40, n_jobs=-1, random_state=0)
+    started = time.perf_counter()
+    forest.fit(features, systems)
+    return time.perf_counter() - started, forest
+
+
+def curves(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train the crystal-system models on parts of the training patterns; kept point by point."""
+    run = Run.open(arguments.run)
+    kept: dict[str, Any] = _read().get("curves", {"points": []})
+    specs: tuple[TrainingSpec, ...] = (ForestSpec(), BoostingSpec())
+    for spec in specs:
+        tests = {name: _test(run, spec, lab) for name, lab in (("paper", None), ("lab", LabProtocolSpec()))}
+        subsets = [Subset(share) for share in SHARES] + [Subset(1.0, count) for count in ORIENTATIONS]
+        for subset in sorted(subsets, key=lambda s: s.materials * (s.orientations or 28)):
+            key = {"preset": _name(spec), "materials": subset.materials, "orientations": subset.orientations}
+            if any(key.items() <= point.items() for point in kept["points"]):
+                continue
+            kept["points"].append(key | _point(run, spec, subset, tests))
+            kept["fits"] = _fits(kept["points"])
+            _write("curves", kept)
+    return kept
+
+
+def _name(spec: TrainingSpec) -> str:
+    return "paper" if isinstance(spec, ForestSpec) else "robust"
+
+
+def _test(run: Run, spec: TrainingSpec, lab: LabProtocolSpec | None) -> ProtocolFeatures:
+    systems = targets_of(run.catalogue, np.arange(run.plan.n_crystals)).system
+    return _collected(run, spec, np.flatnonzero(split_of(run, spec) & (systems != TRICLINIC)), lab)
+
+
+def _collected(
+    run: Run, spec: TrainingSpec, crystals: np.ndarray, lab: LabProtocolSpec | None
+) -> ProtocolFeatures:
+    protocol = Protocol(feature_sets_of(run, spec)[0][0].features, spec.thickness, lab)
+    parts = joblib.Parallel(usable_cores())(
+        joblib.delayed(protocol_features)(run.path, crystals, protocol, index)
+        for index in range(len(run.plan.partitions))
+    )
+    return ProtocolFeatures.concatenate(parts)
+
+
+def _point(
+    run: Run, spec: TrainingSpec, subset: Subset, tests: dict[str, ProtocolFeatures]
+) -> dict[str, Any]:
+    count = run.plan.orientations.count
+    with training_set(run, spec, feature_sets_of(run, spec), subset) as training:
+        # Triclinic patterns are the first rows: neither learned nor asked here.
+        rows = np.flatnonzero((training.targets.system != TRICLINIC) & ~training.calibration)
+        features, systems = training.features[rows[0] : rows[-1] + 1], training.targets.system[rows]
+        started = time.perf_counter()
+        if isinstance(spec, ForestSpec):
+            with joblib.parallel_config(backend="threading"):
+                model: Any = VoteForestClassifier(spec.system_trees, spec.system_depth, n_jobs=usable_cores())
+                model.fit(features, systems)
+        else:
+            model = BoostedClassifier(
+                spec.system_rounds, n_leaves=spec.system_leaves, n_jobs=usable_cores()
+            ).fit(features, systems)
+        point: dict[str, Any] = {
+            "n_materials": len(np.unique(training.crystals[rows])),
+            "n_orientations": subset.orientations or count,
+            "n_patterns": len(rows),
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+    for name, test in tests.items():
+        owners = test.items // count
+        truth = targets_of(run.catalogue, owners).system
+        answers = SystemVotes.from_share(model.predict_proba(test.features), model.classes_)
+        accuracies = SystemAccuracies(model, answers, truth, owners, 200, 0)
+        # The paper's rule for both, so that nothing has to be calibrated.
+        found = accuracies.by_difference()
+        point[name] = {number: found[number] for number in ("1", "10")}
+    return point
+
+
+def _fits(points: list[dict[str, Any]]) -> dict[str, Any]:
+    """Fit error = e₀ + A m^−α + B o^−β to each curve and extrapolate it to the paper's numbers."""
+    fits: dict[str, Any] = {}
+    for preset in ("paper", "robust"):
+        chosen = [p for p in points if p["preset"] == preset]
+        if len(chosen) < 6:
+            continue
+        sizes = np.array([[p["n_materials"], p["n_orientations"]] for p in chosen], dtype=float).T
+        for protocol in ("paper", "lab"):
+            for number in ("1", "10"):
+                known = [p[protocol][number]["accuracy"] for p in chosen]
+                if None in known:
+                    continue
+                errors = 1.0 - np.array(known)
+                fits.setdefault(preset, {}).setdefault(protocol, {})[number] = _fit(sizes, errors)
+    return fits
+
+
+def _fit(sizes: np.ndarray, errors: np.ndarray) -> dict[str, Any]:
+    def law(x: np.ndarray, floor: float, a: float, alpha: float, b: float, beta: float) -> np.ndarray:
+        return floor + a * (x[0] / 1000.0) ** -alpha + b * x[1] ** -beta
+
+    bounds = ([0.0, 0.0, 0.05, 0.0, 0.05], [1.0, 2.0, 2.0, 2.0, 2.0])
+    best, _ = curve_fit(law, sizes, errors, p0=[0.1, 0.1, 0.5, 0.1, 0.5], bounds=bounds, max_nfev=20_000)
+    there = np.array([[PAPER_MATERIALS], [PAPER_ORIENTATIONS]], dtype=float)
+    return {
+        "law": "error = floor + a (materials / 1000)^-alpha + b orientations^-beta",
+        "floor_a_alpha_b_beta": [round(float(value), 4) for value in best],
+        "largest_residual": round(float(np.abs(law(sizes, *best) - errors).max()), 4),
+        "EXTRAPOLATED_accuracy_at_27000_x_75": round(1.0 - float(law(there, *best)[0]), 4),
+    }
+
+
+def _read() -> dict[str, Any]:
+    return json.loads(RESULT.read_text()) if RESULT.exists() else {}
+
+
+def _write(name: str, section: dict[str, Any]) -> None:
+    content = {**section, "command": command(), **describe()}
+    RESULT.write_text(json.dumps(_read() | {name: content}, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    parts.add_parser("compare").add_argument("models", type=Path, nargs="+")
+    timed = parts.add_parser("votes")
+    timed.add_argument("run", type=Path)
+    timed.add_argument("model", type=Path)
+    for name in ("scaling", "curves"):
+        parts.add_parser(name).add_argument("run", type=Path)
+    arguments = parser.parse_args()
+    _write(arguments.part, globals()[arguments.part](arguments))
+    print(json.dumps(_read()[arguments.part], indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""The robust hierarchy: boosted trees on rotation-invariant features, with calibrated probabilities.
+
+The lattice models do not learn lattice constants from scratch: the features hold the cell that each
+crystal system makes of the lattice read from the spots, and the models learn by what factor it is off
+(1 where the reading is right; 2, ½, √2 … where it is not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+
+from diffractory.crystals.systems import CRYSTAL_SYSTEMS
+from diffractory.errors import ModelError
+from diffractory.learning.aggregation import AggregatedLabels, difference_confidence, pool_evidence
+from diffractory.learning.boosting import BoostedClassifier, BoostedRegressor
+from diffractory.learning.calibration import Calibration, scaled
+from diffractory.learning.domain import TrainingDomain
+from diffractory.learning.forests import check_features_of, check_matrix, rows_of
+from diffractory.learning.hierarchy import (
+    SystemVotes,
+    Targets,
+    TrainingSummary,
+    WithinSystem,
+    check_systems,
+    seed_of,
+    summary_of,
+    within_of,
+)
+from diffractory.patterns.invariants import cells_of_system, invariant_names
+from diffractory.specs import BoostingSpec, InvariantSpec
+
+#: Ratios of cells are learned up to this factor; beyond, the reading has nothing to do with the cell.
+_LARGEST_RATIO = 4.0
+
+
+class BoostedHierarchy(BaseEstimator):
+    """Boosted models: one for the crystal system; for each system one for space group, one for a, b, c.
+
+    Parameters
+    ----------
+    spec : BoostingSpec
+    features : InvariantSpec
+        Features that it is trained on: it needs to know which of them are cells.
+    n_jobs : int or None
+        Threads; None = all cores.
+
+    Attributes
+    ----------
+    systems_ : ndarray of shape (n_systems,), int8
+        Codes of the learned crystal systems, sorted.
+    prior_ : ndarray of shape (n_systems,)
+        Share of each crystal system in training.
+    calibration_ : Calibration
+    system_model_ : BoostedClassifier
+    group_models_ : dict of int to BoostedClassifier
+    lattice_models_ : dict of int to BoostedRegressor
+    skipped_ : dict of str to str
+        Why a crystal system was left out, or has no space-group and lattice models.
+    training_ : dict of int to TrainingSummary
+    domain_ : TrainingDomain
+    n_features_in_ : int
+    """
+
+    def __init__(
+        self,
+        spec: BoostingSpec = BoostingSpec(),  # noqa: B008
+        features: InvariantSpec = InvariantSpec(),  # noqa: B008
+        n_jobs: int | None = None,
+    ) -> None:
+        self.spec = spec
+        self.features = features
+        self.n_jobs = n_jobs
+
+    def fit(
+        self,
+        X: ArrayLike,
+        targets: Targets,
+        materials: ArrayLike,
+        calibration: ArrayLike | None = None,
+        progress: Callable[[str], None] = lambda what: None,
+    ) -> Self:
+        """Train all models.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+            Features. Rows sorted by crystal system are not copied.
+        targets : Targets
+            Of the same n patterns.
+        materials : array_like of shape (n,), int
+            Material of each pattern. A crystal system with fewer than two gets no models of its own.
+        calibration : array_like of shape (n,), bool, optional
+            Patterns of materials that probabilities are calibrated on; nothing else is learned from them.
+            Without any, probabilities stay as the trees give them.
+        progress : callable, optional
+            Told what is trained next.
+
+        Raises
+        ------
+        ModelError
+            If features, targets and materials do not fit each other, or fewer than two systems remain.
+        """
+        features, owners = check_matrix(X), np.asarray(materials)
+        held = np.zeros(len(owners), bool) if calibration is None else np.asarray(calibration, dtype=bool)
+        if not len(features) == len(targets) == len(owners) == len(held):
+            raise ModelError(
+                f"{len(features)} rows of features, {len(targets)} targets, {len(owners)} materials and "
+                f"{len(held)} marks for calibration"
+            )
+        expected = len(invariant_names(self.features))
+        if features.shape[1] != expected:
+            raise ModelError(f"{features.shape[1]} features; those of the model's settings are {expected}")
+        self.skipped_: dict[str, str] = {}
+        learned = np.ones(len(targets), dtype=bool)
+        if not self.spec.with_triclinic and np.any(targets.system == CRYSTAL_SYSTEMS.index("triclinic")):
+            learned = targets.system != CRYSTAL_SYSTEMS.index("triclinic")
+            self.skipped_["triclinic"] = "left out (with_triclinic is off)"
+        check_systems(targets.take(learned & ~held))
+        self.n_features_in_ = features.shape[1]
+        rows = np.flatnonzero(learned & ~held)
+        self.systems_: NDArray[np.int8] = np.unique(targets.system[rows])
+        counts = np.array([np.sum(targets.system[rows] == code) for code in self.systems_])
+        self.prior_: NDArray[np.float64] = counts / counts.sum()
+        spec = self.spec
+        self.system_model_ = self._classifier(spec.system_rounds, spec.system_leaves, 0, 0)
+        self.system_model_.set_params(on_round=lambda i, n: progress(f"crystal system, round {i} of {n}"))
+        self.system_model_.fit(rows_of(features, rows), targets.system[rows])
+        self.system_model_.set_params(on_round=None)
+        self._calibrate(features, targets, owners, np.flatnonzero(learned & held))
+        self._fit_within(features, targets, owners, learned & ~held, progress)
+        progress("domain")
+        self.domain_ = TrainingDomain.fit(rows_of(features, rows), spec.seed)
+        return self
+
+    @property
+    def n_models_(self) -> int:
+        """Number of trained models."""
+        return 1 + len(self.group_models_) + len(self.lattice_models_)
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the calibrated log-probability of each crystal system, of shape (n, n_systems).
+
+        Raises
+        ------
+        ModelError
+            If the model is not trained or the features do not fit it.
+        """
+        features = check_features_of(self, X)
+        return scaled(self.system_model_.predict_log_proba(features), self.calibration_.temperature)
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the calibrated probability of each crystal system, of shape (n, n_systems)."""
+        return np.asarray(np.exp(self.predict_log_proba(X)))
+
+    def vote_systems(self, X: ArrayLike) -> SystemVotes:
+        """Return crystal system and calibrated probabilities of each row of X (n, n_features)."""
+        return SystemVotes.from_share(self.predict_proba(X), self.systems_)
+
+    @property
+    def group_classes_(self) -> dict[int, NDArray[Any]]:
+        """Space groups that are told apart within each crystal system."""
+        return {code: model.classes_ for code, model in self.group_models_.items()}
+
+    def pool_systems(self, votes: SystemVotes, groups: NDArray[Any]) -> AggregatedLabels:
+        """Return the crystal system of each group of patterns by calibrated log-probability."""
+        logs = np.log(np.maximum(votes.share, np.finfo(float).tiny))
+        ids, pooled = pool_evidence(logs, groups, self.prior_, self.calibration_.dependence)
+        return AggregatedLabels(ids, self.systems_[pooled.argmax(axis=1)], pooled.max(axis=1))
+
+    def locate(self, X: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Return where rows of X (n, n_features) lie among the training patterns.
+
+        Returns
+        -------
+        outside : ndarray of shape (n,), bool
+            Unlike all but few training patterns.
+        coordinates : ndarray of shape (n, 2)
+            Along the first two principal components, in standard deviations of training.
+        """
+        return self.domain_.locate(check_features_of(self, X))
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int8]:
+        """Return the code of the most probable crystal system of each row, of shape (n,)."""
+        return self.vote_systems(X).system
+
+    def predict_within(self, X: ArrayLike, system: ArrayLike) -> WithinSystem:
+        """Predict space group and lattice of each row with the models of a given crystal system.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+        system : array_like of shape (n,), int
+            Code of the crystal system to use; −1 = none.
+
+        Raises
+        ------
+        ModelError
+            If the model is not trained, the features do not fit it, or a code does not exist.
+        """
+        return within_of(check_features_of(self, X), system, list(self.group_models_), self._within)
+
+    def _within(
+        self, code: int, part: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int16], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        model = self.group_models_[code]
+        share = model.predict_proba(part)
+        cells = self._cells(code, part) * np.exp(self.lattice_models_[code].predict(part))
+        group = model.classes_[share.argmax(axis=1)].astype(np.int16)
+        return group, share.max(axis=1), difference_confidence(share), cells
+
+    def _cells(self, code: int, part: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the cell read from the spots; where there is none, the median of training."""
+        read = cells_of_system(part, CRYSTAL_SYSTEMS[code], self.features)
+        return np.where(np.isnan(read), np.array(self.training_[code].median_lattice), read)
+
+    def _calibrate(
+        self,
+        features: NDArray[np.float32],
+        targets: Targets,
+        owners: NDArray[Any],
+        rows: NDArray[np.int64],
+    ) -> None:
+        known = rows[np.isin(targets.system[rows], self.systems_)]
+        if len(known) == 0:
+            self.calibration_ = Calibration()
+            return
+        raw = self.system_model_.predict_log_proba(rows_of(features, known))
+        truth = np.searchsorted(self.systems_, targets.system[known])
+        materials = np.unique(owners[known], return_inverse=True)[1]
+        self.calibration_ = Calibration.fit(raw, truth, materials, self.prior_, self.spec.seed)
+
+    def _fit_within(
+        self,
+        features: NDArray[np.float32],
+        targets: Targets,
+        owners: NDArray[Any],
+        used: NDArray[np.bool_],
+        progress: Callable[[str], None],
+    ) -> None:
+        spec = self.spec
+        self.group_models_: dict[int, BoostedClassifier] = {}
+        self.lattice_models_: dict[int, BoostedRegressor] = {}
+        self.training_: dict[int, TrainingSummary] = {}
+        for code in map(int, self.systems_):
+            rows = np.flatnonzero(used & (targets.system == code))
+            part = targets.take(rows)
+            self.training_[code] = summary_of(part)
+            if len(np.unique(owners[rows])) < 2:
+                self.skipped_[CRYSTAL_SYSTEMS[code]] = "fewer than two materials to learn space groups from"
+                continue
+            progress(f"{CRYSTAL_SYSTEMS[code]}: space group and lattice")
+            chosen = rows_of(features, rows)
+            self.group_models_[code] = self._classifier(spec.group_rounds, spec.group_leaves, 1, code)
+            self.group_models_[code].fit(chosen, part.space_group)
+            off = np.log(part.lattice / self._cells(code, chosen))
+            regressor = BoostedRegressor(
+                spec.lattice_rounds,
+                n_leaves=spec.lattice_leaves,
+                n_jobs=self.n_jobs,
+                random_state=seed_of(spec.seed, 2, code) % 2**31,
+            )
+            limit = np.log(_LARGEST_RATIO)
+            self.lattice_models_[code] = regressor.fit(chosen, np.clip(off, -limit, limit))
+
+    def _classifier(self, rounds: int, leaves: int, role: int, code: int) -> BoostedClassifier:
+        return BoostedClassifier(
+            rounds,
+            n_leaves=leaves,
+            n_jobs=self.n_jobs,
+            random_state=seed_of(self.spec.seed, role, code) % 2**31,
+        )

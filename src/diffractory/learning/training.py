@@ -1,0 +1,277 @@
+"""Trains a preset on the features of a run, from a matrix on disk that workers map."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffractory import __version__
+from diffractory.dataset.features import FeaturePlan, find_features, iterate_features
+from diffractory.dataset.run import Run
+from diffractory.errors import ModelError
+from diffractory.learning.boosted_hierarchy import BoostedHierarchy
+from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
+from diffractory.learning.protocols import targets_of
+from diffractory.learning.split import split_materials
+from diffractory.patterns.feature_sets import number_of_features
+from diffractory.specs import (
+    BoostingSpec,
+    ForestSpec,
+    InvariantSpec,
+    LabProtocolSpec,
+    RadialBasisSpec,
+    TrainingSpec,
+)
+
+#: Noise of training patterns is drawn with another seed than any test uses by default.
+TRAINING_NOISE_SEED = 1
+
+Hierarchy = SymmetryHierarchy | BoostedHierarchy
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A part of the training patterns, for learning curves.
+
+    Parameters
+    ----------
+    materials : float
+        Share of the training materials of each crystal system, 0 … 1.
+    orientations : int or None
+        First orientations of each material; None = all.
+    """
+
+    materials: float = 1.0
+    orientations: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.materials <= 1.0 or (self.orientations is not None and self.orientations < 1):
+            raise ModelError(f"{self} is no part of the training patterns")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Training patterns, sorted so that each model's rows follow each other.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, n_features), float32
+        Mapped from a file.
+    crystals : ndarray of shape (n,), int64
+    targets : Targets
+    calibration : ndarray of shape (n,), bool
+        Patterns of materials that probabilities are calibrated on.
+    """
+
+    features: NDArray[np.float32]
+    crystals: NDArray[np.int64]
+    targets: Targets
+    calibration: NDArray[np.bool_]
+
+
+def feature_sets_of(run: Run, spec: TrainingSpec) -> list[tuple[FeaturePlan, float | None]]:
+    """Return the finished feature sets that a preset is trained on, each with the thickness to read.
+
+    Raises
+    ------
+    RunError
+        If one is missing.
+    """
+    if isinstance(spec, ForestSpec):
+        return [(find_features(run, RadialBasisSpec(), spec.thickness), spec.thickness)]
+    features, lab = InvariantSpec(energy_ev=run.plan.simulation.energy_ev), LabProtocolSpec()
+    clean = find_features(run, features, spec.thickness)
+    noisy = find_features(run, features, spec.thickness, lab=lab, seed=TRAINING_NOISE_SEED)
+    return [(clean, spec.thickness), (noisy, None)]
+
+
+def split_of(run: Run, spec: TrainingSpec) -> NDArray[np.bool_]:
+    """Return which materials of a run are held out from training, of shape (n_crystals,)."""
+    systems = run.catalogue.table["crystal_system"].tolist()
+    return split_materials(run.catalogue.ids, systems, spec.test_fraction, spec.seed)
+
+
+def train_on_run(
+    run: Run,
+    spec: TrainingSpec,
+    *,
+    subset: Subset = Subset(),
+    n_jobs: int | None = None,
+    progress: Callable[[str], None] = lambda what: None,
+) -> tuple[Hierarchy, dict[str, Any]]:
+    """Train a preset on the training materials of a run, under whatever joblib backend is active.
+
+    Parameters
+    ----------
+    run : Run
+        With the preset's features computed.
+    spec : ForestSpec or BoostingSpec
+    subset : Subset
+    n_jobs : int, optional
+        Tasks or threads at the same time.
+    progress : callable, optional
+        Told what is done next.
+
+    Returns
+    -------
+    model
+    provenance : dict
+        Plain JSON data to save with it.
+
+    Raises
+    ------
+    RunError
+        If features are missing or damaged.
+    ModelError
+        If there is too little to learn from.
+    """
+    sets = feature_sets_of(run, spec)
+    progress("collecting features")
+    with training_set(run, spec, sets, subset) as training:
+        model: Hierarchy
+        if isinstance(spec, ForestSpec):
+            progress("training forests")
+            model = SymmetryHierarchy(spec, n_jobs).fit(
+                training.features, training.targets, training.crystals
+            )
+        else:
+            features = sets[0][0].features
+            assert isinstance(features, InvariantSpec)
+            model = BoostedHierarchy(spec, features, n_jobs)
+            model.fit(
+                training.features, training.targets, training.crystals, training.calibration,
+                lambda what: progress(f"training: {what}"),
+            )  # fmt: skip
+        crystals, patterns = np.unique(training.crystals), len(training.crystals)
+    return model, _provenance(run, spec, sets, crystals, patterns)
+
+
+@contextmanager
+def training_set(
+    run: Run,
+    spec: TrainingSpec,
+    sets: Sequence[tuple[FeaturePlan, float | None]],
+    subset: Subset = Subset(),
+) -> Iterator[TrainingSet]:
+    """Collect the training patterns in a file beside the run, which is removed afterwards.
+
+    Workers on other nodes must see it, as they see the run.
+
+    Raises
+    ------
+    RunError
+        If features are damaged.
+    ModelError
+        If there is no room for the file.
+    """
+    count, n_sets = run.plan.orientations.count, len(sets)
+    chosen = _chosen_crystals(run, spec, subset)
+    calibrating = _calibrating(run, spec, chosen)
+    per_crystal = min(count, subset.orientations or count)
+    systems = targets_of(run.catalogue, np.arange(run.plan.n_crystals)).system
+    # Sorted by what a model takes: calibration apart, then by crystal system.
+    order = chosen[np.lexsort((chosen, systems[chosen], calibrating[chosen]))]
+    crystals = np.repeat(order, per_crystal * n_sets)
+    first_row = np.full(run.plan.n_crystals, -1, dtype=np.int64)
+    first_row[order] = np.arange(len(order)) * per_crystal * n_sets
+    with _scratch_matrix(run.path, (len(crystals), number_of_features(sets[0][0].features))) as matrix:
+        for number, (plan, thickness) in enumerate(sets):
+            for first, rows in iterate_features(run, plan, thickness):
+                items = np.arange(first, first + len(rows))
+                crystal, orientation = items // count, items % count
+                used = (first_row[crystal] >= 0) & (orientation < per_crystal)
+                place = first_row[crystal] + orientation * n_sets + number
+                matrix[place[used]] = rows[used]
+        matrix.flush()
+        targets = targets_of(run.catalogue, crystals)
+        yield TrainingSet(matrix, crystals, targets, calibrating[crystals])
+
+
+def _chosen_crystals(run: Run, spec: TrainingSpec, subset: Subset) -> NDArray[np.int64]:
+    training = np.flatnonzero(~split_of(run, spec))
+    if subset.materials >= 1.0:
+        return training
+    ids, systems = run.catalogue.ids, run.catalogue.table["crystal_system"].to_numpy()
+    kept = []
+    for system in np.unique(systems[training]):
+        members = [int(index) for index in training if systems[index] == system]
+        # By hash: a smaller share is a part of a larger one.
+        members.sort(key=lambda index: _hash(f"subset/{spec.seed}/{ids[index]}"))
+        kept += members[: max(round(subset.materials * len(members)), min(2, len(members)))]
+    return np.array(sorted(kept), dtype=np.int64)
+
+
+def _calibrating(run: Run, spec: TrainingSpec, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
+    marked = np.zeros(run.plan.n_crystals, dtype=bool)
+    if not isinstance(spec, BoostingSpec):
+        return marked
+    ids = run.catalogue.ids
+    limit = int(spec.calibration_fraction * 2**32)
+    for index in chosen:
+        marked[index] = int(_hash(f"calibration/{spec.seed}/{ids[index]}")[:8], 16) < limit
+    systems = run.catalogue.table["crystal_system"].to_numpy()
+    for system in np.unique(systems[chosen]):
+        members = chosen[systems[chosen] == system]
+        # Two materials at least are left to learn a crystal system from.
+        if np.sum(~marked[members]) < 2:
+            marked[members] = False
+    return marked
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def _scratch_matrix(folder: Path, shape: tuple[int, int]) -> Iterator[np.memmap[Any, np.dtype[np.float32]]]:
+    handle, name = tempfile.mkstemp(prefix=".training-", suffix=".npy", dir=folder)
+    os.close(handle)
+    path = Path(name)
+    try:
+        room = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+        needed = 4 * shape[0] * shape[1]
+        if needed > room:
+            raise ModelError(
+                f"the training features take {needed:,} bytes, {folder} has room for {room:,}",
+                "all features lie in one file while models are trained",
+                "Make room, or train on a run with fewer orientations",
+            )
+        yield np.lib.format.open_memmap(path, "w+", np.float32, shape)  # type: ignore[no-untyped-call]
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _provenance(
+    run: Run,
+    spec: TrainingSpec,
+    sets: Sequence[tuple[FeaturePlan, float | None]],
+    crystals: NDArray[np.int64],
+    patterns: int,
+) -> dict[str, Any]:
+    ids = run.catalogue.ids
+    return {
+        "diffractory": __version__,
+        "plan_id": run.plan.plan_id,
+        "catalogue_hash": run.plan.catalogue_hash,
+        "features": sets[0][0].features.model_dump(mode="json"),
+        "patterns": [
+            {"thickness": thickness, "lab": None if plan.lab is None else plan.lab.model_dump(mode="json")}
+            for plan, thickness in sets
+        ],
+        "simulation": run.plan.simulation.model_dump(mode="json"),
+        "orientations": run.plan.orientations.model_dump(mode="json"),
+        "training": spec.model_dump(mode="json"),
+        "training_patterns": patterns,
+        "training_materials": [ids[index] for index in crystals],
+        "held_out_materials": int(split_of(run, spec).sum()),
+    }

@@ -1,0 +1,398 @@
+"""Which crystal systems the metric of a lattice allows, and the cell that fits each best.
+
+One pattern tells a lattice well across the beam and poorly along it, so lengths and angles cannot
+simply be compared within a tolerance. Here the metric of every symmetry that a reduced lattice can
+have is fitted to what was seen, with the strain across the beam weighing more than that along it.
+
+References
+----------
+Lebedev, Vagin, Murshudov, Acta Cryst. D 62, 83 (2006): all two-fold rotations of a reduced cell
+have elements −1, 0 and 1; there are 81 of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+#: Metric symmetries by the order of their rotation group: 2, 4, 8, 6, 12 and 24.
+LATTICE_FAMILIES = ("monoclinic", "orthorhombic", "tetragonal", "rhombohedral", "hexagonal", "cubic")
+_FAMILY_OF_ORDER = {2: 0, 4: 1, 8: 2, 6: 3, 12: 4, 24: 5}
+_MAIN_AXIS_OF_ORDER = {2: 2, 8: 4, 6: 3, 12: 6, 24: 4}
+_MONOCLINIC, _ORTHORHOMBIC, _TETRAGONAL, _CUBIC = 0, 1, 2, 5
+
+#: Weights of the strain along the beam: shear and stretch, against 1 across it. A stretch along the
+#: beam is known about twenty times worse than one across it, a tilt about twice.
+_SHEAR_WEIGHT, _STRETCH_WEIGHT = 0.5, 0.05
+
+#: Order of the six elements of a symmetric matrix.
+_ROW, _COLUMN = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
+#: Below this, in Å⁻³, a reciprocal cell is no lattice: 1/10,000 Å³.
+_SMALLEST_RECIPROCAL_VOLUME = 1e-4
+_RESIDUAL_FLOOR = 1e-8
+#: Residuals this near to each other, relatively, are the same.
+_TIE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class LatticeGroups:
+    """All rotation groups of reduced lattices.
+
+    Parameters
+    ----------
+    family : ndarray of shape (n_groups,), int64
+        Index into ``LATTICE_FAMILIES``.
+    dimension : ndarray of shape (n_groups,), int64
+        Free parameters of the metric.
+    metrics : ndarray of shape (n_groups, 4, 6)
+        Basis of the metrics that the group leaves alone: elements 11, 22, 33, 23, 13, 12; unused
+        rows are 0.
+    axes : ndarray of shape (n_groups, 3, 3)
+        Lattice vectors whose lengths make the cell: monoclinic the two-fold axis and two vectors
+        that span the plane across it; orthorhombic the three axes; else the main axis and the
+        shorter two-fold axis across it.
+    """
+
+    family: NDArray[np.int64]
+    dimension: NDArray[np.int64]
+    metrics: NDArray[np.float64]
+    axes: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FamilyFits:
+    """Best metric of each family for each of n lattices; NaN where there is no lattice.
+
+    Parameters
+    ----------
+    residual : ndarray of shape (n, 6)
+        Weighted root sum of squares of the strain that is left.
+    residual_across : ndarray of shape (n, 6)
+        The same of the strain across the beam alone.
+    cell : ndarray of shape (n, 6, 3)
+        a, b, c of the conventional cell in Å; orthorhombic sorted; monoclinic: b unique, a ≤ c the
+        shortest in the plane across it, centred or not.
+    cells : ndarray of shape (n, 6)
+        Primitive cells in the conventional one: 1, 2, 3 or 4.
+    cos_beta : ndarray of shape (n,)
+        Absolute cosine of the monoclinic angle.
+    reduced : ndarray of shape (n, 6)
+        Lengths of the reduced basis in Å and absolute cosines of its angles.
+    """
+
+    residual: NDArray[np.float64]
+    residual_across: NDArray[np.float64]
+    cell: NDArray[np.float64]
+    cells: NDArray[np.float64]
+    cos_beta: NDArray[np.float64]
+    reduced: NDArray[np.float64]
+
+
+def fit_families(reciprocal: NDArray[np.float64]) -> FamilyFits:
+    """Fit the metric of every lattice family to measured lattices.
+
+    Parameters
+    ----------
+    reciprocal : ndarray of shape (n, 3, 3)
+        Columns are reciprocal basis vectors in Å⁻¹; the third row is along the beam. All zero where
+        no lattice was found.
+    """
+    groups = lattice_groups()
+    n, families = len(reciprocal), len(LATTICE_FAMILIES)
+    fits = np.full((n, families, 6), np.nan)
+    cos_beta, reduced = np.full(n, np.nan), np.full((n, 6), np.nan)
+    arrays = (groups.family, groups.dimension, groups.metrics, groups.axes)
+    _fit_all(np.ascontiguousarray(reciprocal, dtype=np.float64), *arrays, fits, cos_beta, reduced)
+    return FamilyFits(fits[..., 0], fits[..., 1], fits[..., 2:5], fits[..., 5], cos_beta, reduced)
+
+
+@lru_cache(maxsize=1)
+def lattice_groups() -> LatticeGroups:
+    """Enumerate the rotation groups that the two-fold rotations of reduced cells generate."""
+    identity = np.eye(3, dtype=np.int64)
+    candidates = np.array(list(itertools.product((-1, 0, 1), repeat=9))).reshape(-1, 3, 3)
+    proper = candidates[np.rint(np.linalg.det(candidates)) == 1]
+    two_folds = [m for m in proper if np.trace(m) == -1 and np.array_equal(m @ m, identity)]
+    groups: dict[frozenset[bytes], list[NDArray[np.int64]]] = {}
+
+    def add(generators: list[NDArray[np.int64]]) -> None:
+        group = _generated(generators)
+        if group:
+            groups.setdefault(frozenset(group), list(group.values()))
+
+    for index, first in enumerate(two_folds):
+        add([first])
+        for second in two_folds[:index]:
+            add([first, second])
+    # Two two-fold rotations make a dihedral group at most; a third one makes the cubic ones.
+    for group in [members for members in groups.values() if len(members) == 8]:
+        for third in two_folds:
+            add([*group, third])
+    described = sorted(map(_described, groups.values()), key=lambda entry: entry[0])
+    family, dimension, metrics, axes = zip(*described, strict=True)
+    return LatticeGroups(np.array(family), np.array(dimension), np.array(metrics), np.array(axes))
+
+
+def _generated(generators: list[NDArray[np.int64]]) -> dict[bytes, NDArray[np.int64]] | None:
+    """Return the group of some rotations; None if an element leaves −1 … 1, as no reduced cell's does."""
+    identity = np.eye(3, dtype=np.int64)
+    members, new = {identity.tobytes(): identity}, list(generators)
+    while new:
+        matrix = new.pop()
+        if np.abs(matrix).max() > 1:
+            return None
+        if matrix.tobytes() not in members:
+            members[matrix.tobytes()] = matrix
+            new += [matrix @ generator for generator in generators]
+    return members
+
+
+def _described(group: list[NDArray[np.int64]]) -> tuple[int, int, NDArray[Any], NDArray[Any]]:
+    """Return family, free parameters, invariant metrics and axes of a group."""
+    invariant = _invariant_metrics(group)
+    metrics = np.zeros((4, 6))
+    metrics[: len(invariant)] = invariant
+    return _FAMILY_OF_ORDER[len(group)], len(invariant), metrics, _cell_axes(group)
+
+
+def _invariant_metrics(group: list[NDArray[np.int64]]) -> NDArray[np.float64]:
+    conditions = []
+    for rotation in group:
+        change = np.empty((6, 6))
+        for element, (row, column) in enumerate(zip(_ROW, _COLUMN, strict=True)):
+            unit = np.zeros((3, 3))
+            unit[row, column] = unit[column, row] = 1.0
+            change[:, element] = (rotation.T @ unit @ rotation - unit)[_ROW, _COLUMN]
+        conditions.append(change)
+    _, singular, rows = np.linalg.svd(np.concatenate(conditions))
+    return np.asarray(rows[np.count_nonzero(singular > 1e-9) :])
+
+
+def _cell_axes(group: list[NDArray[np.int64]]) -> NDArray[np.float64]:
+    order = len(group)
+    two_folds = [rotation for rotation in group if _order(rotation) == 2]
+    axes = np.zeros((3, 3))
+    if order == 4:
+        axes[:] = [_axis(rotation) for rotation in two_folds]
+        return axes
+    axes[0] = _axis(next(r for r in group if _order(r) == _MAIN_AXIS_OF_ORDER[order]))
+    if order == 2:
+        axes[1:] = _plane_across(two_folds[0])
+    elif order != 24:
+        # Lengths under one metric of the group: across the main axis, two kinds differ by a fixed factor.
+        metric = sum(r.T @ np.diag([1.0, 1.3, 1.7]) @ r for r in group)
+        across = [axis for axis in map(_axis, two_folds) if np.any(np.cross(axis, axes[0]))]
+        axes[1] = min(across, key=lambda axis: float(axis @ metric @ axis))
+    return axes
+
+
+def _order(rotation: NDArray[np.int64]) -> int:
+    return {-1: 2, 0: 3, 1: 4, 2: 6, 3: 1}[int(np.trace(rotation))]
+
+
+def _axis(rotation: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the shortest lattice vector along the axis of a rotation."""
+    moved = rotation - np.eye(3, dtype=np.int64)
+    crosses = [np.cross(moved[i], moved[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    longest = max(crosses, key=lambda vector: int(np.abs(vector).sum()))
+    return np.asarray(longest // np.gcd.reduce(longest))
+
+
+def _plane_across(two_fold: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return two lattice vectors that span the lattice plane that a two-fold rotation turns by 180°."""
+    small = sorted(map(np.array, itertools.product(range(-2, 3), repeat=3)), key=lambda v: np.abs(v).sum())
+    turned = [v for v in small if np.any(v) and np.array_equal(two_fold @ v, -v)]
+    second = next(v for v in turned if np.gcd.reduce(np.cross(turned[0], v)) == 1)
+    return turned[0], second
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _fit_all(reciprocal, family, dimension, metrics, axes, fits, cos_beta, reduced):  # type: ignore[no-untyped-def]
+    for item in range(len(reciprocal)):
+        if abs(np.linalg.det(reciprocal[item])) < _SMALLEST_RECIPROCAL_VOLUME:
+            continue
+        direct = _reduce(np.ascontiguousarray(np.linalg.inv(reciprocal[item])))
+        lengths = np.sqrt((direct * direct).sum(axis=1))
+        for axis in range(3):
+            reduced[item, axis] = lengths[axis]
+            i, j = (axis + 1) % 3, (axis + 2) % 3
+            reduced[item, 3 + axis] = abs(direct[i] @ direct[j]) / (lengths[i] * lengths[j])
+        strain, target = _strain_of_metric(np.linalg.inv(direct))
+        for group in range(len(family)):
+            _fit_group(
+                strain, target, family[group], dimension[group], metrics[group], axes[group],
+                fits[item], cos_beta[item : item + 1],
+            )  # fmt: skip
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _strain_of_metric(basis):  # type: ignore[no-untyped-def]
+    # With the true metric G of the direct lattice, B G Bᵀ is the unit matrix; the difference is strain.
+    weights = (
+        1.0,
+        1.0,
+        _STRETCH_WEIGHT,
+        math.sqrt(2.0) * _SHEAR_WEIGHT,
+        math.sqrt(2.0) * _SHEAR_WEIGHT,
+        math.sqrt(2.0),
+    )
+    strain, target = np.empty((6, 6)), np.zeros(6)
+    for row in range(6):
+        i, j = _ROW[row], _COLUMN[row]
+        for element in range(6):
+            k, l = _ROW[element], _COLUMN[element]
+            value = basis[i, k] * basis[j, l]
+            if k != l:
+                value += basis[i, l] * basis[j, k]
+            strain[row, element] = weights[row] * value
+        if i == j:
+            target[row] = weights[row]
+    return strain, target
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _fit_group(strain, target, family, dimension, metrics, axes, fits, cos_beta):  # type: ignore[no-untyped-def]
+    design = np.zeros((6, 4))
+    for row in range(6):
+        for column in range(dimension):
+            for element in range(6):
+                design[row, column] += strain[row, element] * metrics[column, element]
+    normal, right = np.zeros((4, 4)), np.zeros((4, 1))
+    for i in range(dimension):
+        for row in range(6):
+            right[i, 0] += design[row, i] * target[row]
+            for j in range(dimension):
+                normal[i, j] += design[row, i] * design[row, j]
+    if not solve_small(normal, right, dimension):
+        return
+    total, across = 0.0, 0.0
+    for row in range(6):
+        left = -target[row]
+        for column in range(dimension):
+            left += design[row, column] * right[column, 0]
+        total += left * left
+        if row in (0, 1, 5):
+            across += left * left
+    residual = max(math.sqrt(total), _RESIDUAL_FLOOR)
+    # A hexagonal lattice has two kinds of rhombohedral groups that fit alike: the smaller cell counts.
+    alike = residual <= fits[family, 0] * (1.0 + _TIE)
+    if residual >= fits[family, 0] * (1.0 - _TIE) and not alike:
+        return
+    metric = np.zeros((3, 3))
+    for element in range(6):
+        value = 0.0
+        for column in range(dimension):
+            value += right[column, 0] * metrics[column, element]
+        metric[_ROW[element], _COLUMN[element]] = metric[_COLUMN[element], _ROW[element]] = value
+    fit, cosine = np.empty(6), np.full(1, np.nan)
+    if not _write_cell(metric, family, axes, fit, cosine):
+        return
+    if residual >= fits[family, 0] * (1.0 - _TIE) and fit[5] > fits[family, 5] - 0.5:
+        return
+    fit[0], fit[1] = residual, max(math.sqrt(across), _RESIDUAL_FLOOR)
+    fits[family] = fit
+    if family == _MONOCLINIC:
+        cos_beta[0] = cosine[0]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _write_cell(metric, family, axes, fit, cos_beta):  # type: ignore[no-untyped-def]
+    """Write cell and number of primitive cells; False where the metric is none."""
+    determinant = np.linalg.det(metric)
+    if not (determinant > 0.0 and metric[0, 0] > 0.0 and metric[1, 1] > 0.0 and metric[2, 2] > 0.0):
+        return False
+    squares = np.empty(3)
+    for axis in range(3):
+        squares[axis] = max(axes[axis] @ metric @ axes[axis], 0.0)
+    if family == _MONOCLINIC:
+        b = math.sqrt(squares[0])
+        aa, cc, ac = _reduce_plane(squares[1], squares[2], axes[1] @ metric @ axes[2])
+        a, c = math.sqrt(aa), math.sqrt(cc)
+        cos_beta[0] = abs(ac) / (a * c)
+        volume = b * math.sqrt(max(aa * cc - ac * ac, 0.0))
+    elif family == _ORTHORHOMBIC:
+        a, b, c = np.sort(np.sqrt(squares))
+        volume = a * b * c
+    elif family == _CUBIC:
+        a = b = c = math.sqrt(squares[0])
+        volume = a * b * c
+    else:
+        a = b = math.sqrt(squares[1])
+        c = math.sqrt(squares[0])
+        volume = a * b * c * (1.0 if family == _TETRAGONAL else math.sqrt(0.75))
+    fit[2], fit[3], fit[4] = a, b, c
+    fit[5] = volume / math.sqrt(determinant)
+    return True
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _reduce_plane(aa, cc, ac):  # type: ignore[no-untyped-def]
+    for _ in range(50):
+        if aa > cc:
+            aa, cc = cc, aa
+        turns = np.rint(ac / aa)
+        if turns == 0.0:
+            break
+        cc += turns * (turns * aa - 2.0 * ac)
+        ac -= turns * aa
+    return aa, cc, ac
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _reduce(vectors):  # type: ignore[no-untyped-def]
+    """Reduce rows after Minkowski: each is the shortest that its predecessors leave (Semaev 2001)."""
+    for _ in range(100):
+        order = np.argsort((vectors * vectors).sum(axis=1))
+        vectors = vectors[order]
+        a, b, c = vectors[0].copy(), vectors[1].copy(), vectors[2].copy()
+        turns = np.rint((a @ b) / (a @ a))
+        b -= turns * a
+        aa, bb, ab, ac, bc = a @ a, b @ b, a @ b, a @ c, b @ c
+        determinant = aa * bb - ab * ab
+        u, v = np.rint((ac * bb - bc * ab) / determinant), np.rint((bc * aa - ac * ab) / determinant)
+        shortest, best = c.copy(), c @ c
+        for i in (-1.0, 0.0, 1.0):
+            for j in (-1.0, 0.0, 1.0):
+                candidate = c - (u + i) * a - (v + j) * b
+                square = candidate @ candidate
+                if square < best * (1.0 - 1e-12):
+                    shortest, best = candidate, square
+        settled = turns == 0.0 and best == c @ c
+        vectors[1], vectors[2] = b, shortest
+        if settled:
+            break
+    return vectors
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def solve_small(matrix, right, size):  # type: ignore[no-untyped-def]
+    """Solve the leading ``size`` equations in place (Gauss-Jordan); False where they are singular."""
+    for pivot in range(size):
+        row = pivot
+        for candidate in range(pivot + 1, size):
+            if abs(matrix[candidate, pivot]) > abs(matrix[row, pivot]):
+                row = candidate
+        if not abs(matrix[row, pivot]) > 1e-14:
+            return False
+        for column in range(size):
+            matrix[pivot, column], matrix[row, column] = matrix[row, column], matrix[pivot, column]
+        for column in range(right.shape[1]):
+            right[pivot, column], right[row, column] = right[row, column], right[pivot, column]
+        for other in range(size):
+            if other != pivot:
+                factor = matrix[other, pivot] / matrix[pivot, pivot]
+                for column in range(pivot, size):
+                    matrix[other, column] -= factor * matrix[pivot, column]
+                for column in range(right.shape[1]):
+                    right[other, column] -= factor * right[pivot, column]
+    for pivot in range(size):
+        for column in range(right.shape[1]):
+            right[pivot, column] /= matrix[pivot, pivot]
+    return True

@@ -1,0 +1,481 @@
+"""The three-dimensional lattice of a single pattern, read from where its spots lie.
+
+A pattern off a zone axis cuts several Laue zones, and every spot lies within an excitation error of
+the known Ewald sphere. So the third coordinate of each spot is known to about 0.01 Å⁻¹, and a lattice
+can be told from chance by how many spots it explains:
+
+1. frequent differences between bright spots give the vectors of a lattice plane;
+2. spots that the plane leaves unexplained lie in other layers: the offset of a layer, and its mean
+   distance from the Ewald sphere, are the third vector (or a multiple of it);
+3. every such lattice is fitted and scored: explained spots × log(1 / probability of chance);
+4. finer and coarser lattices of the best one are tried, and the best is fitted to all spots.
+
+Positions across the beam fit by least squares. Coordinates along the beam need instruments (qx, qy,
+q²): spots are seen *because* they are near the sphere, and plain least squares would pull the lattice
+towards it by up to a factor of two.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from diffractory.patterns.lattice_symmetry import solve_small
+from diffractory.patterns.peak_table import PeakTable
+from diffractory.specs import InvariantSpec
+from diffractory.units import electron_wavelength
+
+#: Bright spots that hypotheses are tested on, and those whose differences propose them.
+_BRIGHT, _PROPOSING = 80, 30
+_VECTORS, _PLANES, _LAYERS = 12, 6, 6
+#: Differences between these lengths, in Å⁻¹, may be lattice vectors.
+_SHORTEST, _LONGEST = 0.04, 0.9
+#: Spots nearer the origin, in Å⁻¹, are the direct beam.
+_DIRECT = 0.02
+#: Volumes of primitive cells that are believed, in Å³.
+_SMALLEST_CELL, _LARGEST_CELL = 6.0, 3000.0
+#: Areas of primitive planes in Å⁻²: of a plane of 25 × 25 Å and more.
+_SMALLEST_AREA = 0.0015
+#: Spots of one layer agree within this in their distance from the plane, in Å⁻¹.
+_LAYER_SPREAD = 0.05
+#: Excitation error, in Å⁻¹, beyond which a spot says less and less about the third coordinate.
+_BRIGHT_RANGE = 0.01
+_MISSING = -(2**31)
+_LARGEST_INDEX = 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class SpotLattices:
+    """Lattices of n patterns; where none was found everything is 0.
+
+    Parameters
+    ----------
+    reciprocal : ndarray of shape (n, 3, 3)
+        Columns are primitive reciprocal basis vectors in Å⁻¹, rows qx, qy and along the beam.
+    score : ndarray of shape (n,)
+        Natural logarithm of how unlikely the explained bright spots are by chance.
+    explained_bright, explained : ndarray of shape (n,)
+        Share of the bright spots, and of all, that the lattice explains.
+    misfit : ndarray of shape (n,)
+        Root mean square distance of explained spots from the lattice, in Å⁻¹, across the beam.
+    excitation : ndarray of shape (n,)
+        Mean absolute excitation error of explained spots, weighted by the root of intensity, in Å⁻¹.
+    tolerance : ndarray of shape (n,)
+        Tolerance the lattice was found with, in Å⁻¹.
+    plane : ndarray of shape (n, 3)
+        Reduced basis of the plane most spots lie in, as seen: two lengths in Å⁻¹ and the absolute
+        cosine between them.
+    in_plane : ndarray of shape (n,)
+        Share of the bright spots that this plane explains.
+    """
+
+    reciprocal: NDArray[np.float64]
+    score: NDArray[np.float64]
+    explained_bright: NDArray[np.float64]
+    explained: NDArray[np.float64]
+    misfit: NDArray[np.float64]
+    excitation: NDArray[np.float64]
+    tolerance: NDArray[np.float64]
+    plane: NDArray[np.float64]
+    in_plane: NDArray[np.float64]
+
+
+def find_spot_lattices(table: PeakTable, spec: InvariantSpec) -> SpotLattices:
+    """Find the lattice of every pattern.
+
+    Parameters
+    ----------
+    table : PeakTable
+        Positions in Å⁻¹, the direct beam at the origin.
+    spec : InvariantSpec
+        Energy, tolerances and largest excitation error.
+    """
+    n = len(table)
+    reciprocal, numbers = np.zeros((n, 3, 3)), np.zeros((n, 10))
+    _find_all(
+        table.q, table.intensity, table.offsets, electron_wavelength(spec.energy_ev) / 2.0,
+        np.array(spec.tolerances), spec.s_max, reciprocal, numbers,
+    )  # fmt: skip
+    score, bright, share, misfit, excitation, tolerance = numbers[:, :6].T
+    return SpotLattices(
+        reciprocal, score, bright, share, misfit, excitation, tolerance, numbers[:, 6:9], numbers[:, 9]
+    )
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _find_all(q, intensity, offsets, curvature, tolerances, s_max, reciprocal, numbers):  # type: ignore[no-untyped-def]
+    for pattern in range(len(offsets) - 1):
+        first, stop = offsets[pattern], offsets[pattern + 1]
+        positions, values = q[first:stop], intensity[first:stop]
+        bright = _brightest(positions, values)
+        if len(bright) < 4:
+            continue
+        spots, weights = positions[bright], np.sqrt(values[bright] / values[bright[0]])
+        height = curvature * (spots * spots).sum(axis=1)
+        best = np.zeros((3, 3))
+        for tolerance in tolerances:
+            planes, shares = _planes(spots, tolerance)
+            for number in range(len(planes)):
+                if number == 0 and shares[0] > numbers[pattern, 9]:
+                    _describe_plane(planes[0], shares[0], numbers[pattern, 6:])
+                score = _try_plane(
+                    spots, height, weights, planes[number], tolerance, s_max, numbers[pattern, 0], best
+                )
+                if score > numbers[pattern, 0]:
+                    numbers[pattern, 0], numbers[pattern, 5] = score, tolerance
+        if numbers[pattern, 0] <= 0.0:
+            continue
+        tolerance = numbers[pattern, 5]
+        numbers[pattern, 0] = _try_relatives(
+            spots, height, weights, tolerance, s_max, numbers[pattern, 0], best
+        )
+        hkl, excitation = np.empty((len(spots), 3)), np.empty(len(spots))
+        numbers[pattern, 1] = _assign(spots, height, best, tolerance, s_max, hkl, excitation) / len(spots)
+        _fit_to_all(positions, values, curvature, tolerance, s_max, best, numbers[pattern])
+        reciprocal[pattern] = best
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _brightest(q, intensity):  # type: ignore[no-untyped-def]
+    """Return the brightest spots but the direct beam, brightest first."""
+    order = np.argsort(-intensity)
+    chosen = np.empty(_BRIGHT, dtype=np.int64)
+    n = 0
+    for spot in order:
+        if n < _BRIGHT and q[spot, 0] ** 2 + q[spot, 1] ** 2 > _DIRECT**2 and intensity[spot] > 0.0:
+            chosen[n] = spot
+            n += 1
+    return chosen[:n]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _differences(q, tolerance):  # type: ignore[no-untyped-def]
+    """Return distinct difference vectors of bright spots (and the origin), the most frequent first."""
+    n = min(len(q), _PROPOSING)
+    vectors, counts = np.empty((n * (n + 1) // 2, 2)), np.zeros(n * (n + 1) // 2)
+    found = 0
+    for i in range(n):
+        for j in range(-1, i):
+            x, y = q[i, 0], q[i, 1]
+            if j >= 0:
+                x, y = x - q[j, 0], y - q[j, 1]
+            square = x * x + y * y
+            if square < _SHORTEST**2 or square > _LONGEST**2:
+                continue
+            if y < 0.0 or (y == 0.0 and x < 0.0):
+                x, y = -x, -y
+            known = False
+            for k in range(found):
+                if (vectors[k, 0] - x) ** 2 + (vectors[k, 1] - y) ** 2 < tolerance * tolerance:
+                    counts[k] += 1.0
+                    known = True
+                    break
+            if not known:
+                vectors[found, 0], vectors[found, 1], counts[found] = x, y, 1.0
+                found += 1
+    lengths = np.sqrt((vectors[:found] * vectors[:found]).sum(axis=1))
+    return vectors[np.argsort(-counts[:found] / (1.0 + 0.5 * lengths))[:_VECTORS]]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _planes(q, tolerance):  # type: ignore[no-untyped-def]
+    """Return the lattice planes (columns: two vectors) that explain most, and their shares of spots."""
+    vectors = _differences(q, tolerance)
+    n = len(vectors)
+    planes, scores, shares = np.empty((n * n, 2, 2)), np.empty(n * n), np.empty(n * n)
+    found = 0
+    for i in range(n):
+        for j in range(i):
+            plane = np.empty((2, 2))
+            plane[:, 0], plane[:, 1] = vectors[i], vectors[j]
+            _reduce_plane(plane)
+            area = abs(plane[0, 0] * plane[1, 1] - plane[0, 1] * plane[1, 0])
+            if area < _SMALLEST_AREA or plane[0, 0] ** 2 + plane[1, 0] ** 2 < 0.5 * _SHORTEST**2:
+                continue
+            explained = 0
+            for spot in range(len(q)):
+                u, v = _in_plane(q[spot], plane)
+                explained += _distance2(u - np.rint(u), v - np.rint(v), plane) < tolerance * tolerance
+            score = explained * math.log(1.0 / min(0.9, math.pi * tolerance * tolerance / area))
+            known = False
+            for k in range(found):
+                if abs(scores[k] - score) <= 0.02 * score:
+                    other = abs(planes[k, 0, 0] * planes[k, 1, 1] - planes[k, 0, 1] * planes[k, 1, 0])
+                    known = known or abs(other - area) < 0.02 * area
+            if not known:
+                planes[found], scores[found], shares[found] = plane, score, explained / len(q)
+                found += 1
+    order = np.argsort(-scores[:found])[:_PLANES]
+    return planes[order], shares[order]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _reduce_plane(plane):  # type: ignore[no-untyped-def]
+    """Make the columns the two shortest vectors of their lattice (Lagrange)."""
+    for _ in range(50):
+        aa = plane[0, 0] ** 2 + plane[1, 0] ** 2
+        if aa > plane[0, 1] ** 2 + plane[1, 1] ** 2:
+            for row in range(2):
+                plane[row, 0], plane[row, 1] = plane[row, 1], plane[row, 0]
+            continue
+        turns = np.rint((plane[0, 0] * plane[0, 1] + plane[1, 0] * plane[1, 1]) / aa)
+        if not abs(turns) > 0.0:
+            break
+        for row in range(2):
+            plane[row, 1] -= turns * plane[row, 0]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _in_plane(q, plane):  # type: ignore[no-untyped-def]
+    determinant = plane[0, 0] * plane[1, 1] - plane[0, 1] * plane[1, 0]
+    u = (q[0] * plane[1, 1] - q[1] * plane[0, 1]) / determinant
+    return u, (plane[0, 0] * q[1] - plane[1, 0] * q[0]) / determinant
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _distance2(u, v, plane):  # type: ignore[no-untyped-def]
+    return (u * plane[0, 0] + v * plane[0, 1]) ** 2 + (u * plane[1, 0] + v * plane[1, 1]) ** 2
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _describe_plane(plane, share, numbers):  # type: ignore[no-untyped-def]
+    a, b = math.hypot(plane[0, 0], plane[1, 0]), math.hypot(plane[0, 1], plane[1, 1])
+    numbers[0], numbers[1] = a, b
+    numbers[2] = abs(plane[0, 0] * plane[0, 1] + plane[1, 0] * plane[1, 1]) / (a * b)
+    numbers[3] = share
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _try_plane(q, height, weights, plane, tolerance, s_max, best_score, best):  # type: ignore[no-untyped-def]
+    """Complete a plane to lattices; write one that scores above ``best_score`` to ``best``."""
+    n = len(q)
+    hkl, excitation = np.zeros((n, 3)), np.zeros(n)
+    basis = np.zeros((3, 3))
+    basis[:2, :2] = plane
+    layer = np.zeros((n, 3))
+    for attempt in range(2):
+        in_plane = 0
+        for spot in range(n):
+            u, v = _in_plane(q[spot], basis)
+            nu, nv = np.rint(u), np.rint(v)
+            off = nu * basis[2, 0] + nv * basis[2, 1] - height[spot]
+            near = attempt == 0 or abs(off) < s_max
+            if near and _distance2(u - nu, v - nv, basis) < tolerance * tolerance:
+                hkl[spot, 0], hkl[spot, 1], hkl[spot, 2] = nu, nv, 0.0
+                in_plane += 1
+            else:
+                hkl[spot, 0] = _MISSING
+        if in_plane < 3 or not _refit(q, height, weights, hkl, 2, basis):
+            return best_score
+    for spot in range(n):
+        u, v = _in_plane(q[spot], basis)
+        nu, nv = np.rint(u), np.rint(v)
+        layer[spot, 0], layer[spot, 1] = u - nu, v - nv
+        layer[spot, 2] = height[spot] - nu * basis[2, 0] - nv * basis[2, 1]
+    offsets = _layers(layer, hkl, basis, tolerance)
+    for number in range(len(offsets)):
+        u, v = offsets[number, 0], offsets[number, 1]
+        basis[0, 2] = u * basis[0, 0] + v * basis[0, 1]
+        basis[1, 2] = u * basis[1, 0] + v * basis[1, 1]
+        basis[2, 2] = offsets[number, 2]
+        best_score = _try_lattice(
+            q, height, weights, basis, tolerance, s_max, hkl, excitation, best_score, best
+        )
+    return best_score
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _layers(layer, hkl, basis, tolerance):  # type: ignore[no-untyped-def]
+    """Return offsets (in the plane's vectors, and along the beam) of the fullest other layers."""
+    n = len(layer)
+    taken = hkl[:, 0] != _MISSING
+    offsets, counts = np.zeros((n, 3)), np.zeros(n)
+    found = 0
+    for i in range(n):
+        if taken[i]:
+            continue
+        u, v, w = 0.0, 0.0, 0.0
+        for j in range(n):
+            if hkl[j, 0] != _MISSING:
+                continue
+            du, dv = layer[j, 0] - layer[i, 0], layer[j, 1] - layer[i, 1]
+            nu, nv = np.rint(du), np.rint(dv)
+            dw = layer[j, 2] + nu * basis[2, 0] + nv * basis[2, 1] - layer[i, 2]
+            if abs(dw) < _LAYER_SPREAD and _distance2(du - nu, dv - nv, basis) < tolerance * tolerance:
+                taken[j] = True
+                counts[found] += 1.0
+                u, v, w = u + du - nu, v + dv - nv, w + dw
+        offsets[found, 0] = layer[i, 0] + u / counts[found]
+        offsets[found, 1] = layer[i, 1] + v / counts[found]
+        offsets[found, 2] = layer[i, 2] + w / counts[found]
+        found += 1
+    return offsets[np.argsort(-counts[:found])[:_LAYERS]]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _try_lattice(q, height, weights, basis, tolerance, s_max, hkl, excitation, best_score, best):  # type: ignore[no-untyped-def]
+    """Score a lattice, fit it if it is promising; write it to ``best`` if it scores higher."""
+    if not _believable(basis):
+        return best_score
+    score = _score(_assign(q, height, basis, tolerance, s_max, hkl, excitation), basis, tolerance, s_max)
+    if score <= 0.8 * best_score:
+        return best_score
+    fitted = basis.copy()
+    if not (_refit(q, height, weights, hkl, 3, fitted) and _believable(fitted)):
+        return best_score
+    score = _score(_assign(q, height, fitted, tolerance, s_max, hkl, excitation), fitted, tolerance, s_max)
+    if score > best_score:
+        best[:] = fitted
+        return score
+    return best_score
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _determinant(m):  # type: ignore[no-untyped-def]
+    return (
+        m[0, 0] * (m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1])
+        - m[0, 1] * (m[1, 0] * m[2, 2] - m[1, 2] * m[2, 0])
+        + m[0, 2] * (m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0])
+    )
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _believable(basis):  # type: ignore[no-untyped-def]
+    volume = abs(_determinant(basis))
+    # The plane that spots are placed in must not be seen edge-on.
+    area = abs(basis[0, 0] * basis[1, 1] - basis[1, 0] * basis[0, 1])
+    return volume > 1.0 / _LARGEST_CELL and volume < 1.0 / _SMALLEST_CELL and area > 0.5 * _SMALLEST_AREA
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _score(explained, basis, tolerance, s_max):  # type: ignore[no-untyped-def]
+    chance = math.pi * tolerance * tolerance * 2.0 * s_max / abs(_determinant(basis))
+    return explained * math.log(1.0 / min(0.9, chance))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _assign(q, height, basis, tolerance, s_max, hkl, excitation):  # type: ignore[no-untyped-def]
+    """Write the nearest lattice point of every spot, and its excitation error; return how many fit."""
+    n = 0
+    # Third row of the inverse: the third index as a function of where a spot lies.
+    volume = _determinant(basis)
+    to_x = (basis[1, 0] * basis[2, 1] - basis[1, 1] * basis[2, 0]) / volume
+    to_y = (basis[0, 1] * basis[2, 0] - basis[0, 0] * basis[2, 1]) / volume
+    to_z = (basis[0, 0] * basis[1, 1] - basis[0, 1] * basis[1, 0]) / volume
+    reach = abs(to_z) * s_max
+    for spot in range(len(q)):
+        x, y = q[spot]
+        middle = to_x * x + to_y * y + to_z * height[spot]
+        best = np.inf
+        hkl[spot, 0] = _MISSING
+        if not abs(middle) < _LARGEST_INDEX:
+            continue
+        # Wherever within s_max of the sphere the spot lies, its third index lies within this range.
+        l = math.ceil(middle - reach - 0.2)
+        while l <= middle + reach + 0.2:
+            left, up = x - l * basis[0, 2], y - l * basis[1, 2]
+            u, v = _in_plane((left, up), basis)
+            nu, nv = np.rint(u), np.rint(v)
+            s = nu * basis[2, 0] + nv * basis[2, 1] + l * basis[2, 2] - height[spot]
+            distance = _distance2(u - nu, v - nv, basis) / (tolerance * tolerance)
+            if abs(s) < s_max and distance < 1.0 and distance + (s / s_max) ** 2 < best:
+                best = distance + (s / s_max) ** 2
+                hkl[spot, 0], hkl[spot, 1], hkl[spot, 2] = nu, nv, l
+                excitation[spot] = s
+            l += 1
+        n += best < np.inf
+    return n
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _refit(q, height, weights, hkl, size, basis):  # type: ignore[no-untyped-def]
+    """Fit the leading ``size`` vectors to the spots that have indices; False where they do not allow it."""
+    normal, right = np.zeros((3, 3)), np.zeros((3, 2))
+    instruments, along = np.zeros((3, 3)), np.zeros((3, 1))
+    for spot in range(len(q)):
+        if hkl[spot, 0] == _MISSING:
+            continue
+        # q² as an instrument is scaled to the size of q.
+        instrument = (q[spot, 0], q[spot, 1], q[spot, 0] ** 2 + q[spot, 1] ** 2)
+        for i in range(size):
+            weighted = weights[spot] * instrument[i]
+            along[i, 0] += weighted * height[spot]
+            for j in range(size):
+                normal[i, j] += hkl[spot, i] * hkl[spot, j]
+                instruments[i, j] += weighted * hkl[spot, j]
+            right[i, 0] += hkl[spot, i] * q[spot, 0]
+            right[i, 1] += hkl[spot, i] * q[spot, 1]
+    if not (solve_small(normal, right, size) and solve_small(instruments, along, size)):
+        return False
+    for i in range(size):
+        basis[0, i], basis[1, i], basis[2, i] = right[i, 0], right[i, 1], along[i, 0]
+    return True
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _try_relatives(q, height, weights, tolerance, s_max, best_score, best):  # type: ignore[no-untyped-def]
+    """Try lattices twice and three times as fine and as coarse as the best, until none is better."""
+    n = len(q)
+    hkl, excitation = np.zeros((n, 3)), np.zeros(n)
+    for _ in range(3):
+        start, before = np.ascontiguousarray(best.copy()), best_score
+        for index in (2, 3):
+            for a in (1, index):
+                for b in (1, index):
+                    c = index // (a * b) if a * b <= index else 0
+                    if c == 0:
+                        continue
+                    # Hermite normal forms of this index: each is one sublattice.
+                    for i in range(a):
+                        for j in range(a):
+                            for k in range(b):
+                                form = np.zeros((3, 3))
+                                form[0, 0], form[1, 1], form[2, 2] = a, b, c
+                                form[0, 1], form[0, 2], form[1, 2] = i, j, k
+                                for finer in (True, False):
+                                    inverse = np.ascontiguousarray(np.linalg.inv(form.T))
+                                    changed = start @ (inverse if finer else form)
+                                    best_score = _try_lattice(
+                                        q, height, weights, changed, tolerance, s_max,
+                                        hkl, excitation, best_score, best,
+                                    )  # fmt: skip
+        if best_score == before:
+            break
+    return best_score
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _fit_to_all(q, intensity, curvature, tolerance, s_max, basis, numbers):  # type: ignore[no-untyped-def]
+    """Fit the lattice to all spots, strong and well excited ones first, and describe how it fits."""
+    n = len(q)
+    height = curvature * (q * q).sum(axis=1)
+    strength = np.sqrt(np.maximum(intensity, 0.0) / intensity.max())
+    hkl, excitation, weights = np.zeros((n, 3)), np.zeros(n), strength.copy()
+    for attempt in range(3):
+        _assign(q, height, basis, tolerance, s_max, hkl, excitation)
+        if attempt:
+            weights = strength / (1.0 + (excitation / _BRIGHT_RANGE) ** 2)
+        fitted = basis.copy()
+        if not _refit(q, height, weights, hkl, 3, fitted):
+            break
+        if not _believable(fitted):
+            break
+        basis[:] = fitted
+    explained = _assign(q, height, basis, tolerance, s_max, hkl, excitation)
+    square, excited, total = 0.0, 0.0, 0.0
+    for spot in range(n):
+        if hkl[spot, 0] != _MISSING:
+            for row in range(2):
+                at = (
+                    hkl[spot, 0] * basis[row, 0] + hkl[spot, 1] * basis[row, 1] + hkl[spot, 2] * basis[row, 2]
+                )
+                square += (q[spot, row] - at) ** 2
+            excited += strength[spot] * abs(excitation[spot])
+            total += strength[spot]
+    numbers[2] = explained / n
+    numbers[3] = math.sqrt(square / max(explained, 1))
+    numbers[4] = excited / max(total, 1e-300)
