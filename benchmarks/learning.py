@@ -3,6 +3,7 @@
 Each part writes its section of results/learning.json, so they can be run one at a time::
 
     python benchmarks/learning.py compare models/paper models/robust
+    python benchmarks/learning.py scan MAP
     python benchmarks/learning.py votes RUN models/paper
     python benchmarks/learning.py scaling RUN
     python benchmarks/learning.py curves RUN
@@ -97,6 +98,12 @@ def _of_protocol(results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def scan(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Keep what `diffractory map` said of a real scan."""
+    summary: dict[str, Any] = json.loads((arguments.map / "summary.json").read_text())
+    return summary
+
+
 def votes(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time the forests on as many patterns as the paper's scan has, on two cores."""
     run = Run.open(arguments.run)
@@ -174,8 +181,8 @@ def curves(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train the crystal-system models on parts of the training patterns; kept point by point."""
     run = Run.open(arguments.run)
     kept: dict[str, Any] = _read().get("curves", {"points": []})
-    specs: tuple[TrainingSpec, ...] = (ForestSpec(), BoostingSpec())
-    for spec in specs:
+    specs: dict[str, TrainingSpec] = {"paper": ForestSpec(), "robust": BoostingSpec()}
+    for spec in [specs[name] for name in arguments.preset or specs]:
         tests = {name: _test(run, spec, lab) for name, lab in (("paper", None), ("lab", LabProtocolSpec()))}
         subsets = [Subset(share) for share in SHARES] + [Subset(1.0, count) for count in ORIENTATIONS]
         for subset in sorted(subsets, key=lambda s: s.materials * (s.orientations or 28)):
@@ -288,11 +295,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("compare").add_argument("models", type=Path, nargs="+")
+    parts.add_parser("scan").add_argument("map", type=Path)
     timed = parts.add_parser("votes")
     timed.add_argument("run", type=Path)
     timed.add_argument("model", type=Path)
-    for name in ("scaling", "curves"):
-        parts.add_parser(name).add_argument("run", type=Path)
+    parts.add_parser("scaling").add_argument("run", type=Path)
+    drawn = parts.add_parser("curves")
+    drawn.add_argument("run", type=Path)
+    drawn.add_argument("--preset", action="append", choices=("paper", "robust"), help="both by default")
     arguments = parser.parse_args()
     _write(arguments.part, globals()[arguments.part](arguments))
     print(json.dumps(_read()[arguments.part], indent=1))

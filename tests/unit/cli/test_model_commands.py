@@ -113,7 +113,11 @@ def test_evaluation_goes_beside_the_model(
     monkeypatch.chdir(tmp_path if name == "model" else tmp_path / "model")
     succeeds("evaluate", name, workshop.run, *INLINE, "--json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model-evaluation"]
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["model.json", "trees.npz"]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "card.md",
+        "model.json",
+        "trees.npz",
+    ]
 
 
 def _map(workshop: Workshop, out: Path, *options: object) -> dict[str, Any]:

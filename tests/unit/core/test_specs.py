@@ -76,7 +76,7 @@ invariants = st.builds(
     ring_width=_positive(1.0),
     n_rings=st.integers(1, 1000),
     n_orders=st.integers(1, 200),
-    profile_width=_positive(1.0),
+    profile_width=st.floats(0.001, 1.0),
     tolerances=st.lists(_positive(0.1), min_size=1, max_size=4),
     s_max=_positive(1.0),
 )
@@ -238,7 +238,7 @@ REFUSED = [
     (InvariantSpec, "ring_width", [0.0, 1.1, math.nan]),
     (InvariantSpec, "n_rings", [0, 1001, 1.5]),
     (InvariantSpec, "n_orders", [0, 201, 1.5]),
-    (InvariantSpec, "profile_width", [0.0, -0.02, 1.1, math.nan]),
+    (InvariantSpec, "profile_width", [0.0, 1e-4, -0.02, 1.1, math.nan]),
     (
         InvariantSpec,
         "tolerances",
