@@ -26,7 +26,7 @@ from diffractory.dataset.protocols import protocol_patterns
 from diffractory.dataset.run import Run
 from diffractory.learning.accuracies import SystemAccuracies
 from diffractory.learning.boosting import BoostedClassifier
-from diffractory.learning.hierarchy import SystemVotes
+from diffractory.learning.system_hierarchy import SystemVotes
 from diffractory.learning.training import TRAINING_NOISE_SEED, Subset, feature_sets_of, training_set
 from diffractory.patterns.feature_sets import names_of_features
 from diffractory.patterns.peak_table import PeakTable

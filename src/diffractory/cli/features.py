@@ -26,9 +26,9 @@ from diffractory.dataset.lock import sole_driver
 from diffractory.dataset.reader import complete_records
 from diffractory.dataset.run import Run
 from diffractory.execution.engine import Engine
-from diffractory.learning.training import TRAINING_NOISE_SEED
+from diffractory.learning.training import requested_features
 from diffractory.patterns.feature_sets import number_of_features
-from diffractory.specs import BoostingSpec, InvariantSpec, LabProtocolSpec, RadialBasisSpec
+from diffractory.specs import BoostingSpec, ForestSpec
 
 app = typer.Typer()
 
@@ -70,14 +70,17 @@ def plans_of_preset(
 ) -> list[FeaturePlan]:
     """Plan the feature sets that a preset learns from, and make their empty stores."""
     if preset == "paper":
-        return [plan_features(run, RadialBasisSpec(), thicknesses)]
-    spec = InvariantSpec(energy_ev=run.plan.simulation.energy_ev)
-    # Many thicknesses would be computed and never read: the laboratory's patterns have them all.
-    used = thicknesses or (BoostingSpec().thickness,)
-    return [
-        plan_features(run, spec, used),
-        plan_features(run, spec, lab=LabProtocolSpec(), seed=TRAINING_NOISE_SEED),
-    ]
+        # Any thicknesses: a forest may be trained at each.
+        (wanted,) = requested_features(run, ForestSpec())
+        return [plan_features(run, wanted.features, thicknesses)]
+    plans = []
+    for thickness in thicknesses or (BoostingSpec().thickness,):
+        for wanted in requested_features(run, BoostingSpec(thickness=thickness)):
+            used = (wanted.thickness,)
+            plan = plan_features(run, wanted.features, used, lab=wanted.lab, seed=wanted.seed)
+            # The laboratory's patterns are the same whatever the thickness of the others.
+            plans += [plan] if plan not in plans else []
+    return plans
 
 
 def compute_features(run: Run, engine: Engine, plan: FeaturePlan) -> dict[str, Any]:

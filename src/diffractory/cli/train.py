@@ -20,7 +20,6 @@ from diffractory.cli.options import (
 from diffractory.dataset.run import Run
 from diffractory.execution.engine import Engine
 from diffractory.learning.artefact import check_model_folder, save_model
-from diffractory.learning.hierarchy import SymmetryHierarchy
 from diffractory.learning.training import Subset, train_on_run
 from diffractory.settings import human_seconds, usable_cores
 from diffractory.specs import BoostingSpec, ForestSpec, TrainingSpec
@@ -86,7 +85,7 @@ def train_model(
     save_model(model, target, provenance)
     return {
         "model": str(target),
-        "models": model.n_forests_ if isinstance(model, SymmetryHierarchy) else model.n_models_,
+        "models": model.n_models_,
         "training_materials": len(provenance["training_materials"]),
         "held_out_materials": provenance["held_out_materials"],
         "training_patterns": provenance["training_patterns"],

@@ -196,10 +196,11 @@ def find_features(
         if plan.features == features and same and finished:
             return plan
     preset = "" if isinstance(features, RadialBasisSpec) else " --preset robust"
+    command = f"diffractory features {run.path}{preset} --thickness {thickness:g}"
     raise RunError(
         f"{run.path} has no finished features " + (f"at {thickness} Å" if lab is None else "of lab patterns"),
         f"it was simulated at {list(run.plan.simulation.thicknesses)} Å",
-        f"Run `diffractory features {run.path}{preset}` first, or choose a thickness that was simulated",
+        f"Run `{command}` first, or choose a thickness that was simulated",
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffractory.learning.aggregation import aggregate_labels
-from diffractory.learning.hierarchy import SystemVotes
+from diffractory.learning.system_hierarchy import SystemVotes
 from diffractory.learning.training import Hierarchy
 
 #: Patterns of one material that answer together.

@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
@@ -21,16 +20,8 @@ from diffractory.learning.boosting import BoostedClassifier, BoostedRegressor
 from diffractory.learning.calibration import Calibration, scaled
 from diffractory.learning.domain import TrainingDomain
 from diffractory.learning.forests import check_features_of, check_matrix, rows_of
-from diffractory.learning.hierarchy import (
-    SystemVotes,
-    Targets,
-    TrainingSummary,
-    WithinSystem,
-    check_systems,
-    seed_of,
-    summary_of,
-    within_of,
-)
+from diffractory.learning.hierarchy import Targets, TrainingSummary, check_systems, summary_of
+from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes, WithinSystem, seed_of
 from diffractory.patterns.invariants import cells_of_system, invariant_names
 from diffractory.specs import BoostingSpec, InvariantSpec
 
@@ -38,7 +29,7 @@ from diffractory.specs import BoostingSpec, InvariantSpec
 _LARGEST_RATIO = 4.0
 
 
-class BoostedHierarchy(BaseEstimator):
+class BoostedHierarchy(SystemHierarchy):
     """Boosted models: one for the crystal system; for each system one for space group, one for a, b, c.
 
     Parameters
@@ -172,46 +163,12 @@ class BoostedHierarchy(BaseEstimator):
         ids, pooled = pool_evidence(logs, groups, self.prior_, self.calibration_.dependence)
         return AggregatedLabels(ids, self.systems_[pooled.argmax(axis=1)], pooled.max(axis=1))
 
-    def locate(self, X: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Return where rows of X (n, n_features) lie among the training patterns.
-
-        Returns
-        -------
-        outside : ndarray of shape (n,), bool
-            Unlike all but few training patterns.
-        coordinates : ndarray of shape (n, 2)
-            Along the first two principal components, in standard deviations of training.
-        """
-        return self.domain_.locate(check_features_of(self, X))
-
-    def predict(self, X: ArrayLike) -> NDArray[np.int8]:
-        """Return the code of the most probable crystal system of each row, of shape (n,)."""
-        return self.vote_systems(X).system
-
-    def predict_within(self, X: ArrayLike, system: ArrayLike) -> WithinSystem:
-        """Predict space group and lattice of each row with the models of a given crystal system.
-
-        Parameters
-        ----------
-        X : array_like of shape (n, n_features)
-        system : array_like of shape (n,), int
-            Code of the crystal system to use; −1 = none.
-
-        Raises
-        ------
-        ModelError
-            If the model is not trained, the features do not fit it, or a code does not exist.
-        """
-        return within_of(check_features_of(self, X), system, list(self.group_models_), self._within)
-
-    def _within(
-        self, code: int, part: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int16], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def _within(self, code: int, part: NDArray[np.float32]) -> WithinSystem:
         model = self.group_models_[code]
         share = model.predict_proba(part)
         cells = self._cells(code, part) * np.exp(self.lattice_models_[code].predict(part))
         group = model.classes_[share.argmax(axis=1)].astype(np.int16)
-        return group, share.max(axis=1), difference_confidence(share), cells
+        return WithinSystem(group, share.max(axis=1), difference_confidence(share), cells)
 
     def _cells(self, code: int, part: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the cell read from the spots; where there is none, the median of training."""

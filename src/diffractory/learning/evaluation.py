@@ -14,8 +14,9 @@ from diffractory.errors import ModelError
 from diffractory.learning.accuracies import SystemAccuracies, bootstrap_interval, group_patterns
 from diffractory.learning.aggregation import aggregate_labels, aggregate_lattice
 from diffractory.learning.forests import check_features_of
-from diffractory.learning.hierarchy import SystemVotes, Targets
+from diffractory.learning.hierarchy import Targets
 from diffractory.learning.reliability import reliability
+from diffractory.learning.system_hierarchy import SystemVotes
 from diffractory.learning.training import Hierarchy
 
 _TRICLINIC = CRYSTAL_SYSTEMS.index("triclinic")

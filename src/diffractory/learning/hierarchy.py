@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code, system_of_space_group
 from diffractory.errors import ModelError
@@ -21,6 +20,7 @@ from diffractory.learning.forests import (
     check_matrix,
     rows_of,
 )
+from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes, WithinSystem, seed_of
 from diffractory.specs import ForestSpec
 
 _TRICLINIC = system_code("triclinic")
@@ -93,61 +93,6 @@ class Targets:
         return type(self)(self.system[chosen], self.space_group[chosen], self.lattice[chosen])
 
 
-@dataclass(frozen=True, eq=False)
-class SystemVotes:
-    """Crystal system of each pattern.
-
-    Parameters
-    ----------
-    share : ndarray of shape (n, n_systems)
-        Share of the trees that vote for each crystal system, or its calibrated probability; columns in
-        the order of the model's ``systems_``.
-    system : ndarray of shape (n,), int8
-        Code of the crystal system with the largest share; the lower code wins a tie.
-    confidence : ndarray of shape (n,)
-        Its share.
-    difference : ndarray of shape (n,)
-        Difference confidence, largest − second share.
-    """
-
-    share: NDArray[np.float64]
-    system: NDArray[np.int8]
-    confidence: NDArray[np.float64]
-    difference: NDArray[np.float64]
-
-    @classmethod
-    def from_share(cls, share: NDArray[np.float64], systems: NDArray[np.int8]) -> Self:
-        """Choose the crystal system with the largest share; ``systems`` are the codes of the columns."""
-        top = share.argmax(axis=1)
-        return cls(share, systems[top], share.max(axis=1), difference_confidence(share))
-
-    def take(self, chosen: NDArray[Any]) -> Self:
-        """Return the chosen patterns (indices or a mask)."""
-        return type(self)(
-            self.share[chosen], self.system[chosen], self.confidence[chosen], self.difference[chosen]
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class WithinSystem:
-    """What the models of one crystal system say about each pattern.
-
-    Parameters
-    ----------
-    space_group : ndarray of shape (n,), int16
-        Most voted space group; 0 where there is no model.
-    group_confidence, group_difference : ndarray of shape (n,)
-        Confidence and difference confidence of the space group; 0 where there is no model.
-    lattice : ndarray of shape (n, 3)
-        a, b, c in Å; NaN where there is no model.
-    """
-
-    space_group: NDArray[np.int16]
-    group_confidence: NDArray[np.float64]
-    group_difference: NDArray[np.float64]
-    lattice: NDArray[np.float64]
-
-
 @dataclass(frozen=True)
 class TrainingSummary:
     """What a model saw of one crystal system: the reference that its predictions must beat.
@@ -169,7 +114,7 @@ class TrainingSummary:
     median_lattice: tuple[float, float, float]
 
 
-class SymmetryHierarchy(BaseEstimator):
+class SymmetryHierarchy(SystemHierarchy):
     """One forest for the crystal system; for each system one for the space group, one for a, b, c.
 
     Parameters
@@ -235,7 +180,7 @@ class SymmetryHierarchy(BaseEstimator):
         return self
 
     @property
-    def n_forests_(self) -> int:
+    def n_models_(self) -> int:
         """Number of trained forests: 13 for six crystal systems."""
         return 1 + len(self.group_forests_) + len(self.lattice_forests_)
 
@@ -263,46 +208,13 @@ class SymmetryHierarchy(BaseEstimator):
         """Return the crystal system of each group of patterns by the paper's rule."""
         return aggregate_labels(votes.system, votes.difference, groups)
 
-    def locate(self, X: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Return where rows of X (n, n_features) lie among the training patterns.
-
-        Returns
-        -------
-        outside : ndarray of shape (n,), bool
-            Unlike all but few training patterns.
-        coordinates : ndarray of shape (n, 2)
-            Along the first two principal components, in standard deviations of training.
-        """
-        return self.domain_.locate(check_features_of(self, X))
-
-    def predict(self, X: ArrayLike) -> NDArray[np.int8]:
-        """Return the code of the most voted crystal system of each row, of shape (n,)."""
-        return self.vote_systems(X).system
-
-    def predict_within(self, X: ArrayLike, system: ArrayLike) -> WithinSystem:
-        """Predict space group and lattice of each row with the models of a given crystal system.
-
-        Parameters
-        ----------
-        X : array_like of shape (n, n_features)
-        system : array_like of shape (n,), int
-            Code of the crystal system to use; −1 = none.
-
-        Raises
-        ------
-        ModelError
-            If the model is not trained, the features do not fit it, or a code does not exist.
-        """
-        return within_of(check_features_of(self, X), system, list(self.group_forests_), self._within)
-
-    def _within(
-        self, code: int, part: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int16], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def _within(self, code: int, part: NDArray[np.float32]) -> WithinSystem:
         forest = self.group_forests_[code]
         votes = forest.votes(part)
         confidence = votes.max(axis=1) / forest.trees_.n_trees
         lattice = self.lattice_forests_[code].predict(part)
-        return forest.classes_[votes.argmax(axis=1)], confidence, difference_confidence(votes), lattice
+        group = forest.classes_[votes.argmax(axis=1)]
+        return WithinSystem(group, confidence, difference_confidence(votes), lattice)
 
     def _fit_within(self, features: NDArray[np.float32], targets: Targets, owners: NDArray[Any]) -> None:
         self.group_forests_: dict[int, VoteForestClassifier] = {}
@@ -339,47 +251,6 @@ class SymmetryHierarchy(BaseEstimator):
             n_jobs=self.n_jobs,
             random_state=seed_of(spec.seed, 2, code),
         )
-
-
-#: Of a crystal system's code and features: space group, its confidence and difference, and lattice.
-_Models = Callable[
-    [int, NDArray[np.float32]],
-    tuple[NDArray[np.int16], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
-]
-
-
-def within_of(
-    features: NDArray[np.float32], system: ArrayLike, learned: Sequence[int], models: _Models
-) -> WithinSystem:
-    """Predict space groups and lattices, each pattern by the models of the crystal system it is given.
-
-    Raises
-    ------
-    ModelError
-        If there is not one code for each pattern, or a code does not exist.
-    """
-    codes = np.asarray(system)
-    if codes.shape != (len(features),) or np.any((codes < -1) | (codes >= len(CRYSTAL_SYSTEMS))):
-        raise ModelError(
-            f"{len(features)} patterns with crystal-system codes of shape {codes.shape}",
-            f"each pattern needs a code from -1 (none) to {len(CRYSTAL_SYSTEMS) - 1}",
-        )
-    n = len(features)
-    result = WithinSystem(np.zeros(n, np.int16), np.zeros(n), np.zeros(n), np.full((n, 3), np.nan))
-    for code in learned:
-        rows = np.flatnonzero(codes == code)
-        if len(rows) == 0:
-            continue
-        # Copies only where the rows are a part: a scan is often of one system throughout.
-        group, confidence, difference, lattice = models(code, features if len(rows) == n else features[rows])
-        result.space_group[rows], result.group_confidence[rows] = group, confidence
-        result.group_difference[rows], result.lattice[rows] = difference, lattice
-    return result
-
-
-def seed_of(seed: int, role: int, code: int) -> int:
-    """Return the seed of a model, by role and crystal system: adding one leaves the others as they are."""
-    return int(np.random.SeedSequence([seed, role, code]).generate_state(1)[0])
 
 
 def _system_of(number: int) -> int:

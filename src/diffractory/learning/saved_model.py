@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffractory.learning.artefact import load_model
-from diffractory.learning.hierarchy import SystemVotes, WithinSystem
+from diffractory.learning.system_hierarchy import SystemVotes, WithinSystem
 from diffractory.learning.training import Hierarchy
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import effective_n_jobs
 from numpy.typing import NDArray
 
 from diffractory import __version__
@@ -19,12 +20,15 @@ from diffractory.dataset.features import FeaturePlan, find_features, iterate_fea
 from diffractory.dataset.run import Run
 from diffractory.errors import ModelError
 from diffractory.learning.boosted_hierarchy import BoostedHierarchy
+from diffractory.learning.growing import training_memory
 from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
 from diffractory.learning.protocols import targets_of
 from diffractory.learning.split import split_materials
 from diffractory.patterns.feature_sets import number_of_features
+from diffractory.settings import human_bytes
 from diffractory.specs import (
     BoostingSpec,
+    FeatureSpec,
     ForestSpec,
     InvariantSpec,
     LabProtocolSpec,
@@ -78,6 +82,38 @@ class TrainingSet:
     calibration: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class FeatureRequest:
+    """One feature set that a preset is trained on.
+
+    Parameters
+    ----------
+    features : RadialBasisSpec or InvariantSpec
+    thickness : float
+        In Å; of no effect on lab patterns, whose thickness is drawn.
+    lab : LabProtocolSpec or None
+        Patterns as a laboratory sees them instead of as simulated.
+    seed : int
+        Of the laboratory's noise.
+    """
+
+    features: FeatureSpec
+    thickness: float
+    lab: LabProtocolSpec | None = None
+    seed: int = 0
+
+
+def requested_features(run: Run, spec: TrainingSpec) -> list[FeatureRequest]:
+    """Return what a preset is trained on: the one place that says so."""
+    if isinstance(spec, ForestSpec):
+        return [FeatureRequest(RadialBasisSpec(), spec.thickness)]
+    features = InvariantSpec(energy_ev=run.plan.simulation.energy_ev)
+    return [
+        FeatureRequest(features, spec.thickness),
+        FeatureRequest(features, spec.thickness, LabProtocolSpec(), TRAINING_NOISE_SEED),
+    ]
+
+
 def feature_sets_of(run: Run, spec: TrainingSpec) -> list[tuple[FeaturePlan, float | None]]:
     """Return the finished feature sets that a preset is trained on, each with the thickness to read.
 
@@ -86,12 +122,13 @@ def feature_sets_of(run: Run, spec: TrainingSpec) -> list[tuple[FeaturePlan, flo
     RunError
         If one is missing.
     """
-    if isinstance(spec, ForestSpec):
-        return [(find_features(run, RadialBasisSpec(), spec.thickness), spec.thickness)]
-    features, lab = InvariantSpec(energy_ev=run.plan.simulation.energy_ev), LabProtocolSpec()
-    clean = find_features(run, features, spec.thickness)
-    noisy = find_features(run, features, spec.thickness, lab=lab, seed=TRAINING_NOISE_SEED)
-    return [(clean, spec.thickness), (noisy, None)]
+    return [
+        (
+            find_features(run, wanted.features, wanted.thickness, lab=wanted.lab, seed=wanted.seed),
+            wanted.thickness if wanted.lab is None else None,
+        )
+        for wanted in requested_features(run, spec)
+    ]
 
 
 def split_of(run: Run, spec: TrainingSpec) -> NDArray[np.bool_]:
@@ -139,7 +176,10 @@ def train_on_run(
     with training_set(run, spec, sets, subset) as training:
         model: Hierarchy
         if isinstance(spec, ForestSpec):
-            progress("training forests")
+            workers = effective_n_jobs(n_jobs)
+            rows, columns = training.features.shape
+            needed = training_memory(rows, columns, len("abc"), workers)
+            progress(f"training forests, up to {human_bytes(needed)} on a node with {workers} workers")
             model = SymmetryHierarchy(spec, n_jobs).fit(
                 training.features, training.targets, training.crystals
             )
@@ -233,7 +273,14 @@ def _hash(text: str) -> str:
 
 @contextmanager
 def _scratch_matrix(folder: Path, shape: tuple[int, int]) -> Iterator[np.memmap[Any, np.dtype[np.float32]]]:
-    handle, name = tempfile.mkstemp(prefix=".training-", suffix=".npy", dir=folder)
+    try:
+        handle, name = tempfile.mkstemp(prefix=".training-", suffix=".npy", dir=folder)
+    except OSError as error:
+        raise ModelError(
+            f"{folder} cannot be written ({error.strerror or error})",
+            "all features lie in one file beside the run while models are trained",
+            "Make the folder writable, or copy the run to where you may write",
+        ) from None
     os.close(handle)
     path = Path(name)
     try:

@@ -22,6 +22,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from diffractory.patterns.linear_equations import solve_small
+
 #: Metric symmetries by the order of their rotation group: 2, 4, 8, 6, 12 and 24.
 LATTICE_FAMILIES = ("monoclinic", "orthorhombic", "tetragonal", "rhombohedral", "hexagonal", "cubic")
 _FAMILY_OF_ORDER = {2: 0, 4: 1, 8: 2, 6: 3, 12: 4, 24: 5}
@@ -369,30 +371,3 @@ def _reduce(vectors):  # type: ignore[no-untyped-def]
         if settled:
             break
     return vectors
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def solve_small(matrix, right, size):  # type: ignore[no-untyped-def]
-    """Solve the leading ``size`` equations in place (Gauss-Jordan); False where they are singular."""
-    for pivot in range(size):
-        row = pivot
-        for candidate in range(pivot + 1, size):
-            if abs(matrix[candidate, pivot]) > abs(matrix[row, pivot]):
-                row = candidate
-        if not abs(matrix[row, pivot]) > 1e-14:
-            return False
-        for column in range(size):
-            matrix[pivot, column], matrix[row, column] = matrix[row, column], matrix[pivot, column]
-        for column in range(right.shape[1]):
-            right[pivot, column], right[row, column] = right[row, column], right[pivot, column]
-        for other in range(size):
-            if other != pivot:
-                factor = matrix[other, pivot] / matrix[pivot, pivot]
-                for column in range(pivot, size):
-                    matrix[other, column] -= factor * matrix[pivot, column]
-                for column in range(right.shape[1]):
-                    right[other, column] -= factor * right[pivot, column]
-    for pivot in range(size):
-        for column in range(right.shape[1]):
-            right[pivot, column] /= matrix[pivot, pivot]
-    return True

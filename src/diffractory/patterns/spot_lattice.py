@@ -24,22 +24,18 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from diffractory.patterns.lattice_symmetry import solve_small
+from diffractory.patterns.lattice_planes import SMALLEST_AREA, distance2, likely_planes, plane_coordinates
+from diffractory.patterns.linear_equations import solve_small
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.specs import InvariantSpec
 from diffractory.units import electron_wavelength
 
-#: Bright spots that hypotheses are tested on, and those whose differences propose them.
-_BRIGHT, _PROPOSING = 80, 30
-_VECTORS, _PLANES, _LAYERS = 12, 6, 6
-#: Differences between these lengths, in Å⁻¹, may be lattice vectors.
-_SHORTEST, _LONGEST = 0.04, 0.9
+#: Bright spots that hypotheses are tested on, and layers that complete a plane.
+_BRIGHT, _LAYERS = 80, 6
 #: Spots nearer the origin, in Å⁻¹, are the direct beam.
 _DIRECT = 0.02
 #: Volumes of primitive cells that are believed, in Å³.
 _SMALLEST_CELL, _LARGEST_CELL = 6.0, 3000.0
-#: Areas of primitive planes in Å⁻²: of a plane of 25 × 25 Å and more.
-_SMALLEST_AREA = 0.0015
 #: Spots of one layer agree within this in their distance from the plane, in Å⁻¹.
 _LAYER_SPREAD = 0.05
 #: Excitation error, in Å⁻¹, beyond which a spot says less and less about the third coordinate.
@@ -118,7 +114,7 @@ def _find_all(q, intensity, offsets, curvature, tolerances, s_max, reciprocal, n
         height = curvature * (spots * spots).sum(axis=1)
         best = np.zeros((3, 3))
         for tolerance in tolerances:
-            planes, shares = _planes(spots, tolerance)
+            planes, shares = likely_planes(spots, tolerance)
             for number in range(len(planes)):
                 if number == 0 and shares[0] > numbers[pattern, 9]:
                     _describe_plane(planes[0], shares[0], numbers[pattern, 6:])
@@ -153,95 +149,6 @@ def _brightest(q, intensity):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _differences(q, tolerance):  # type: ignore[no-untyped-def]
-    """Return distinct difference vectors of bright spots (and the origin), the most frequent first."""
-    n = min(len(q), _PROPOSING)
-    vectors, counts = np.empty((n * (n + 1) // 2, 2)), np.zeros(n * (n + 1) // 2)
-    found = 0
-    for i in range(n):
-        for j in range(-1, i):
-            x, y = q[i, 0], q[i, 1]
-            if j >= 0:
-                x, y = x - q[j, 0], y - q[j, 1]
-            square = x * x + y * y
-            if square < _SHORTEST**2 or square > _LONGEST**2:
-                continue
-            if y < 0.0 or (y == 0.0 and x < 0.0):
-                x, y = -x, -y
-            known = False
-            for k in range(found):
-                if (vectors[k, 0] - x) ** 2 + (vectors[k, 1] - y) ** 2 < tolerance * tolerance:
-                    counts[k] += 1.0
-                    known = True
-                    break
-            if not known:
-                vectors[found, 0], vectors[found, 1], counts[found] = x, y, 1.0
-                found += 1
-    lengths = np.sqrt((vectors[:found] * vectors[:found]).sum(axis=1))
-    return vectors[np.argsort(-counts[:found] / (1.0 + 0.5 * lengths))[:_VECTORS]]
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _planes(q, tolerance):  # type: ignore[no-untyped-def]
-    """Return the lattice planes (columns: two vectors) that explain most, and their shares of spots."""
-    vectors = _differences(q, tolerance)
-    n = len(vectors)
-    planes, scores, shares = np.empty((n * n, 2, 2)), np.empty(n * n), np.empty(n * n)
-    found = 0
-    for i in range(n):
-        for j in range(i):
-            plane = np.empty((2, 2))
-            plane[:, 0], plane[:, 1] = vectors[i], vectors[j]
-            _reduce_plane(plane)
-            area = abs(plane[0, 0] * plane[1, 1] - plane[0, 1] * plane[1, 0])
-            if area < _SMALLEST_AREA or plane[0, 0] ** 2 + plane[1, 0] ** 2 < 0.5 * _SHORTEST**2:
-                continue
-            explained = 0
-            for spot in range(len(q)):
-                u, v = _in_plane(q[spot], plane)
-                explained += _distance2(u - np.rint(u), v - np.rint(v), plane) < tolerance * tolerance
-            score = explained * math.log(1.0 / min(0.9, math.pi * tolerance * tolerance / area))
-            known = False
-            for k in range(found):
-                if abs(scores[k] - score) <= 0.02 * score:
-                    other = abs(planes[k, 0, 0] * planes[k, 1, 1] - planes[k, 0, 1] * planes[k, 1, 0])
-                    known = known or abs(other - area) < 0.02 * area
-            if not known:
-                planes[found], scores[found], shares[found] = plane, score, explained / len(q)
-                found += 1
-    order = np.argsort(-scores[:found])[:_PLANES]
-    return planes[order], shares[order]
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _reduce_plane(plane):  # type: ignore[no-untyped-def]
-    """Make the columns the two shortest vectors of their lattice (Lagrange)."""
-    for _ in range(50):
-        aa = plane[0, 0] ** 2 + plane[1, 0] ** 2
-        if aa > plane[0, 1] ** 2 + plane[1, 1] ** 2:
-            for row in range(2):
-                plane[row, 0], plane[row, 1] = plane[row, 1], plane[row, 0]
-            continue
-        turns = np.rint((plane[0, 0] * plane[0, 1] + plane[1, 0] * plane[1, 1]) / aa)
-        if not abs(turns) > 0.0:
-            break
-        for row in range(2):
-            plane[row, 1] -= turns * plane[row, 0]
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _in_plane(q, plane):  # type: ignore[no-untyped-def]
-    determinant = plane[0, 0] * plane[1, 1] - plane[0, 1] * plane[1, 0]
-    u = (q[0] * plane[1, 1] - q[1] * plane[0, 1]) / determinant
-    return u, (plane[0, 0] * q[1] - plane[1, 0] * q[0]) / determinant
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _distance2(u, v, plane):  # type: ignore[no-untyped-def]
-    return (u * plane[0, 0] + v * plane[0, 1]) ** 2 + (u * plane[1, 0] + v * plane[1, 1]) ** 2
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
 def _describe_plane(plane, share, numbers):  # type: ignore[no-untyped-def]
     a, b = math.hypot(plane[0, 0], plane[1, 0]), math.hypot(plane[0, 1], plane[1, 1])
     numbers[0], numbers[1] = a, b
@@ -260,11 +167,11 @@ def _try_plane(q, height, weights, plane, tolerance, s_max, best_score, best):  
     for attempt in range(2):
         in_plane = 0
         for spot in range(n):
-            u, v = _in_plane(q[spot], basis)
+            u, v = plane_coordinates(q[spot], basis)
             nu, nv = np.rint(u), np.rint(v)
             off = nu * basis[2, 0] + nv * basis[2, 1] - height[spot]
             near = attempt == 0 or abs(off) < s_max
-            if near and _distance2(u - nu, v - nv, basis) < tolerance * tolerance:
+            if near and distance2(u - nu, v - nv, basis) < tolerance * tolerance:
                 hkl[spot, 0], hkl[spot, 1], hkl[spot, 2] = nu, nv, 0.0
                 in_plane += 1
             else:
@@ -272,7 +179,7 @@ def _try_plane(q, height, weights, plane, tolerance, s_max, best_score, best):  
         if in_plane < 3 or not _refit(q, height, weights, hkl, 2, basis):
             return best_score
     for spot in range(n):
-        u, v = _in_plane(q[spot], basis)
+        u, v = plane_coordinates(q[spot], basis)
         nu, nv = np.rint(u), np.rint(v)
         layer[spot, 0], layer[spot, 1] = u - nu, v - nv
         layer[spot, 2] = height[spot] - nu * basis[2, 0] - nv * basis[2, 1]
@@ -305,7 +212,7 @@ def _layers(layer, hkl, basis, tolerance):  # type: ignore[no-untyped-def]
             du, dv = layer[j, 0] - layer[i, 0], layer[j, 1] - layer[i, 1]
             nu, nv = np.rint(du), np.rint(dv)
             dw = layer[j, 2] + nu * basis[2, 0] + nv * basis[2, 1] - layer[i, 2]
-            if abs(dw) < _LAYER_SPREAD and _distance2(du - nu, dv - nv, basis) < tolerance * tolerance:
+            if abs(dw) < _LAYER_SPREAD and distance2(du - nu, dv - nv, basis) < tolerance * tolerance:
                 taken[j] = True
                 counts[found] += 1.0
                 u, v, w = u + du - nu, v + dv - nv, w + dw
@@ -348,7 +255,7 @@ def _believable(basis):  # type: ignore[no-untyped-def]
     volume = abs(_determinant(basis))
     # The plane that spots are placed in must not be seen edge-on.
     area = abs(basis[0, 0] * basis[1, 1] - basis[1, 0] * basis[0, 1])
-    return volume > 1.0 / _LARGEST_CELL and volume < 1.0 / _SMALLEST_CELL and area > 0.5 * _SMALLEST_AREA
+    return volume > 1.0 / _LARGEST_CELL and volume < 1.0 / _SMALLEST_CELL and area > 0.5 * SMALLEST_AREA
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -378,10 +285,10 @@ def _assign(q, height, basis, tolerance, s_max, hkl, excitation):  # type: ignor
         l = math.ceil(middle - reach - 0.2)
         while l <= middle + reach + 0.2:
             left, up = x - l * basis[0, 2], y - l * basis[1, 2]
-            u, v = _in_plane((left, up), basis)
+            u, v = plane_coordinates((left, up), basis)
             nu, nv = np.rint(u), np.rint(v)
             s = nu * basis[2, 0] + nv * basis[2, 1] + l * basis[2, 2] - height[spot]
-            distance = _distance2(u - nu, v - nv, basis) / (tolerance * tolerance)
+            distance = distance2(u - nu, v - nv, basis) / (tolerance * tolerance)
             if abs(s) < s_max and distance < 1.0 and distance + (s / s_max) ** 2 < best:
                 best = distance + (s / s_max) ** 2
                 hkl[spot, 0], hkl[spot, 1], hkl[spot, 2] = nu, nv, l

@@ -25,7 +25,7 @@ def test_train_says_what_the_model_is(workshop: Workshop) -> None:
     report = workshop.said["train"].json
     model, provenance = load_model(workshop.model)
     plan = Run.open(workshop.run).plan
-    assert report["models"] == model.n_forests_ > 1
+    assert report["models"] == model.n_models_ > 1
     assert report["bytes"] == sum(path.stat().st_size for path in workshop.model.iterdir())
     assert report["training_materials"] == len(provenance["training_materials"])
     assert report["training_materials"] + report["held_out_materials"] == plan.n_crystals

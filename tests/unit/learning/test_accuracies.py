@@ -9,7 +9,7 @@ import pytest
 
 from diffractory.learning.accuracies import SystemAccuracies, bootstrap_interval, group_patterns
 from diffractory.learning.aggregation import AggregatedLabels, aggregate_labels
-from diffractory.learning.hierarchy import SystemVotes
+from diffractory.learning.system_hierarchy import SystemVotes
 
 
 @dataclass

@@ -117,7 +117,7 @@ def test_a_loaded_model_answers_exactly_like_the_saved_one(folder: Path):
     assert model.spec == MODEL.spec
     assert model.skipped_ == MODEL.skipped_
     assert model.training_ == MODEL.training_
-    assert model.n_forests_ == MODEL.n_forests_ == 5
+    assert model.n_models_ == MODEL.n_models_ == 5
     assert model.systems_.dtype == MODEL.systems_.dtype
 
 

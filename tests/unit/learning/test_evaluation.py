@@ -12,13 +12,8 @@ from diffractory.errors import ModelError
 from diffractory.learning.accuracies import bootstrap_interval, group_patterns
 from diffractory.learning.aggregation import AggregatedLabels, aggregate_labels
 from diffractory.learning.evaluation import evaluate
-from diffractory.learning.hierarchy import (
-    SymmetryHierarchy,
-    SystemVotes,
-    Targets,
-    TrainingSummary,
-    WithinSystem,
-)
+from diffractory.learning.hierarchy import SymmetryHierarchy, Targets, TrainingSummary
+from diffractory.learning.system_hierarchy import SystemVotes, WithinSystem
 from diffractory.specs import ForestSpec
 
 SYSTEMS = np.array([3, 6], dtype=np.int8)

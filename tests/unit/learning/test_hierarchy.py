@@ -7,7 +7,8 @@ from sklearn.base import clone
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
 from diffractory.learning.aggregation import aggregate_labels, difference_confidence
-from diffractory.learning.hierarchy import SymmetryHierarchy, SystemVotes, Targets
+from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
+from diffractory.learning.system_hierarchy import SystemVotes
 from diffractory.specs import ForestSpec
 
 SPEC = ForestSpec(system_trees=12, group_trees=10, lattice_trees=8, seed=4)
@@ -39,7 +40,7 @@ def model(data: tuple[np.ndarray, Targets]) -> SymmetryHierarchy:
 
 
 def test_six_systems_make_thirteen_forests(model: SymmetryHierarchy):
-    assert model.n_forests_ == 13
+    assert model.n_models_ == 13
     assert model.systems_.tolist() == [1, 2, 3, 4, 5, 6]
     assert list(model.skipped_) == ["triclinic"]
     assert "with_triclinic" in model.skipped_["triclinic"]
@@ -51,7 +52,7 @@ def test_six_systems_make_thirteen_forests(model: SymmetryHierarchy):
 
 def test_triclinic_can_be_learned_and_leaves_the_other_forests_alone(model: SymmetryHierarchy, data):
     with_triclinic = SymmetryHierarchy(SPEC.model_copy(update={"with_triclinic": True})).fit(*data)
-    assert with_triclinic.n_forests_ == 15
+    assert with_triclinic.n_models_ == 15
     assert with_triclinic.systems_.tolist() == list(range(7))
     assert with_triclinic.skipped_ == {}
     np.testing.assert_array_equal(
@@ -154,7 +155,7 @@ def test_a_system_with_one_material_gets_no_models_of_its_own():
     X, targets = make_data(60, (3, 6))
     materials = np.where(targets.system == 6, np.arange(60), 7)
     model = SymmetryHierarchy(SPEC).fit(X, targets, materials)
-    assert model.n_forests_ == 3
+    assert model.n_models_ == 3
     assert model.systems_.tolist() == [3, 6]
     assert model.skipped_ == {"tetragonal": "fewer than two materials to learn space groups from"}
     within = model.predict_within(X, targets.system)
