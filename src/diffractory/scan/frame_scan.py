@@ -1,0 +1,75 @@
+"""A scan of raw diffraction frames: four-dimensional, lazy, with whatever calibration its file states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import xarray as xr
+
+from diffractory.errors import ScanError
+
+#: Dimensions of the frames; q_row and q_column are py4DSTEM's qx and qy.
+FRAME_DIMENSIONS = ("scan_y", "scan_x", "q_row", "q_column")
+
+
+@dataclass(frozen=True, eq=False)
+class FrameScan:
+    """Frames of a 4D-STEM scan.
+
+    Parameters
+    ----------
+    frames : xarray.DataArray
+        Dimensions ``FRAME_DIMENSIONS``, real numbers, backed by a dask array whose chunks hold whole
+        frames; nothing is read before it is computed.
+    pixel_size : float or None
+        Size of a detector pixel in Å⁻¹; None = unknown, as for all that follow.
+    step : float or None
+        Distance of neighbouring positions in Å.
+    energy_ev : float or None
+        Beam energy in eV.
+    semiangle_mrad : float or None
+        Semi-convergence angle of the probe in mrad: the radius of a disk.
+    source : str
+        Where the scan came from, for messages and provenance.
+    attrs : mapping
+        Further provenance, JSON values only.
+
+    Raises
+    ------
+    ScanError
+        If the frames are not four-dimensional, empty, or a calibration is not above 0.
+    """
+
+    frames: xr.DataArray
+    pixel_size: float | None = None
+    step: float | None = None
+    energy_ev: float | None = None
+    semiangle_mrad: float | None = None
+    source: str = ""
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.frames.dims != FRAME_DIMENSIONS or not all(self.frames.shape):
+            raise ScanError(
+                f"{self.source or 'the scan'} has dimensions {dict(self.frames.sizes)}",
+                f"a 4D-STEM scan has {', '.join(FRAME_DIMENSIONS)}, none of them empty",
+            )
+        for name, unit in (
+            ("pixel_size", "Å⁻¹"), ("step", "Å"), ("energy_ev", "eV"), ("semiangle_mrad", "mrad")
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0.0):
+                raise ScanError(f"{name} = {value} {unit}", "it must be finite and above 0, or None")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of positions (n_y, n_x)."""
+        return self.frames.shape[0], self.frames.shape[1]
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Detector pixels (rows, columns)."""
+        return self.frames.shape[2], self.frames.shape[3]
