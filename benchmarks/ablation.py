@@ -1,6 +1,6 @@
 """Which features and which learner earn their place in the robust preset, on validation materials.
 
-Trained on the first seven orientations of a part of the training materials and tried on the materials
+Trained on seven orientations a material of a part of the training materials and tried on the materials
 that are set aside for calibration; the test materials are not looked at. Results in
 results/ablation.json, kept line by line::
 
@@ -27,12 +27,12 @@ from diffractory.dataset.run import Run
 from diffractory.learning.accuracies import SystemAccuracies
 from diffractory.learning.boosting import BoostedClassifier
 from diffractory.learning.system_hierarchy import SystemVotes
-from diffractory.learning.training import TRAINING_NOISE_SEED, Subset, feature_sets_of, training_set
+from diffractory.learning.training import Subset, feature_sets_of, requested_features, training_set
 from diffractory.patterns.feature_sets import names_of_features
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.radial_basis import radial_basis
 from diffractory.settings import usable_cores
-from diffractory.specs import BoostingSpec, LabProtocolSpec, RadialBasisSpec
+from diffractory.specs import BoostingSpec, RadialBasisSpec
 
 RESULT = Path(__file__).parent / "results" / "ablation.json"
 ORIENTATIONS = 7
@@ -68,16 +68,16 @@ def extra_features(table: PeakTable) -> np.ndarray:
     return np.concatenate([phases.reshape(len(table), -1), pairs], axis=1).astype(np.float32)
 
 
-def extras_of(run: Run, spec: BoostingSpec, index: int, crystals: np.ndarray) -> dict[int, np.ndarray]:
+def extras_of(run: Run, spec: BoostingSpec, index: int, wanted: np.ndarray) -> dict[int, np.ndarray]:
     """Return the extra features of one partition by item and kind of pattern."""
-    partition, count = run.plan.partitions[index], run.plan.orientations.count
+    partition = run.plan.partitions[index]
     items = np.arange(partition.first, partition.stop)
-    rows = np.flatnonzero(np.isin(items // count, crystals) & (items % count < ORIENTATIONS))
+    rows = np.flatnonzero(np.isin(items, wanted))
     if not len(rows):
         return {}
     found = {}
-    for number, lab in enumerate((None, LabProtocolSpec())):
-        patterns = protocol_patterns(run, index, spec.thickness, lab, TRAINING_NOISE_SEED, rows)
+    for number, kind in enumerate(requested_features(run, spec)):
+        patterns = protocol_patterns(run, index, kind.thickness, kind.lab, kind.seed, rows)
         found |= dict(zip((2 * items[rows] + number).tolist(), extra_features(patterns.peaks), strict=True))
     return found
 
@@ -93,10 +93,11 @@ def main() -> None:
     with training_set(run, spec, sets, Subset(arguments.share, ORIENTATIONS)) as training:
         X, systems, crystals = np.asarray(training.features), training.targets.system, training.crystals
         held = training.calibration
-        place = np.arange(len(crystals)) % (2 * ORIENTATIONS)
-        keys = 2 * (crystals * run.plan.orientations.count + place // 2) + place % 2
+        kinds = np.arange(len(crystals)) % 2
+        items = crystals * run.plan.orientations.count + training.orientations
+        keys = 2 * items + kinds
         parts = joblib.Parallel(cores)(
-            joblib.delayed(extras_of)(run, spec, index, np.unique(crystals))
+            joblib.delayed(extras_of)(run, spec, index, np.unique(items))
             for index in range(len(run.plan.partitions))
         )
         extras: dict[int, np.ndarray] = {key: row for part in parts for key, row in part.items()}
@@ -134,14 +135,14 @@ def main() -> None:
             model = make().fit(features[~held], systems[~held])
             line: dict[str, Any] = {"features": names, "n_features": features.shape[1], "learner": learner}
             line["seconds"] = round(time.perf_counter() - started, 1)
-            for number, protocol in enumerate(("paper", "lab")):
-                asked = held & (place % 2 == number)
+            for number, protocol in enumerate(("turned", "rough")):
+                asked = held & (kinds == number)
                 votes = SystemVotes.from_share(model.predict_proba(features[asked]), model.classes_)
                 accuracies = SystemAccuracies(model, votes, systems[asked], crystals[asked], 200, 0)
                 found = accuracies.by_difference()
                 line[protocol] = {key: found[key] for key in ("1", "3")}
             lines.append(line)
-            print(names, learner, line["paper"]["1"]["accuracy"], line["lab"]["1"]["accuracy"], flush=True)
+            print(names, learner, line["turned"]["1"]["accuracy"], line["rough"]["1"]["accuracy"], flush=True)
             counts = {"training": int((~held).sum()), "validation": int(held.sum())}
             content = {"patterns": counts, "lines": lines, "command": command(), **describe()}
             RESULT.write_text(json.dumps(content, indent=1) + "\n")

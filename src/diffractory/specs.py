@@ -210,7 +210,8 @@ class InvariantSpec(Spec):
     profile_width : float
         Width of a bin of the radial profile in Å⁻¹; its length is that of the radial basis.
     tolerances : tuple of float
-        Distances in Å⁻¹ within which a spot belongs to a lattice point; each is tried.
+        Distances in Å⁻¹ within which a spot belongs to a lattice point; each is tried, until one
+        explains nearly all.
     s_max : float
         Largest excitation error that is believed, in Å⁻¹.
     """
@@ -222,9 +223,9 @@ class InvariantSpec(Spec):
     n_orders: int = Field(13, ge=1, le=200)
     profile_width: float = Field(0.02, ge=0.001, le=1.0)
     tolerances: Annotated[tuple[Tolerance, ...], BeforeValidator(_as_tuple)] = Field(
-        (0.004, 0.012), min_length=1, max_length=4
+        (0.004, 0.012, 0.03), min_length=1, max_length=4
     )
-    s_max: float = Field(0.07, gt=0.0, le=1.0)
+    s_max: float = Field(0.03, gt=0.0, le=1.0)
 
 
 FeatureSpec = RadialBasisSpec | InvariantSpec
@@ -254,6 +255,8 @@ class LabProtocolSpec(Spec):
         Spots below this share of the incident beam are lost.
     position_sigma : float
         Standard deviation of each coordinate of a spot, in Å⁻¹.
+    position_spread : float
+        Largest factor on it: each pattern has its own, between this and its inverse (log-uniform).
     electrons : float
         Electrons in the incident beam of one pattern; sets the Poisson noise.
     scale_error : float
@@ -268,6 +271,7 @@ class LabProtocolSpec(Spec):
 
     intensity_floor: float = Field(1e-4, ge=0.0, lt=1.0)
     position_sigma: float = Field(0.004, ge=0.0, le=0.1)
+    position_spread: float = Field(1.0, ge=1.0, le=100.0)
     electrons: float = Field(1e5, gt=0.0)
     scale_error: float = Field(0.01, ge=0.0, lt=0.5)
     ellipticity: float = Field(0.01, ge=0.0, lt=0.5)
@@ -280,6 +284,18 @@ class LabProtocolSpec(Spec):
         if not 0.0 < values[0] <= values[1]:
             raise ValueError("the range goes from a thickness above 0 to one at least as large")
         return values
+
+    @classmethod
+    def turned(cls, thickness: float) -> LabProtocolSpec:
+        """Return a protocol that turns patterns of one thickness at random and changes nothing else."""
+        return cls(
+            intensity_floor=0.0,
+            position_sigma=0.0,
+            electrons=1e15,  # Poisson noise of 3e-8: none
+            scale_error=0.0,
+            ellipticity=0.0,
+            thickness_range=(thickness, thickness),
+        )
 
 
 class ForestSpec(Spec):

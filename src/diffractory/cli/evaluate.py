@@ -90,7 +90,7 @@ def evaluate_on_run(
     drawn_from = _check_thicknesses(run, thickness, lab)
     protocols = {
         "paper": Protocol(basis, thickness, None, seed),
-        "turned": Protocol(basis, thickness, _only_turned(thickness), seed),
+        "turned": Protocol(basis, thickness, LabProtocolSpec.turned(thickness), seed),
         "lab": Protocol(basis, thickness, lab, seed),
     }
     if run.plan.orientations.in_plane != "paper":
@@ -125,18 +125,6 @@ def evaluate_on_run(
     save_figure(figure_of_evaluation(shown), target / "evaluation.png")
     write_evaluation_page(results, target / "evaluation.html")
     return results
-
-
-def _only_turned(thickness: float) -> LabProtocolSpec:
-    """Return a protocol that turns patterns at random and changes nothing else."""
-    return LabProtocolSpec(
-        intensity_floor=0.0,
-        position_sigma=0.0,
-        electrons=1e15,  # Poisson noise of 3e-8: none
-        scale_error=0.0,
-        ellipticity=0.0,
-        thickness_range=(thickness, thickness),
-    )
 
 
 def _check_thicknesses(run: Run, thickness: float, lab: LabProtocolSpec) -> list[float]:

@@ -28,9 +28,11 @@ from diffractory.dataset.run import Run
 from diffractory.execution.engine import Engine
 from diffractory.learning.training import requested_features
 from diffractory.patterns.feature_sets import number_of_features
-from diffractory.specs import BoostingSpec, ForestSpec
+from diffractory.specs import BoostingSpec, ForestSpec, LabProtocolSpec
 
 app = typer.Typer()
+
+_PATTERNS_OF = {"paper": "as simulated", "turned": "turned at random", "lab": "as a laboratory sees them"}
 
 
 @app.command(epilog="Example: diffractory features runs/first --thickness 200")
@@ -60,7 +62,9 @@ def features(
         print_json({"run": str(run), "preset": preset, "sets": results})
         return
     for result in results:
-        what = "as a laboratory sees them" if result["lab"] else f"at {result['thicknesses']} Å"
+        what = _PATTERNS_OF[result["protocol"]] + (
+            f" at {result['thicknesses']} Å" if result["thicknesses"] else ""
+        )
         out.print(f"{run}: {result['patterns']:,} patterns {what} × {result['features']} features")
     note(f"next: diffractory train {run} --out MODEL" + ("" if preset == "paper" else f" --preset {preset}"))
 
@@ -90,10 +94,12 @@ def compute_features(run: Run, engine: Engine, plan: FeaturePlan) -> dict[str, A
     costs = [float(run.plan.partitions[index].n_peaks) for index in missing]
     work = partial(features_partition, run.path, plan)
     run_partitions(run, engine, work, missing, plan.stage, "features", costs)
+    thicknesses = sorted(set(plan.lab.thickness_range)) if plan.lab is not None else []
+    turned = plan.lab is not None and plan.lab == LabProtocolSpec.turned(thicknesses[0])
     return {
         "stage": plan.stage,
-        "thicknesses": list(plan.thicknesses),
-        "lab": plan.lab is not None,
+        "thicknesses": list(plan.thicknesses) or (list(thicknesses) if turned else []),
+        "protocol": "paper" if plan.lab is None else "turned" if turned else "lab",
         "patterns": run.plan.n_items * plan.n_columns,
         "features": number_of_features(plan.features),
         "partitions_computed": len(missing),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.status import Status
 
 from diffractory.cli.console import JsonFlag, err, note, out, print_json
 from diffractory.cli.engines import engine_here
@@ -81,7 +83,8 @@ def train_model(
     # Trees of a forest grow on the engine; LightGBM has threads of its own.
     n_jobs = -1 if isinstance(spec, ForestSpec) else usable_cores()
     with err.status("training") as status, engine.joblib():
-        model, provenance = train_on_run(run, spec, subset=subset, n_jobs=n_jobs, progress=status.update)
+        progress = _telling(status)
+        model, provenance = train_on_run(run, spec, subset=subset, n_jobs=n_jobs, progress=progress)
     save_model(model, target, provenance)
     return {
         "model": str(target),
@@ -93,3 +96,17 @@ def train_model(
         "bytes": sum(path.stat().st_size for path in target.iterdir()),
         "seconds": round(time.perf_counter() - started, 2),
     }
+
+
+def _telling(status: Status) -> Callable[[str], None]:
+    """Return what tells a person what is trained; in a log file, a line for each model and not each round."""
+    told: set[str] = set()
+
+    def tell(what: str) -> None:
+        status.update(f"training: {what}")
+        stage = what.partition(",")[0]
+        if not err.is_terminal and stage not in told:
+            told.add(stage)
+            note(f"training: {stage}")
+
+    return tell

@@ -197,8 +197,9 @@ def find_features(
             return plan
     preset = "" if isinstance(features, RadialBasisSpec) else " --preset robust"
     command = f"diffractory features {run.path}{preset} --thickness {thickness:g}"
+    only = lab is None or set(lab.thickness_range) == {thickness}
     raise RunError(
-        f"{run.path} has no finished features " + (f"at {thickness} Å" if lab is None else "of lab patterns"),
+        f"{run.path} has no finished features " + (f"at {thickness} Å" if only else "of lab patterns"),
         f"it was simulated at {list(run.plan.simulation.thicknesses)} Å",
         f"Run `{command}` first, or choose a thickness that was simulated",
     )

@@ -23,6 +23,8 @@ def card_of(header: Mapping[str, Any]) -> str:
     provenance, spec = header["provenance"], header["spec"]
     simulation = provenance.get("simulation", {})
     materials = provenance.get("training_materials", [])
+    apart = provenance.get("calibration_materials", 0)
+    calibrating = f"; {apart} of them only calibrated its probabilities" if apart else ""
     lines = [
         "# Model card",
         "",
@@ -33,7 +35,7 @@ def card_of(header: Mapping[str, Any]) -> str:
         f"| crystal systems | {', '.join(header['systems'])} |",
         f"| features | {header['n_features']} ({provenance.get('features', {}).get('kind', 'unknown')}) |",
         f"| trained on | {provenance.get('training_patterns', 'unknown')} simulated patterns of "
-        f"{len(materials)} materials, listed in model.json |",
+        f"{len(materials)} materials, listed in model.json{calibrating} |",
         f"| held out | {provenance.get('held_out_materials', 'unknown')} materials: no pattern was seen |",
         f"| beam energy | {simulation.get('energy_ev', 'unknown')} eV |",
         f"| run | plan {str(provenance.get('plan_id', 'unknown'))[:12]}, catalogue "

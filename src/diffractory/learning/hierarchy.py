@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -142,7 +142,13 @@ class SymmetryHierarchy(SystemHierarchy):
         self.spec = spec
         self.n_jobs = n_jobs
 
-    def fit(self, X: ArrayLike, targets: Targets, materials: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        targets: Targets,
+        materials: ArrayLike | None = None,
+        progress: Callable[[str], None] = lambda what: None,
+    ) -> Self:
         """Train all forests.
 
         Parameters
@@ -154,6 +160,8 @@ class SymmetryHierarchy(SystemHierarchy):
         materials : array_like of shape (n,), optional
             Material of each pattern. A crystal system with fewer than two materials (without this
             argument: two patterns) gets no space-group and lattice forests.
+        progress : callable, optional
+            Told what is trained next.
 
         Raises
         ------
@@ -174,8 +182,10 @@ class SymmetryHierarchy(SystemHierarchy):
         check_systems(targets)
         self.n_features_in_ = features.shape[1]
         self.systems_: NDArray[np.int8] = np.unique(targets.system)
+        progress("crystal system")
         self.system_forest_ = self._system_forest().fit(features, targets.system)
-        self._fit_within(features, targets, owners)
+        self._fit_within(features, targets, owners, progress)
+        progress("domain")
         self.domain_ = TrainingDomain.fit(features, self.spec.seed)
         return self
 
@@ -216,7 +226,13 @@ class SymmetryHierarchy(SystemHierarchy):
         group = forest.classes_[votes.argmax(axis=1)]
         return WithinSystem(group, confidence, difference_confidence(votes), lattice)
 
-    def _fit_within(self, features: NDArray[np.float32], targets: Targets, owners: NDArray[Any]) -> None:
+    def _fit_within(
+        self,
+        features: NDArray[np.float32],
+        targets: Targets,
+        owners: NDArray[Any],
+        progress: Callable[[str], None],
+    ) -> None:
         self.group_forests_: dict[int, VoteForestClassifier] = {}
         self.lattice_forests_: dict[int, MedianForestRegressor] = {}
         self.training_: dict[int, TrainingSummary] = {}
@@ -227,6 +243,7 @@ class SymmetryHierarchy(SystemHierarchy):
             if len(np.unique(owners[rows])) < 2:
                 self.skipped_[CRYSTAL_SYSTEMS[code]] = "fewer than two materials to learn space groups from"
                 continue
+            progress(f"{CRYSTAL_SYSTEMS[code]}: space group and lattice")
             chosen = rows_of(features, rows)
             self.group_forests_[code] = self._group_forest(code).fit(chosen, part.space_group)
             self.lattice_forests_[code] = self._lattice_forest(code).fit(chosen, part.lattice)

@@ -38,6 +38,11 @@ from diffractory.specs import (
 
 #: Noise of training patterns is drawn with another seed than any test uses by default.
 TRAINING_NOISE_SEED = 1
+#: What a laboratory does to training patterns. Wider than the lab protocol of tests: positions of a real
+#: scan scatter by 0.012 Å⁻¹, three times as much, and a calibration may be off by more than 1 %.
+TRAINING_NOISE = LabProtocolSpec(
+    position_sigma=0.0057, position_spread=2.8, scale_error=0.02, ellipticity=0.02
+)
 
 Hierarchy = SymmetryHierarchy | BoostedHierarchy
 
@@ -51,7 +56,8 @@ class Subset:
     materials : float
         Share of the training materials of each crystal system, 0 … 1.
     orientations : int or None
-        First orientations of each material; None = all.
+        Orientations of each material, drawn at random (the plan's first ones lie along symmetry axes);
+        None = all.
     """
 
     materials: float = 1.0
@@ -70,7 +76,8 @@ class TrainingSet:
     ----------
     features : ndarray of shape (n, n_features), float32
         Mapped from a file.
-    crystals : ndarray of shape (n,), int64
+    crystals, orientations : ndarray of shape (n,), int64
+        Whose pattern each row is.
     targets : Targets
     calibration : ndarray of shape (n,), bool
         Patterns of materials that probabilities are calibrated on.
@@ -78,6 +85,7 @@ class TrainingSet:
 
     features: NDArray[np.float32]
     crystals: NDArray[np.int64]
+    orientations: NDArray[np.int64]
     targets: Targets
     calibration: NDArray[np.bool_]
 
@@ -108,9 +116,10 @@ def requested_features(run: Run, spec: TrainingSpec) -> list[FeatureRequest]:
     if isinstance(spec, ForestSpec):
         return [FeatureRequest(RadialBasisSpec(), spec.thickness)]
     features = InvariantSpec(energy_ev=run.plan.simulation.energy_ev)
+    # Turned too where there is no noise: no model of this preset is to see the plan's frames.
     return [
-        FeatureRequest(features, spec.thickness),
-        FeatureRequest(features, spec.thickness, LabProtocolSpec(), TRAINING_NOISE_SEED),
+        FeatureRequest(features, spec.thickness, LabProtocolSpec.turned(spec.thickness), TRAINING_NOISE_SEED),
+        FeatureRequest(features, spec.thickness, TRAINING_NOISE, TRAINING_NOISE_SEED),
     ]
 
 
@@ -179,9 +188,9 @@ def train_on_run(
             workers = effective_n_jobs(n_jobs)
             rows, columns = training.features.shape
             needed = training_memory(rows, columns, len("abc"), workers)
-            progress(f"training forests, up to {human_bytes(needed)} on a node with {workers} workers")
+            progress(f"up to {human_bytes(needed)} of memory on a node with {workers} workers")
             model = SymmetryHierarchy(spec, n_jobs).fit(
-                training.features, training.targets, training.crystals
+                training.features, training.targets, training.crystals, progress
             )
         else:
             features = sets[0][0].features
@@ -189,10 +198,11 @@ def train_on_run(
             model = BoostedHierarchy(spec, features, n_jobs)
             model.fit(
                 training.features, training.targets, training.crystals, training.calibration,
-                lambda what: progress(f"training: {what}"),
+                progress,
             )  # fmt: skip
         crystals, patterns = np.unique(training.crystals), len(training.crystals)
-    return model, _provenance(run, spec, sets, crystals, patterns)
+        calibrating = len(np.unique(training.crystals[training.calibration]))
+    return model, _provenance(run, spec, sets, crystals, patterns) | {"calibration_materials": calibrating}
 
 
 @contextmanager
@@ -214,53 +224,74 @@ def training_set(
         If there is no room for the file.
     """
     count, n_sets = run.plan.orientations.count, len(sets)
-    chosen = _chosen_crystals(run, spec, subset)
-    calibrating = _calibrating(run, spec, chosen)
+    calibrating = _calibrating(run, spec)
+    chosen = _chosen_crystals(run, spec, subset, calibrating)
     per_crystal = min(count, subset.orientations or count)
     systems = targets_of(run.catalogue, np.arange(run.plan.n_crystals)).system
     # Sorted by what a model takes: calibration apart, then by crystal system.
     order = chosen[np.lexsort((chosen, systems[chosen], calibrating[chosen]))]
-    crystals = np.repeat(order, per_crystal * n_sets)
-    first_row = np.full(run.plan.n_crystals, -1, dtype=np.int64)
-    first_row[order] = np.arange(len(order)) * per_crystal * n_sets
+    used = _chosen_orientations(run, spec, order, per_crystal)
+    place_of = np.full((run.plan.n_crystals, count), -1, dtype=np.int64)
+    place_of[order[:, None], used] = np.arange(len(order) * per_crystal).reshape(-1, per_crystal) * n_sets
+    crystals, orientations = np.repeat(order, per_crystal * n_sets), np.repeat(used.ravel(), n_sets)
     with _scratch_matrix(run.path, (len(crystals), number_of_features(sets[0][0].features))) as matrix:
         for number, (plan, thickness) in enumerate(sets):
             for first, rows in iterate_features(run, plan, thickness):
-                items = np.arange(first, first + len(rows))
-                crystal, orientation = items // count, items % count
-                used = (first_row[crystal] >= 0) & (orientation < per_crystal)
-                place = first_row[crystal] + orientation * n_sets + number
-                matrix[place[used]] = rows[used]
+                place = place_of.ravel()[first : first + len(rows)]
+                matrix[place[place >= 0] + number] = rows[place >= 0]
         matrix.flush()
         targets = targets_of(run.catalogue, crystals)
-        yield TrainingSet(matrix, crystals, targets, calibrating[crystals])
+        yield TrainingSet(matrix, crystals, orientations, targets, calibrating[crystals])
 
 
-def _chosen_crystals(run: Run, spec: TrainingSpec, subset: Subset) -> NDArray[np.int64]:
+def _chosen_crystals(
+    run: Run, spec: TrainingSpec, subset: Subset, calibrating: NDArray[np.bool_]
+) -> NDArray[np.int64]:
     training = np.flatnonzero(~split_of(run, spec))
     if subset.materials >= 1.0:
         return training
     ids, systems = run.catalogue.ids, run.catalogue.table["crystal_system"].to_numpy()
     kept = []
     for system in np.unique(systems[training]):
-        members = [int(index) for index in training if systems[index] == system]
-        # By hash: a smaller share is a part of a larger one.
-        members.sort(key=lambda index: _hash(f"subset/{spec.seed}/{ids[index]}"))
-        kept += members[: max(round(subset.materials * len(members)), min(2, len(members)))]
+        for calibrates, fewest in ((False, 2), (True, 1)):
+            members = [
+                int(index)
+                for index in training
+                if systems[index] == system and calibrating[index] == calibrates
+            ]
+            # By hash: a smaller share is a part of a larger one.
+            members.sort(key=lambda index: _hash(f"subset/{spec.seed}/{ids[index]}"))
+            kept += members[: max(round(subset.materials * len(members)), min(fewest, len(members)))]
     return np.array(sorted(kept), dtype=np.int64)
 
 
-def _calibrating(run: Run, spec: TrainingSpec, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _chosen_orientations(
+    run: Run, spec: TrainingSpec, crystals: NDArray[np.int64], number: int
+) -> NDArray[np.int64]:
+    """Return the orientations used of each crystal, sorted; fewer are a part of more."""
+    count = run.plan.orientations.count
+    if number == count:
+        return np.tile(np.arange(count), (len(crystals), 1))
+    seeds = [
+        int(_hash(f"orientations/{spec.seed}/{run.catalogue.ids[index]}")[:16], 16) for index in crystals
+    ]
+    drawn = [np.random.default_rng(seed).permutation(count)[:number] for seed in seeds]
+    return np.sort(np.array(drawn, dtype=np.int64).reshape(len(crystals), number), axis=1)
+
+
+def _calibrating(run: Run, spec: TrainingSpec) -> NDArray[np.bool_]:
+    """Return which training materials are left out of learning, to calibrate probabilities with."""
     marked = np.zeros(run.plan.n_crystals, dtype=bool)
     if not isinstance(spec, BoostingSpec):
         return marked
+    training = np.flatnonzero(~split_of(run, spec))
     ids = run.catalogue.ids
     limit = int(spec.calibration_fraction * 2**32)
-    for index in chosen:
+    for index in training:
         marked[index] = int(_hash(f"calibration/{spec.seed}/{ids[index]}")[:8], 16) < limit
     systems = run.catalogue.table["crystal_system"].to_numpy()
-    for system in np.unique(systems[chosen]):
-        members = chosen[systems[chosen] == system]
+    for system in np.unique(systems[training]):
+        members = training[systems[training] == system]
         # Two materials at least are left to learn a crystal system from.
         if np.sum(~marked[members]) < 2:
             marked[members] = False

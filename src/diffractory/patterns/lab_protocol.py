@@ -16,6 +16,7 @@ from diffractory.specs import LabProtocolSpec
 #: Second half of the Philox key: one stream for each purpose, so that they never share numbers.
 _PATTERN_STREAM = 0
 _THICKNESS_STREAM = 1
+_SPREAD_STREAM = 2
 #: Above this many electrons in a spot Poisson noise is below a millionth and numpy's range nears.
 _NOISELESS_COUNT = 1e12
 
@@ -61,7 +62,10 @@ def apply_lab_protocol(
     for pattern, key in enumerate(keys):
         peaks = slice(table.offsets[pattern], table.offsets[pattern + 1])
         generator = _generator(key, _PATTERN_STREAM)
-        q[peaks] = _measured_positions(table.q[peaks], spec, generator)
+        sigma = spec.position_sigma * spec.position_spread ** _generator(key, _SPREAD_STREAM).uniform(
+            -1.0, 1.0
+        )
+        q[peaks] = _measured_positions(table.q[peaks], spec, sigma, generator)
         intensity[peaks] = _measured_intensity(table.intensity[peaks], spec, generator)
     survives = (table.intensity >= spec.intensity_floor) & (intensity > 0.0)
     return _keep(PeakTable(q, intensity, table.offsets, table.direct), survives)
@@ -149,7 +153,7 @@ def deformation(scale: float, ellipticity: float, axis: float) -> NDArray[np.flo
 
 
 def _measured_positions(
-    q: NDArray[np.float64], spec: LabProtocolSpec, generator: np.random.Generator
+    q: NDArray[np.float64], spec: LabProtocolSpec, sigma: float, generator: np.random.Generator
 ) -> NDArray[np.float64]:
     # All numbers are always drawn: switching one effect off leaves the others as they were.
     turn, scale, stretch, axis = generator.random(4)
@@ -157,7 +161,7 @@ def _measured_positions(
     factor = 1.0 + spec.scale_error * (2.0 * scale - 1.0)
     deform = deformation(factor, spec.ellipticity * stretch, np.pi * axis)
     rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    noise = generator.standard_normal(q.shape) * spec.position_sigma
+    noise = generator.standard_normal(q.shape) * sigma
     measured: NDArray[np.float64] = q @ (deform @ rotate).T + noise
     return measured
 

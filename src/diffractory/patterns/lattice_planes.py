@@ -29,11 +29,12 @@ def _differences(q, tolerance):  # type: ignore[no-untyped-def]
             square = x * x + y * y
             if square < _SHORTEST**2 or square > _LONGEST**2:
                 continue
-            if y < 0.0 or (y == 0.0 and x < 0.0):
-                x, y = -x, -y
             known = False
             for k in range(found):
-                if (vectors[k, 0] - x) ** 2 + (vectors[k, 1] - y) ** 2 < tolerance * tolerance:
+                # A vector and its opposite are the same, whichever of two spots came first.
+                across = abs(vectors[k, 0] * x + vectors[k, 1] * y)
+                apart = vectors[k, 0] ** 2 + vectors[k, 1] ** 2 + square - 2.0 * across
+                if apart < tolerance * tolerance:
                     counts[k] += 1.0
                     known = True
                     break

@@ -31,7 +31,7 @@ from diffractory.specs import InvariantSpec
 from diffractory.units import electron_wavelength
 
 #: Bright spots that hypotheses are tested on, and layers that complete a plane.
-_BRIGHT, _LAYERS = 80, 6
+_BRIGHT, _LAYERS = 80, 4
 #: Spots nearer the origin, in Å⁻¹, are the direct beam.
 _DIRECT = 0.02
 #: Volumes of primitive cells that are believed, in Å³.
@@ -40,6 +40,8 @@ _SMALLEST_CELL, _LARGEST_CELL = 6.0, 3000.0
 _LAYER_SPREAD = 0.05
 #: Excitation error, in Å⁻¹, beyond which a spot says less and less about the third coordinate.
 _BRIGHT_RANGE = 0.01
+#: Share of the bright spots that a lattice explains where no wider tolerance is tried.
+_ENOUGH = 0.9
 _MISSING = -(2**31)
 _LARGEST_INDEX = 1e6
 
@@ -113,6 +115,7 @@ def _find_all(q, intensity, offsets, curvature, tolerances, s_max, reciprocal, n
         spots, weights = positions[bright], np.sqrt(values[bright] / values[bright[0]])
         height = curvature * (spots * spots).sum(axis=1)
         best = np.zeros((3, 3))
+        hkl, excitation = np.empty((len(spots), 3)), np.empty(len(spots))
         for tolerance in tolerances:
             planes, shares = likely_planes(spots, tolerance)
             for number in range(len(planes)):
@@ -123,16 +126,24 @@ def _find_all(q, intensity, offsets, curvature, tolerances, s_max, reciprocal, n
                 )
                 if score > numbers[pattern, 0]:
                     numbers[pattern, 0], numbers[pattern, 5] = score, tolerance
+            # A wider tolerance is for positions too rough for this one.
+            explained = _assign(spots, height, best, tolerance, s_max, hkl, excitation)
+            if numbers[pattern, 0] > 0.0 and explained > _ENOUGH * len(spots):
+                break
         if numbers[pattern, 0] <= 0.0:
             continue
         tolerance = numbers[pattern, 5]
         numbers[pattern, 0] = _try_relatives(
             spots, height, weights, tolerance, s_max, numbers[pattern, 0], best
         )
-        hkl, excitation = np.empty((len(spots), 3)), np.empty(len(spots))
         numbers[pattern, 1] = _assign(spots, height, best, tolerance, s_max, hkl, excitation) / len(spots)
         _fit_to_all(positions, values, curvature, tolerance, s_max, best, numbers[pattern])
         reciprocal[pattern] = best
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _scattered(position):  # type: ignore[no-untyped-def]
+    return position[0] ** 2 + position[1] ** 2 > _DIRECT**2
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -142,7 +153,7 @@ def _brightest(q, intensity):  # type: ignore[no-untyped-def]
     chosen = np.empty(_BRIGHT, dtype=np.int64)
     n = 0
     for spot in order:
-        if n < _BRIGHT and q[spot, 0] ** 2 + q[spot, 1] ** 2 > _DIRECT**2 and intensity[spot] > 0.0:
+        if n < _BRIGHT and _scattered(q[spot]) and intensity[spot] > 0.0:
             chosen[n] = spot
             n += 1
     return chosen[:n]
@@ -228,16 +239,18 @@ def _try_lattice(q, height, weights, basis, tolerance, s_max, hkl, excitation, b
     """Score a lattice, fit it if it is promising; write it to ``best`` if it scores higher."""
     if not _believable(basis):
         return best_score
-    score = _score(_assign(q, height, basis, tolerance, s_max, hkl, excitation), basis, tolerance, s_max)
-    if score <= 0.8 * best_score:
+    worth = _score(1.0, basis, tolerance, s_max)
+    found = _assign(q, height, basis, tolerance, s_max, hkl, excitation, 0.8 * best_score / worth)
+    if found * worth <= 0.8 * best_score:
         return best_score
     fitted = basis.copy()
     if not (_refit(q, height, weights, hkl, 3, fitted) and _believable(fitted)):
         return best_score
-    score = _score(_assign(q, height, fitted, tolerance, s_max, hkl, excitation), fitted, tolerance, s_max)
-    if score > best_score:
+    worth = _score(1.0, fitted, tolerance, s_max)
+    found = _assign(q, height, fitted, tolerance, s_max, hkl, excitation, best_score / worth)
+    if found * worth > best_score:
         best[:] = fitted
-        return score
+        return found * worth
     return best_score
 
 
@@ -265,34 +278,46 @@ def _score(explained, basis, tolerance, s_max):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _assign(q, height, basis, tolerance, s_max, hkl, excitation):  # type: ignore[no-untyped-def]
-    """Write the nearest lattice point of every spot, and its excitation error; return how many fit."""
-    n = 0
+def _assign(q, height, basis, tolerance, s_max, hkl, excitation, needed=0.0):  # type: ignore[no-untyped-def]
+    """Write the nearest lattice point of every spot, and its excitation error; return how many fit.
+
+    Gives up, with a smaller number, as soon as ``needed`` is out of reach.
+    """
+    # Plain numbers, for the compiler cannot know that writing indices leaves the basis as it is.
+    ax, bx, cx = basis[0, 0], basis[0, 1], basis[0, 2]
+    ay, by, cy = basis[1, 0], basis[1, 1], basis[1, 2]
+    az, bz, cz = basis[2, 0], basis[2, 1], basis[2, 2]
+    area = ax * by - ay * bx
     # Third row of the inverse: the third index as a function of where a spot lies.
     volume = _determinant(basis)
-    to_x = (basis[1, 0] * basis[2, 1] - basis[1, 1] * basis[2, 0]) / volume
-    to_y = (basis[0, 1] * basis[2, 0] - basis[0, 0] * basis[2, 1]) / volume
-    to_z = (basis[0, 0] * basis[1, 1] - basis[0, 1] * basis[1, 0]) / volume
-    reach = abs(to_z) * s_max
+    to_x, to_y, to_z = (ay * bz - by * az) / volume, (bx * az - ax * bz) / volume, area / volume
+    u_x, u_y, v_x, v_y = by / area, -bx / area, -ay / area, ax / area
+    reach = abs(to_z) * s_max + 0.2
+    per_tolerance, per_s_max = 1.0 / (tolerance * tolerance), 1.0 / (s_max * s_max)
+    n = 0
     for spot in range(len(q)):
-        x, y = q[spot]
-        middle = to_x * x + to_y * y + to_z * height[spot]
+        if n + len(q) - spot < needed:
+            return n
+        x, y, z = q[spot, 0], q[spot, 1], height[spot]
+        middle = to_x * x + to_y * y + to_z * z
         best = np.inf
         hkl[spot, 0] = _MISSING
         if not abs(middle) < _LARGEST_INDEX:
             continue
         # Wherever within s_max of the sphere the spot lies, its third index lies within this range.
-        l = math.ceil(middle - reach - 0.2)
-        while l <= middle + reach + 0.2:
-            left, up = x - l * basis[0, 2], y - l * basis[1, 2]
-            u, v = plane_coordinates((left, up), basis)
-            nu, nv = np.rint(u), np.rint(v)
-            s = nu * basis[2, 0] + nv * basis[2, 1] + l * basis[2, 2] - height[spot]
-            distance = distance2(u - nu, v - nv, basis) / (tolerance * tolerance)
-            if abs(s) < s_max and distance < 1.0 and distance + (s / s_max) ** 2 < best:
-                best = distance + (s / s_max) ** 2
-                hkl[spot, 0], hkl[spot, 1], hkl[spot, 2] = nu, nv, l
-                excitation[spot] = s
+        l = math.ceil(middle - reach)
+        while l <= middle + reach:
+            left, up = x - l * cx, y - l * cy
+            nu, nv = np.rint(u_x * left + u_y * up), np.rint(v_x * left + v_y * up)
+            off_x, off_y = left - nu * ax - nv * bx, up - nu * ay - nv * by
+            distance = (off_x * off_x + off_y * off_y) * per_tolerance
+            if distance < 1.0:
+                s = nu * az + nv * bz + l * cz - z
+                both = distance + s * s * per_s_max
+                if abs(s) < s_max and both < best:
+                    best = both
+                    hkl[spot, 0], hkl[spot, 1], hkl[spot, 2] = nu, nv, l
+                    excitation[spot] = s
             l += 1
         n += best < np.inf
     return n
@@ -381,8 +406,9 @@ def _fit_to_all(q, intensity, curvature, tolerance, s_max, basis, numbers):  # t
                     hkl[spot, 0] * basis[row, 0] + hkl[spot, 1] * basis[row, 1] + hkl[spot, 2] * basis[row, 2]
                 )
                 square += (q[spot, row] - at) ** 2
-            excited += strength[spot] * abs(excitation[spot])
-            total += strength[spot]
+            if _scattered(q[spot]):
+                excited += strength[spot] * abs(excitation[spot])
+                total += strength[spot]
     numbers[2] = explained / n
     numbers[3] = math.sqrt(square / max(explained, 1))
     numbers[4] = excited / max(total, 1e-300)

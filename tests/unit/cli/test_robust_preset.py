@@ -25,7 +25,7 @@ def run(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("robust") / "run"
     shutil.copytree(workshop.run, copy)
     report = succeeds("features", copy, "--preset", "robust", *INLINE, "--json").json
-    assert [each["lab"] for each in report["sets"]] == [False, True]
+    assert [each["protocol"] for each in report["sets"]] == ["turned", "lab"]
     assert report["sets"][0]["thicknesses"] == [200.0]
     assert {each["patterns"] for each in report["sets"]} == {Run.open(copy).plan.n_items}
     return copy
@@ -50,7 +50,9 @@ def test_the_model_is_a_boosted_one_with_a_card(model: Path, run: Path) -> None:
     loaded, provenance = load_model(model)
     assert isinstance(loaded, BoostedHierarchy)
     assert len(loaded.systems_) == 7
-    assert [each["lab"] is None for each in provenance["patterns"]] == [True, False]
+    turned, noisy = (each["lab"] for each in provenance["patterns"])
+    assert (turned["position_sigma"], turned["rotate"], noisy["rotate"]) == (0.0, True, True)
+    assert noisy["position_spread"] > 1.0
     assert "Boosted trees" in (model / "card.md").read_text(encoding="utf-8")
     assert not list(run.glob(".training-*"))
 

@@ -182,7 +182,7 @@ def test_features_are_those_on_disk(workshop: Workshop) -> None:
     report = _only_set(said)
     run = Run.open(workshop.run)
     assert report["thicknesses"] == list(THICKNESSES)
-    assert report["lab"] is False
+    assert report["protocol"] == "paper"
     assert report["patterns"] == N_PATTERNS
     assert report["features"] == RadialBasisSpec().n_features
     plan = find_features(run, RadialBasisSpec(), 200.0)
@@ -197,7 +197,8 @@ def test_features_again_computes_nothing(workshop: Workshop) -> None:
     report = _only_set(succeeds("features", workshop.run, *INLINE, "--json").json)
     assert report["partitions_computed"] == 0
     text = succeeds("features", workshop.run, *INLINE)
-    what = f"{N_PATTERNS} patterns at {list(THICKNESSES)} Å × {RadialBasisSpec().n_features} features"
+    what = f"{N_PATTERNS} patterns as simulated at {list(THICKNESSES)} Å × "
+    what += f"{RadialBasisSpec().n_features} features"
     assert f"{workshop.run}: {what}" in text.stdout
     assert f"next: diffractory train {workshop.run}" in text.stderr
     assert fingerprint(workshop.run) == before

@@ -137,6 +137,33 @@ def test_switching_rotation_off_leaves_the_other_effects():
     np.testing.assert_allclose(radii(turned), radii(straight), atol=1e-12)
 
 
+def test_each_pattern_has_its_own_position_noise_within_the_spread():
+    table = make_table(300, 60)
+    result = apply(table, position_sigma=0.004, position_spread=3.0)
+    sigma = (result.q - table.q).reshape(300, -1).std(axis=1)
+    # Estimated from 120 numbers each: good to 7 %.
+    assert sigma.min() > 0.004 / 3.0 * 0.75
+    assert sigma.max() < 0.004 * 3.0 * 1.25
+    assert np.median(sigma) == pytest.approx(0.004, rel=0.2)
+    assert np.histogram(np.log(sigma / 0.004), bins=4, range=(-np.log(3.0), np.log(3.0)))[0].min() > 45
+
+
+def test_a_spread_leaves_the_other_effects():
+    table, effects = make_table(), {"scale_error": 0.1, "rotate": True, "electrons": 1e5}
+    one, other = apply(table, **effects), apply(table, position_spread=3.0, **effects)
+    np.testing.assert_array_equal(other.q, one.q)
+    np.testing.assert_array_equal(other.intensity, one.intensity)
+
+
+def test_patterns_that_are_only_turned_keep_lengths_and_intensities():
+    table = make_table()
+    result = apply_lab_protocol(table, LabProtocolSpec.turned(200.0), np.arange(len(table)))
+    np.testing.assert_allclose(radii(result), radii(table), atol=1e-12)
+    np.testing.assert_allclose(result.intensity, table.intensity, rtol=1e-3)
+    assert not np.allclose(result.q, table.q)
+    assert draw_thickness((100.0, 200.0, 300.0), LabProtocolSpec.turned(200.0), [1, 2]).tolist() == [1, 1]
+
+
 def test_empty_table():
     empty = PeakTable.from_lists([], [], [])
     assert len(apply_lab_protocol(empty, LabProtocolSpec(), np.empty(0, dtype=np.uint64))) == 0

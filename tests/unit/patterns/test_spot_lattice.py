@@ -13,7 +13,7 @@ from diffractory.specs import InvariantSpec
 from diffractory.units import electron_wavelength
 from lattices import BRAVAIS, same_lattice, spots_of, table_of, turn_of, turned_reciprocal
 
-SPEC = InvariantSpec()
+SPEC = InvariantSpec(s_max=0.07)  # spots of the tests are up to 0.05 Å⁻¹ off the Ewald sphere
 N = 100
 #: Shares of random orientations in which the lattice is found, with exact positions and with 0.004 Å⁻¹ noise.
 SHARES = {
@@ -172,10 +172,6 @@ def test_a_turned_pattern_has_a_turned_lattice(name: str):
     np.testing.assert_allclose(second.plane[both], first.plane[both], atol=1e-9)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="differences along x fall apart: their sign is chosen by y alone, before they are compared",
-)
 def test_a_row_of_spots_along_x_is_no_worse_than_another():
     known = table("oP", 0.002)
     aligned, turned = [], []
@@ -247,7 +243,10 @@ def test_spots_at_random_explain_themselves_badly():
 
 def test_the_energy_sets_the_scale_along_the_beam():
     true, known = truth("tP"), table("tP", 0.0)
-    found, other = find_spot_lattices(known, SPEC), find_spot_lattices(known, InvariantSpec(energy_ev=200e3))
+    found, other = (
+        find_spot_lattices(known, SPEC),
+        find_spot_lattices(known, SPEC.model_copy(update={"energy_ev": 200e3})),
+    )
     both = right(found, true) & (np.abs(volumes(other.reciprocal) / volumes(found.reciprocal) - 1.25) < 0.25)
     assert np.mean(both) > 0.7
     ratio = volumes(other.reciprocal[both]) / volumes(found.reciprocal[both])
