@@ -200,7 +200,7 @@ def test_training_without_features_says_how_to_get_them(run: Path) -> None:
 
 def test_a_damaged_feature_plan_is_refused(run: Path) -> None:
     next(run.glob("features-*.json")).write_text("{}")
-    says = ("is damaged or belongs to another run", "Remove it")
+    says = ("is damaged, or of another run or version", "Remove it")
     refused("train", run, "--out", run.parent / "model", *INLINE, untouched=run.parent, says=says)
     refused("status", run, untouched=run.parent, says=says)
 

@@ -168,7 +168,7 @@ def planned_features(run: Run) -> list[FeaturePlan]:
             intact = False
         if not intact:
             raise RunError(
-                f"{path} is damaged or belongs to another run",
+                f"{path} is damaged, or of another run or version",
                 fix=f"Remove it and run `diffractory features {run.path}` again",
             )
         plans.append(plan)

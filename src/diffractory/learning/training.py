@@ -200,7 +200,9 @@ def train_on_run(
                 training.features, training.targets, training.crystals, training.calibration,
                 progress,
             )  # fmt: skip
-        crystals, patterns = np.unique(training.crystals), len(training.crystals)
+        crystals = np.unique(training.crystals)
+        # Triclinic patterns may be there and not be learned.
+        patterns = int(np.isin(training.targets.system, model.systems_).sum())
         calibrating = len(np.unique(training.crystals[training.calibration]))
     return model, _provenance(run, spec, sets, crystals, patterns) | {"calibration_materials": calibrating}
 
