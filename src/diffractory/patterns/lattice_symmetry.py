@@ -39,6 +39,8 @@ _ROW, _COLUMN = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
 #: Below this, in Å⁻³, a reciprocal cell is no lattice: 1/10,000 Å³.
 _SMALLEST_RECIPROCAL_VOLUME = 1e-4
 _RESIDUAL_FLOOR = 1e-8
+#: The cubic group has so many two-fold rotations: three along its axes, six along face diagonals.
+_MOST_TWO_FOLDS = 9
 #: Residuals this near to each other, relatively, are the same.
 _TIE = 1e-6
 
@@ -60,12 +62,15 @@ class LatticeGroups:
         Lattice vectors whose lengths make the cell: monoclinic the two-fold axis and two vectors
         that span the plane across it; orthorhombic the three axes; else the main axis and the
         shorter two-fold axis across it.
+    two_folds : ndarray of shape (n_groups, 9), int64
+        Monoclinic groups that each contains, by their place in these arrays; −1 where there are fewer.
     """
 
     family: NDArray[np.int64]
     dimension: NDArray[np.int64]
     metrics: NDArray[np.float64]
     axes: NDArray[np.float64]
+    two_folds: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +115,7 @@ def fit_families(reciprocal: NDArray[np.float64]) -> FamilyFits:
     n, families = len(reciprocal), len(LATTICE_FAMILIES)
     fits = np.full((n, families, 6), np.nan)
     cos_beta, reduced = np.full(n, np.nan), np.full((n, 6), np.nan)
-    arrays = (groups.family, groups.dimension, groups.metrics, groups.axes)
+    arrays = (groups.family, groups.dimension, groups.metrics, groups.axes, groups.two_folds)
     _fit_all(np.ascontiguousarray(reciprocal, dtype=np.float64), *arrays, fits, cos_beta, reduced)
     return FamilyFits(fits[..., 0], fits[..., 1], fits[..., 2:5], fits[..., 5], cos_beta, reduced)
 
@@ -137,9 +142,14 @@ def lattice_groups() -> LatticeGroups:
     for group in [members for members in groups.values() if len(members) == 8]:
         for third in two_folds:
             add([*group, third])
-    described = sorted(map(_described, groups.values()), key=lambda entry: entry[0])
-    family, dimension, metrics, axes = zip(*described, strict=True)
-    return LatticeGroups(np.array(family), np.array(dimension), np.array(metrics), np.array(axes))
+    ordered = sorted(groups.values(), key=lambda group: _FAMILY_OF_ORDER[len(group)])
+    family, dimension, metrics, axes = zip(*map(_described, ordered), strict=True)
+    place = {_two_folds(group)[0].tobytes(): i for i, group in enumerate(ordered) if len(group) == 2}
+    contained = np.full((len(ordered), _MOST_TWO_FOLDS), -1)
+    for row, group in zip(contained, ordered, strict=True):
+        found = [place[rotation.tobytes()] for rotation in _two_folds(group)]
+        row[: len(found)] = found
+    return LatticeGroups(np.array(family), np.array(dimension), np.array(metrics), np.array(axes), contained)
 
 
 def _generated(generators: list[NDArray[np.int64]]) -> dict[bytes, NDArray[np.int64]] | None:
@@ -179,7 +189,7 @@ def _invariant_metrics(group: list[NDArray[np.int64]]) -> NDArray[np.float64]:
 
 def _cell_axes(group: list[NDArray[np.int64]]) -> NDArray[np.float64]:
     order = len(group)
-    two_folds = [rotation for rotation in group if _order(rotation) == 2]
+    two_folds = _two_folds(group)
     axes = np.zeros((3, 3))
     if order == 4:
         axes[:] = [_axis(rotation) for rotation in two_folds]
@@ -193,6 +203,10 @@ def _cell_axes(group: list[NDArray[np.int64]]) -> NDArray[np.float64]:
         across = [axis for axis in map(_axis, two_folds) if np.any(np.cross(axis, axes[0]))]
         axes[1] = min(across, key=lambda axis: float(axis @ metric @ axis))
     return axes
+
+
+def _two_folds(group: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    return [rotation for rotation in group if _order(rotation) == 2]
 
 
 def _order(rotation: NDArray[np.int64]) -> int:
@@ -216,7 +230,10 @@ def _plane_across(two_fold: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArr
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _fit_all(reciprocal, family, dimension, metrics, axes, fits, cos_beta, reduced):  # type: ignore[no-untyped-def]
+def _fit_all(reciprocal, family, dimension, metrics, axes, two_folds, fits, cos_beta, reduced):  # type: ignore[no-untyped-def]
+    # Made once: making them anew for each of hundreds of groups takes as long as the fit.
+    room = np.empty((6, 4)), np.empty((4, 4)), np.empty((4, 1)), np.empty((3, 3))
+    residual = np.empty(len(family))
     for item in range(len(reciprocal)):
         if abs(np.linalg.det(reciprocal[item])) < _SMALLEST_RECIPROCAL_VOLUME:
             continue
@@ -228,9 +245,17 @@ def _fit_all(reciprocal, family, dimension, metrics, axes, fits, cos_beta, reduc
             reduced[item, 3 + axis] = abs(direct[i] @ direct[j]) / (lengths[i] * lengths[j])
         strain, target = _strain_of_metric(np.linalg.inv(direct))
         for group in range(len(family)):
-            _fit_group(
+            # What a group leaves alone, its part leaves alone: it fits no better than its part does.
+            least = 0.0
+            if family[group] != _MONOCLINIC:
+                for part in two_folds[group]:
+                    if part >= 0:
+                        least = max(least, residual[part])
+            if least > fits[item, family[group], 0] * (1.0 + 10.0 * _TIE):
+                continue
+            residual[group] = _fit_group(
                 strain, target, family[group], dimension[group], metrics[group], axes[group],
-                fits[item], cos_beta[item : item + 1],
+                fits[item], cos_beta[item : item + 1], room,
             )  # fmt: skip
 
 
@@ -260,20 +285,26 @@ def _strain_of_metric(basis):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _fit_group(strain, target, family, dimension, metrics, axes, fits, cos_beta):  # type: ignore[no-untyped-def]
-    design = np.zeros((6, 4))
+def _fit_group(strain, target, family, dimension, metrics, axes, fits, cos_beta, room):  # type: ignore[no-untyped-def]
+    design, normal, right, metric = room
     for row in range(6):
         for column in range(dimension):
+            value = 0.0
             for element in range(6):
-                design[row, column] += strain[row, element] * metrics[column, element]
-    normal, right = np.zeros((4, 4)), np.zeros((4, 1))
+                value += strain[row, element] * metrics[column, element]
+            design[row, column] = value
     for i in range(dimension):
+        value = 0.0
         for row in range(6):
-            right[i, 0] += design[row, i] * target[row]
-            for j in range(dimension):
-                normal[i, j] += design[row, i] * design[row, j]
+            value += design[row, i] * target[row]
+        right[i, 0] = value
+        for j in range(dimension):
+            value = 0.0
+            for row in range(6):
+                value += design[row, i] * design[row, j]
+            normal[i, j] = value
     if not solve_small(normal, right, dimension):
-        return
+        return 0.0
     total, across = 0.0, 0.0
     for row in range(6):
         left = -target[row]
@@ -286,8 +317,7 @@ def _fit_group(strain, target, family, dimension, metrics, axes, fits, cos_beta)
     # A hexagonal lattice has two kinds of rhombohedral groups that fit alike: the smaller cell counts.
     alike = residual <= fits[family, 0] * (1.0 + _TIE)
     if residual >= fits[family, 0] * (1.0 - _TIE) and not alike:
-        return
-    metric = np.zeros((3, 3))
+        return residual
     for element in range(6):
         value = 0.0
         for column in range(dimension):
@@ -295,13 +325,14 @@ def _fit_group(strain, target, family, dimension, metrics, axes, fits, cos_beta)
         metric[_ROW[element], _COLUMN[element]] = metric[_COLUMN[element], _ROW[element]] = value
     fit, cosine = np.empty(6), np.full(1, np.nan)
     if not _write_cell(metric, family, axes, fit, cosine):
-        return
+        return residual
     if residual >= fits[family, 0] * (1.0 - _TIE) and fit[5] > fits[family, 5] - 0.5:
-        return
+        return residual
     fit[0], fit[1] = residual, max(math.sqrt(across), _RESIDUAL_FLOOR)
     fits[family] = fit
     if family == _MONOCLINIC:
         cos_beta[0] = cosine[0]
+    return residual
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
