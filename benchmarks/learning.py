@@ -9,7 +9,8 @@ Each part writes its section of results/learning.json, so they can be run one at
     python benchmarks/learning.py curves RUN
 
 The features of both presets must be computed: `diffractory features RUN --thickness 200` and
-`diffractory features RUN --preset robust`.
+`diffractory features RUN --preset robust`. What training took is kept if its answer lies beside the model:
+`diffractory train RUN --out models/robust --json > models/robust-training.json`.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
             "training_patterns": provenance["training_patterns"],
             "training_materials": len(provenance["training_materials"]),
             "model_bytes": sum(path.stat().st_size for path in model.iterdir()),
+            "calibration_materials": provenance.get("calibration_materials", 0),
+            "training_seconds": _seconds(model.parent / f"{model.name}-training.json"),
             **{name: _of_protocol(results[name]) for name in ("paper", "turned", "lab")},
         }
     if len(section) == 2:
@@ -69,6 +72,10 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
             for name in ("paper", "turned", "lab")
         }
     return section
+
+
+def _seconds(path: Path) -> float | None:
+    return float(json.loads(path.read_text())["seconds"]) if path.exists() else None
 
 
 def _difference(section: dict[str, Any], protocol: str, number: str) -> float:

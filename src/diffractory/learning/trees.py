@@ -20,6 +20,8 @@ from diffractory.errors import ModelError
 
 #: Rows that go through one tree after another together: their features stay in the cache.
 _BLOCK = 256
+#: Rows that walk down a boosted tree beside each other: a processor overlaps their reads.
+_ABREAST = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,12 +285,31 @@ def _vote(X, left, right, feature, threshold, offsets, leaf_class, votes):  # ty
 @njit(nogil=True, cache=True)
 def _add_up(X, left, right, feature, threshold, offsets, leaf_value, sums):  # type: ignore[no-untyped-def]
     n_rows, n_outputs = sums.shape
+    largest = np.max(offsets[1:] - offsets[:-1])
+    child, column = np.empty((largest, 2), dtype=np.int64), np.empty(largest, dtype=np.int64)
+    nodes = np.empty(_ABREAST, dtype=np.int64)
     for start in range(0, n_rows, _BLOCK):
         stop = min(start + _BLOCK, n_rows)
         for tree in range(len(offsets) - 1):
-            for row in range(start, stop):
-                leaf = _leaf(X[row], offsets[tree], left, right, feature, threshold)
-                sums[row, tree % n_outputs] += leaf_value[leaf]
+            first = offsets[tree]
+            # A leaf is its own child here, so rows walk abreast without a branch that is guessed wrong.
+            for node in range(offsets[tree + 1] - first):
+                leaf = left[first + node] < 0
+                child[node, 0] = node if leaf else left[first + node]
+                child[node, 1] = node if leaf else right[first + node]
+                column[node] = 0 if leaf else feature[first + node]
+            for row in range(start, stop, _ABREAST):
+                nodes[:] = 0
+                moved = 1
+                while moved:
+                    moved = 0
+                    for walker in range(_ABREAST):
+                        node, at = nodes[walker], min(row + walker, stop - 1)
+                        right_of = int(X[at, column[node]] > threshold[first + node])
+                        nodes[walker] = child[node, right_of]
+                        moved |= node ^ nodes[walker]
+                for walker in range(min(_ABREAST, stop - row)):
+                    sums[row + walker, tree % n_outputs] += leaf_value[first + nodes[walker]]
 
 
 @njit(nogil=True, cache=True)

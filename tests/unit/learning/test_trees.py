@@ -7,7 +7,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from diffractory.errors import ModelError
-from diffractory.learning.trees import TreeArrays, median, vote
+from diffractory.learning.trees import TreeArrays, add_up, median, vote
 
 GENERATOR = np.random.default_rng(4)
 X = GENERATOR.random((60, 5)).astype(np.float32)
@@ -50,6 +50,17 @@ def test_median_of_an_even_number_of_trees_is_the_mean_of_the_middle_two():
         median(np.zeros((2, 1), dtype=np.float32), TreeArrays.from_arrays(arrays, 1, 1)).tolist()
         == [[3.5]] * 2
     )
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 60, 300])
+def test_boosted_trees_add_up_whatever_the_number_of_rows(n: int):
+    forest = RandomForestRegressor(5, random_state=0).fit(X, VALUES[:, 0])
+    trees = [tree.tree_ for tree in forest.estimators_]
+    rows = np.resize(X, (n, X.shape[1]))
+    each = np.array([tree.predict(rows)[:, 0] for tree in trees]).reshape(5, n)
+    sums = add_up(rows, TreeArrays.from_trees(trees, classifier=False), 2)
+    np.testing.assert_allclose(sums[:, 0], each[[0, 2, 4]].sum(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(sums[:, 1], each[[1, 3]].sum(axis=0), rtol=1e-12)
 
 
 def test_no_rows_give_no_votes():
