@@ -147,7 +147,7 @@ def test_a_damaged_plan_is_refused(run: Run, damage: str):
         path.mkdir()
     else:
         path.write_text({"text": "hello", "list": "[]", "nested": "[" * 100_000}[damage])
-    with pytest.raises(RunError, match=r"features-.*json is damaged, or of another run or version.*Remove it"):
+    with pytest.raises(RunError, match=r"json is damaged, or of another run or version.*Remove it"):
         planned_features(run)
 
 
