@@ -23,6 +23,8 @@ from diffractory.scan.raw_frames import Axis, RawFrames
 
 #: Where HyperSpy and pyxem keep what is needed here, below a signal's metadata.
 _TEM = "Acquisition_instrument/TEM"
+#: A camera length below this is in metres: none has that few millimetres, none that many metres.
+_LONGEST_IN_METRES = 10.0
 #: Keys of py4DSTEM's calibration that name the energy and the semi-convergence angle, where users set them.
 _ENERGY_KEYS = ("energy_ev", "energy", "accelerating_voltage", "beam_energy")
 _SEMIANGLE_KEYS = ("semiangle_mrad", "convergence_semiangle_mrad", "probe_semiangle")
@@ -98,6 +100,7 @@ def _signals(experiments: Any, group_type: Any) -> dict[str, RawFrames]:
             tuple(axes) if len(axes) == data.ndim else (),
             number(tem.get("beam_energy")),
             number(tem.get("convergence_angle")),
+            camera_length(tem.get("camera_length")),
         )
     return found
 
@@ -179,6 +182,12 @@ def hdf5_frames(path: Path) -> dict[str, RawFrames]:
         for dimensions in (4, 3, 2)
         for name, dataset in arrays(file, dimensions).items()
     }
+
+
+def camera_length(value: Any) -> float | None:
+    """Return a camera length in mm: blockfiles state metres, everything else millimetres."""
+    stated = number(value)
+    return stated * 1e3 if stated is not None and stated < _LONGEST_IN_METRES else stated
 
 
 def number(value: Any) -> float | None:

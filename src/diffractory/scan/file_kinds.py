@@ -18,8 +18,8 @@ import h5py
 from diffractory.errors import ScanError
 
 #: Kinds that are read here; every other one is the name of a reader of RosettaSciIO.
-NPY, ZARR, HDF5, HYPERSPY, PY4DSTEM, DECTRIS, BRAGG = (
-    "NumPy", "Zarr", "HDF5", "HyperSpy", "py4DSTEM", "DECTRIS", "Bragg peaks"
+NPY, ZARR, HDF5, HYPERSPY, PY4DSTEM, DECTRIS, TVIPS, BRAGG = (
+    "NumPy", "Zarr", "HDF5", "HyperSpy", "py4DSTEM", "DECTRIS", "TVIPS", "Bragg peaks"
 )  # fmt: skip
 
 #: Fields every list of Bragg peaks has.
@@ -29,19 +29,20 @@ _MAGIC: Final = {
     b"IMGBLO": "Blockfile",
     b"MQ1,": "QuantumDetector",
     b"II\x97\x01": "TIA",
-    b"II*\x00": "TIFF",
-    b"MM\x00*": "TIFF",
 }
 #: Formats without a mark of their own in the first bytes -> reader of RosettaSciIO.
 _SUFFIXES: Final = {
-    ".tvips": "TVIPS",
+    ".tvips": TVIPS,
     ".xml": "EMPAD",
     ".rpl": "Ripple",
     ".prz": "PantaRhei",
     ".emi": "TIA",
     ".mrc": "MRC",
 }
-_PICTURES: Final = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP", b"%PDF": "PDF"}
+_PICTURES: Final = {
+    b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP", b"%PDF": "PDF",
+}  # fmt: skip
 #: Names of which one is at the root of every Zarr store.
 _ZARR_ROOTS: Final = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
 _DECTRIS_NAME: Final = re.compile(r"data_\d+")
@@ -146,7 +147,11 @@ def kind_of(path: Path) -> str:
         return "MRC"
     for magic, name in _PICTURES.items():
         if start.startswith(magic):
-            raise ScanError(f"{path} is a {name} picture, not a scan", "a scan has four dimensions")
+            raise ScanError(
+                f"{path} is a {name} picture, not a scan",
+                "a scan has four dimensions",
+                "Save a stack of pictures as one array with numpy.save",
+            )
     return _kind_by_suffix(path)
 
 

@@ -8,7 +8,8 @@ from typing import Final
 
 from diffractory.errors import ScanError
 from diffractory.scan.frame_scan import FrameScan
-from diffractory.scan.raw_frames import ANGLES, DETECTOR_LENGTHS, LENGTHS, RECIPROCALS, Axis
+from diffractory.scan.raw_frames import Axis
+from diffractory.scan.unit_texts import angle_unit, detector_unit, length_unit, reciprocal_unit
 from diffractory.units import electron_wavelength
 
 #: Calibration -> (what it is, option that gives it, unit of the option).
@@ -60,9 +61,9 @@ def chosen(name: str, option: float | None, stated: Calibrated) -> Calibrated:
 def step_of(axes: tuple[Axis, ...]) -> Calibrated:
     """Return the distance of neighbouring positions in Å from the two scan axes."""
     found = [
-        Calibrated(abs(axis.scale) * LENGTHS[axis.units.strip()], f"file ({axis.scale:.6g} {axis.units})")
+        Calibrated(abs(axis.scale) * unit, f"file ({axis.scale:.6g} {axis.units})")
         for axis in axes
-        if axis.scale is not None and axis.is_length
+        if axis.scale is not None and (unit := length_unit(axis.units)) is not None
     ]
     return _one_of(found, "Å")
 
@@ -86,16 +87,15 @@ def pixel_size_of(
 
 
 def _pixel_size(axis: Axis, energy_ev: float | None, camera_length_mm: float | None) -> Calibrated:
-    units = axis.units.strip()
     if not axis.scale:
         return Calibrated()
-    scale, text = abs(axis.scale), f"file ({axis.scale:.6g} {units}"
-    if units in RECIPROCALS:
-        return Calibrated(scale * RECIPROCALS[units], f"{text})")
-    if units in ANGLES:
-        angle = scale * ANGLES[units]
-    elif units in DETECTOR_LENGTHS and camera_length_mm:
-        angle = scale * DETECTOR_LENGTHS[units] / camera_length_mm
+    scale, text = abs(axis.scale), f"file ({axis.scale:.6g} {axis.units}"
+    if (unit := reciprocal_unit(axis.units)) is not None:
+        return Calibrated(scale * unit, f"{text})")
+    if (unit := angle_unit(axis.units)) is not None:
+        angle = scale * unit
+    elif (unit := detector_unit(axis.units)) is not None and camera_length_mm:
+        angle = scale * unit / camera_length_mm
         text += f" at a nominal camera length of {camera_length_mm:g} mm"
     else:
         return Calibrated()

@@ -17,7 +17,7 @@ from diffractory.scan.array_files import (
     py4dstem_frames,
     zarr_frames,
 )
-from diffractory.scan.file_kinds import BRAGG, DECTRIS, HDF5, HYPERSPY, NPY, PY4DSTEM, ZARR, kind_of
+from diffractory.scan.file_kinds import BRAGG, DECTRIS, HDF5, HYPERSPY, NPY, PY4DSTEM, TVIPS, ZARR, kind_of
 from diffractory.scan.frame_calibration import (
     Calibrated,
     chosen,
@@ -29,6 +29,7 @@ from diffractory.scan.frame_calibration import (
 from diffractory.scan.frame_scan import FRAME_DIMENSIONS, FrameScan, scan_coordinates
 from diffractory.scan.raw_frames import Axis, RawFrames, check_layout, scan_array
 from diffractory.scan.rosettasciio_files import rosettasciio_frames
+from diffractory.scan.tvips_file import tvips_frames
 
 _READERS = {
     NPY: numpy_frames,
@@ -37,6 +38,7 @@ _READERS = {
     HYPERSPY: hyperspy_frames,
     PY4DSTEM: py4dstem_frames,
     DECTRIS: dectris_frames,
+    TVIPS: tvips_frames,
 }
 
 

@@ -13,27 +13,10 @@ from numpy.typing import NDArray
 
 from diffractory.errors import ScanError
 from diffractory.scan.frame_scan import FRAME_DIMENSIONS
+from diffractory.scan.unit_texts import angle_unit, length_unit, reciprocal_unit
 
 #: A chunk of frames is at most this large, in bytes; more only if a single frame is larger.
 CHUNK_BYTES: Final = 64 * 2**20
-
-#: Units of length in Å, as files write them (Å and µ have two code points each).
-LENGTHS: Final = {
-    "A": 1.0, "Å": 1.0, "\u212b": 1.0, "angstrom": 1.0, "angstroms": 1.0,
-    "pm": 0.01, "nm": 10.0, "um": 1e4, "µm": 1e4, "μm": 1e4, "m": 1e10,
-}  # fmt: skip
-#: Units of reciprocal length in Å⁻¹.
-RECIPROCALS: Final = {
-    text: 1.0 / LENGTHS[unit]
-    for unit in LENGTHS
-    for text in (
-        f"1/{unit}", f"1 / {unit}", f"{unit}^-1", f"{unit}^{{-1}}", f"{unit}**-1", f"{unit}-1", f"{unit}⁻¹"
-    )
-}  # fmt: skip
-#: Units of angle in rad.
-ANGLES: Final = {"mrad": 1e-3, "rad": 1.0, "deg": math.pi / 180.0, "°": math.pi / 180.0}
-#: Units of length on a detector, in mm.
-DETECTOR_LENGTHS: Final = {"mm": 1.0, "cm": 10.0}
 
 
 @dataclass(frozen=True)
@@ -57,12 +40,12 @@ class Axis:
     @property
     def is_length(self) -> bool:
         """Whether the unit is one of the sample."""
-        return self.units.strip() in LENGTHS
+        return length_unit(self.units) is not None
 
     @property
     def is_reciprocal(self) -> bool:
         """Whether the unit is one of a diffraction pattern."""
-        return self.units.strip() in RECIPROCALS or self.units.strip() in ANGLES
+        return reciprocal_unit(self.units) is not None or angle_unit(self.units) is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +110,8 @@ def axis_order(axes: Sequence[Axis], dimensions: int, source: str) -> tuple[int,
     reciprocal = [i for i in every if axes[i].is_reciprocal]
     lengths = [i for i in every if axes[i].is_length]
     flagged = [i for i in every if axes[i].navigate is False]
-    stated = all(axis.navigate is not None for axis in axes)
+    # All axes flagged alike are axes that nobody flagged.
+    stated = all(axis.navigate is not None for axis in axes) and 0 < len(flagged) < dimensions
     if len(reciprocal) == 2:
         detector = reciprocal
     elif len(lengths) == dimensions - 2:
@@ -223,8 +207,27 @@ def _as_dask(data: Any, order: tuple[int, ...], chunks: tuple[int, ...] | None) 
     if chunks is None:
         chunks = tuple(data.shape[i] for i in order)
     stored = tuple(chunks[order.index(i)] for i in range(len(order)))
+    if isinstance(data, np.ndarray):
+        data = Mapped(data)
     lazy = da.from_array(data, chunks=stored, name=False, meta=np.empty(0, data.dtype))
     return lazy.transpose(order)
+
+
+class Mapped:
+    """A memory-mapped array that Dask does not take for one in memory, which it would copy.
+
+    Parameters
+    ----------
+    array : ndarray
+    """
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array
+        self.dtype, self.shape, self.ndim = array.dtype, array.shape, array.ndim
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        part: NDArray[Any] = np.asarray(self._array[index])
+        return part
 
 
 class FrameGrid:

@@ -14,13 +14,13 @@ import rsciio
 from rsciio import IO_PLUGINS
 
 from diffractory.errors import ScanError
-from diffractory.scan.array_files import number, text
+from diffractory.scan.array_files import camera_length, number, text
 from diffractory.scan.raw_frames import Axis, RawFrames, axis_order, frame_chunks
 
-#: Option of a reader that takes the scan's shape, and whether it wants columns before rows.
-_SHAPE_OPTIONS: Final = {"QuantumDetector": ("navigation_shape", True), "TVIPS": ("scan_shape", False)}
-#: TVIPS files do not hold the scan's step; the reader fills in 1 nm.
-_WITHOUT_STEP: Final = ("TVIPS",)
+#: Reader -> options it needs to give whole scans.
+_OPTIONS: Final[dict[str, dict[str, Any]]] = {"EMD": {"stack_group": False}}
+#: A block file is at least as long as its header.
+_BLOCKFILE_HEADER: Final = 0x1000
 
 
 def rosettasciio_frames(path: Path, kind: str, scan_shape: tuple[int, int] | None) -> dict[str, RawFrames]:
@@ -41,24 +41,15 @@ def rosettasciio_frames(path: Path, kind: str, scan_shape: tuple[int, int] | Non
         If the reader refuses the file.
     """
     reader = _reader(kind)
-    options: dict[str, Any] = {"lazy": True}
-    if scan_shape is not None and kind in _SHAPE_OPTIONS:
-        name, columns_first = _SHAPE_OPTIONS[kind]
-        options[name] = scan_shape[::-1] if columns_first else scan_shape
-    elif kind == "TVIPS":
-        options["scan_shape"] = "auto"
-    if kind == "EMD":
-        options["stack_group"] = False
-    try:
-        found = _read(reader, path, options)
-    except ValueError:
-        if options.pop("scan_shape", None) != "auto":
-            raise
-        found = _read(reader, path, options)  # frames whose place in the scan nobody recorded
+    options: dict[str, Any] = {"lazy": True, **_OPTIONS.get(kind, {})}
+    if kind == "QuantumDetector" and scan_shape is not None:
+        options["navigation_shape"] = scan_shape[::-1]
+    _check_before(path, kind)
+    found = _read(reader, path, options)
     found = _in_whole_frames(reader, path, options, found)
     frames = {}
     for i, signal in enumerate(found):
-        raw = _raw_frames(signal, kind)
+        raw = _raw_frames(signal)
         title = _value(signal.get("metadata", {}), "General.title")
         name = str(title) if title and str(title) not in frames else f"{i}"
         frames[name] = raw
@@ -104,7 +95,7 @@ def _in_whole_frames(
     return _read(reader, path, {**options, "chunks": tuple(chunks)})
 
 
-def _raw_frames(signal: Mapping[str, Any], kind: str) -> RawFrames:
+def _raw_frames(signal: Mapping[str, Any]) -> RawFrames:
     metadata, original = signal.get("metadata", {}), signal.get("original_metadata", {})
     tem = dict(_value(metadata, "Acquisition_instrument.TEM") or {})
     for place, rule in signal.get("mapping", {}).items():
@@ -112,18 +103,12 @@ def _raw_frames(signal: Mapping[str, Any], kind: str) -> RawFrames:
         value = _value(original, place)
         if value is not None and target.startswith("Acquisition_instrument.TEM."):
             tem.setdefault(target.rsplit(".", 1)[1], convert(value) if convert else value)
-    length = number(tem.get("camera_length"))
-    if kind == "Blockfile" and length is not None:
-        length *= 1e3  # the only reader that gives it in metres
-    axes = _axes(signal)
-    if kind in _WITHOUT_STEP:
-        axes = tuple(Axis(None, "", True) if axis.navigate else axis for axis in axes)
     return RawFrames(
         signal["data"],
-        axes,
+        _axes(signal),
         number(tem.get("beam_energy")),
         number(tem.get("convergence_angle")),
-        length,
+        camera_length(tem.get("camera_length")),
     )
 
 
@@ -143,6 +128,18 @@ def _value(tree: Any, place: str) -> Any:
             (tree[key] for key in tree if re.sub(r"\W", "_", str(key)) == re.sub(r"\W", "_", part)), None
         )
     return tree
+
+
+def _check_before(path: Path, kind: str) -> None:
+    """Refuse what a reader would misunderstand or leave open."""
+    if kind == "Blockfile" and path.stat().st_size < _BLOCKFILE_HEADER:
+        raise ScanError(f"{path} is cut off", "its header is not complete", "Copy the file again")
+    if kind == "QuantumDetector" and path.suffix != ".mib":
+        raise ScanError(
+            f"{path} is a Merlin file of another name",
+            "its reader looks for the header file beside it by the ending .mib",
+            f"Rename it to {path.with_suffix('.mib').name}",
+        )
 
 
 def _check_size(path: Path, kind: str, found: list[dict[str, Any]], frames: Mapping[str, RawFrames]) -> None:
