@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -182,9 +183,57 @@ def write_mib(path: Path, frames: NDArray[Any], rows_in_time: bool = True, heade
     return path
 
 
+def write_dm4(path: Path, frames: NDArray[Any], transposed: bool = False) -> Path:
+    """Write a minimal DigitalMicrograph 4 file; ``transposed`` puts the detector's axes before the scan's."""
+    scan, detector = [(STEP / 10.0, "nm")] * 2, [(10.0 * PIXEL, "1/nm")] * 2
+    stored = frames.transpose(2, 3, 0, 1) if transposed else frames
+    axes = [*detector, *scan] if transposed else [*scan, *detector]
+    # DigitalMicrograph names the fastest axis first.
+    dimensions = [{"Origin": 0.0, "Scale": scale, "Units": unit} for scale, unit in axes[::-1]]
+    image = {
+        "ImageData": {
+            "Calibrations": {
+                "Brightness": {"Origin": 0.0, "Scale": 1.0, "Units": ""}, "Dimension": dimensions,
+            },
+            "Data": np.ascontiguousarray(stored.astype("<u2")).ravel(),
+            "DataType": 10,
+            "Dimensions": [int(n) for n in stored.shape[::-1]],
+        },
+        "ImageTags": {"Microscope Info": {"Voltage": ENERGY, "STEM Camera Length": 100.0}},
+        "Name": "scan",
+    }  # fmt: skip
+    content = _dm4_group({"ImageList": [image]}, root=True)
+    path.write_bytes(struct.pack(">IQI", 4, len(content), 1) + content + bytes(8))
+    return path
+
+
+def _dm4_group(tags: dict[str, Any] | list[Any], root: bool = False) -> bytes:
+    named = list(tags.items()) if isinstance(tags, dict) else [("", tag) for tag in tags]
+    content = b"".join(_dm4_tag(name, value) for name, value in named)
+    size = b"" if root else struct.pack(">Q", 8 + len(content))
+    return struct.pack(">BB", 1, 0) + size + struct.pack(">Q", len(named)) + content
+
+
+def _dm4_tag(name: str, value: Any) -> bytes:
+    header = struct.pack(">H", len(name)) + name.encode()
+    if isinstance(value, dict | list):
+        return b"\x14" + header + _dm4_group(value)
+    if isinstance(value, str):
+        value = np.frombuffer(value.encode("utf-16-le"), "<u2")
+    if isinstance(value, np.ndarray):
+        info, data = (20, 4, value.size), value.tobytes()
+    elif isinstance(value, int):
+        info, data = (5,), struct.pack("<I", value)
+    else:
+        info, data = (7,), struct.pack("<d", value)
+    body = b"%%%%" + struct.pack(f">{1 + len(info)}Q", len(info), *info) + data
+    return b"\x15" + header + struct.pack(">Q", len(body)) + body
+
+
 #: File name -> writer, of formats that are four-dimensional without being told.
 FOUR_DIMENSIONAL: dict[str, Callable[[Path, NDArray[Any]], Path]] = {
     "scan.hspy": write_hspy, "scan.zspy": write_zspy, "zipped.zspy": write_zspy_zip, "scan.blo": write_blo,
     "scan.emd": write_emd, "scan.nxs": write_nexus, "scan.npy": write_npy, "scan.zarr": write_zarr,
     "plain.h5": write_hdf5, "cube.h5": write_datacube, "scan.mib": write_mib,
+    "scan.dm4": write_dm4,
 }  # fmt: skip

@@ -39,7 +39,7 @@ _QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 #: Units of what is printed, and what to divide the inside's units by.
 _SHOWN = {
     "pixel_size": ("Å⁻¹", 1.0),
-    "step": ("nm", 10.0),
+    "step": ("Å", 1.0),
     "energy_ev": ("keV", 1e3),
     "semiangle_mrad": ("mrad", 1.0),
 }
@@ -84,7 +84,7 @@ def inspect(
     """
     check_output_folder(folder)
     shape = parse_scan_shape(scan_shape)
-    picture = folder / f"{file.stem}-inspect.png"
+    picture = folder / f"{file.name}-inspect.png"
     if kind_of(file) == BRAGG:
         report = _inspect_peaks(file, picture, pixel_size, center, dataset)
     else:

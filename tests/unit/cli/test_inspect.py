@@ -25,9 +25,9 @@ def hspy(tmp_path: Path) -> Path:
 def test_it_prints_shape_and_calibration_and_draws(hspy: Path, tmp_path: Path) -> None:
     answer = succeeds("inspect", hspy, "--out", tmp_path / "seen", "--step", "15")
     assert "5 × 4 positions of 16 × 16 pixels, uint8" in answer.flat
-    for words in ("HyperSpy", "0.02 Å⁻¹", "1.5 nm option --step", "200 keV file", "1.5 mrad file"):
+    for words in ("HyperSpy", "0.02 Å⁻¹", "15 Å option --step", "200 keV file", "1.5 mrad file"):
         assert words in answer.flat
-    picture = tmp_path / "seen" / "scan-inspect.png"
+    picture = tmp_path / "seen" / "scan.hspy-inspect.png"
     assert str(picture) in answer.stdout
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert "direct beam: row 7.0, column 9.0" in answer.stderr
@@ -106,7 +106,7 @@ def test_bragg_peaks_are_shown_too(workshop: Workshop, tmp_path: Path) -> None:
     assert set(counts) == {"0 %", "5 %", "25 %", "50 %", "75 %", "95 %", "100 %"}
     assert 0 < counts["50 %"] <= counts["100 %"]
     assert said["calibration"]["energy_ev"]["value"] == 300e3
-    assert (tmp_path / "scan-inspect.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "scan.h5-inspect.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_the_real_bragg_file(shared_data: Path, tmp_path: Path) -> None:

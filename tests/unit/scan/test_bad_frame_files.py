@@ -12,6 +12,7 @@ import scan_files
 from diffractory.errors import ScanError
 from diffractory.scan.file_kinds import FileState
 from diffractory.scan.frame_reader import read_frame_scan
+from diffractory.scan.virtual_images import ALL_ZERO, frame_status
 from scan_files import FOUR_DIMENSIONAL
 
 FRAMES = scan_files.example()
@@ -58,12 +59,10 @@ def test_no_permission(tmp_path, monkeypatch):
         read_frame_scan(path)
 
 
-@pytest.mark.parametrize("name", [n for n in FOUR_DIMENSIONAL if n != "scan.zarr"])
+@pytest.mark.parametrize("name", [n for n in FOUR_DIMENSIONAL if n not in ("scan.zarr", "scan.zspy")])
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.95])
 def test_truncated_files(tmp_path, name, share):
     path = FOUR_DIMENSIONAL[name](tmp_path / name, FRAMES)
-    if path.is_dir():
-        pytest.skip("a folder of many files: see the test of missing chunks")
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     if name == "scan.mib":
@@ -72,6 +71,39 @@ def test_truncated_files(tmp_path, name, share):
             "HDR\nFrames per Trigger (Number):\t4\nFrames in Acquisition (Number):\t20\nEnd\t\n"
         )
     with pytest.raises(ScanError, match=r"cut off|damaged"):
+        read_frame_scan(path)
+
+
+@pytest.mark.parametrize("name", ["scan.zarr", "scan.zspy"])
+def test_missing_chunks_of_a_zarr_store_are_frames_of_zeros(tmp_path, name):
+    path = FOUR_DIMENSIONAL[name](tmp_path / name, FRAMES)
+    chunks = [p for p in path.rglob("*") if p.is_file() and p.name.replace(".", "").isdigit()]
+    chunks[0].unlink()
+    frames = read_frame_scan(path).frames.to_numpy()
+    status, _ = frame_status(frames.reshape(20, 16, 16))
+    lost = status == ALL_ZERO
+    assert 0 < lost.sum() <= 20
+    np.testing.assert_array_equal(frames.reshape(20, 16, 16)[~lost], FRAMES.reshape(20, 16, 16)[~lost])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("scan_001.tvips", {}, "not the first file of a recording"),
+        ("scan_000.tvips", {4: 9}, "header makes no sense"),
+        ("scan_000.tvips", {16: 12}, "header makes no sense"),
+    ],
+)
+def test_tvips_files_that_are_none(tmp_path, name, change, says):
+    path = scan_files.write_tvips(tmp_path / "scan_000.tvips", FRAMES).rename(tmp_path / name)
+    content = bytearray(path.read_bytes())
+    for place, value in change.items():
+        content[place] = value
+    path.write_bytes(content)
+    with pytest.raises(ScanError, match=says):
+        read_frame_scan(path)
+    path.write_bytes(content[:100])
+    with pytest.raises(ScanError, match=r"cut off|not the first"):
         read_frame_scan(path)
 
 

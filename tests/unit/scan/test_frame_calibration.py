@@ -120,6 +120,19 @@ def test_what_is_missing_names_its_option(name):
     assert required(FrameScan(frames, **{name: 7.0}), name) == 7.0
 
 
+@pytest.mark.parametrize(
+    ("shape", "dims", "options", "says"),
+    [
+        ((1, 1, 2, 2), FRAME_DIMENSIONS[::-1], {}, "has dimensions"),
+        ((1, 0, 2, 2), FRAME_DIMENSIONS, {}, "none of them empty"),
+        ((1, 1, 2, 2), FRAME_DIMENSIONS, {"step": 0.0}, "step = 0.0 Å"),
+    ],
+)
+def test_frames_that_are_no_scan(shape, dims, options, says):
+    with pytest.raises(ScanError, match=says):
+        FrameScan(xr.DataArray(np.zeros(shape), dims=dims), **options)
+
+
 def test_why_it_is_missing_is_said():
     frames = xr.DataArray(np.zeros((1, 1, 2, 2)), dims=FRAME_DIMENSIONS)
     attrs = {"calibration": {"step": "unknown: the file states two, 20 and 30 Å"}}

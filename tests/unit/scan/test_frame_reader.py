@@ -2,6 +2,7 @@ import tracemalloc
 
 import h5py
 import numpy as np
+import py4DSTEM
 import pytest
 import zarr
 
@@ -54,6 +55,7 @@ def test_content_decides_not_the_suffix(files, tmp_path, name):
         ("cube.h5", (PIXEL, STEP, None, None)),
         # 1 mm at 200 mm is 5 mrad; the wavelength at 200 keV is 0.025079 Å.
         ("scan.blo", (5e-3 / 0.025079, STEP, ENERGY, None)),
+        ("scan.dm4", (PIXEL, STEP, ENERGY, None)),
         ("scan.mib", (None, None, None, None)),
         ("scan.npy", (None, None, None, None)),
     ],
@@ -147,6 +149,13 @@ def test_axes_in_the_wrong_order_are_recognised(tmp_path):
         np.testing.assert_array_equal(scan.frames.to_numpy(), FRAMES)
 
 
+def test_digital_micrograph_files_with_the_detector_first(tmp_path):
+    scan = read_frame_scan(scan_files.write_dm4(tmp_path / "scan.dm4", FRAMES, transposed=True))
+    assert scan.attrs["axis_order"] == [2, 3, 0, 1]
+    assert (scan.pixel_size, scan.step) == (pytest.approx(PIXEL), pytest.approx(STEP))
+    np.testing.assert_array_equal(scan.frames.to_numpy(), FRAMES)
+
+
 def test_axes_that_are_no_scan_are_refused(tmp_path):
     axes = [
         {**axis, "units": "", "navigate": i == 0} for i, axis in enumerate(scan_files.signal(FRAMES)["axes"])
@@ -154,6 +163,60 @@ def test_axes_that_are_no_scan_are_refused(tmp_path):
     path = scan_files.write_hspy(tmp_path / "scan.hspy", FRAMES, axes=axes)
     with pytest.raises(ScanError, match="1 scan axes and 3 detector axes"):
         read_frame_scan(path)
+
+
+def with_numbers(path, numbers):
+    """Write into the frames of a TVIPS file their numbers within the scan."""
+    content = bytearray(path.read_bytes())
+    frame = int.from_bytes(content[48:52], "little") + 256
+    for i, number in enumerate(numbers):
+        place = 256 + i * frame + 48
+        content[place : place + 4] = int(number).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
+def test_tvips_frames_before_and_after_the_scan_are_left_out(tmp_path):
+    path = scan_files.write_tvips(tmp_path / "scan_000.tvips", FRAMES)
+    with_numbers(path, [0, 0, 0, *range(1, 16), 0, 0])
+    frames = read_frame_scan(path, scan_shape=(3, 5)).frames.to_numpy()
+    np.testing.assert_array_equal(frames.reshape(15, 16, 16), FRAMES.reshape(20, 16, 16)[3:18])
+
+
+def test_tvips_frames_with_a_gap_are_all_kept(tmp_path):
+    path = scan_files.write_tvips(tmp_path / "scan_000.tvips", FRAMES)
+    with_numbers(path, [0, 0, 0, *range(1, 9), *range(10, 17), 0, 0])
+    np.testing.assert_array_equal(read_frame_scan(path, scan_shape=(5, 4)).frames.to_numpy(), FRAMES)
+
+
+@pytest.mark.parametrize("numbers", [[0] * 20, [0, *range(1, 19), 0]])
+def test_tvips_recordings_go_on_in_further_files(tmp_path, numbers):
+    path = scan_files.write_tvips(tmp_path / "scan_000.tvips", FRAMES)
+    with_numbers(path, numbers)
+    content = path.read_bytes()
+    frame = (len(content) - 256) // 20
+    path.write_bytes(content[: 256 + 7 * frame])
+    (tmp_path / "scan_001.tvips").write_bytes(content[256 + 7 * frame :])
+    used = slice(1, 19) if any(numbers) else slice(None)
+    stack = FRAMES.reshape(20, 16, 16)[used]
+    frames = read_frame_scan(path, scan_shape=(2, len(stack) // 2)).frames.to_numpy()
+    np.testing.assert_array_equal(frames.reshape(stack.shape), stack)
+
+
+def test_a_data_cube_that_py4dstem_saved(tmp_path, capfd):
+    cube = py4DSTEM.DataCube(FRAMES.copy(), name="cube")
+    cube.calibration.set_Q_pixel_size(0.8)
+    cube.calibration.set_Q_pixel_units("mrad")
+    cube.calibration.set_R_pixel_size(2.0)
+    cube.calibration.set_R_pixel_units("nm")
+    py4DSTEM.save(str(tmp_path / "scan.h5"), cube)
+    capfd.readouterr()
+    scan = read_frame_scan(tmp_path / "scan.h5", energy_ev=300e3)
+    assert capfd.readouterr() == ("", "")
+    assert scan.attrs["dataset"] == "cube_root/cube"
+    assert scan.pixel_size == pytest.approx(0.8e-3 / 0.0196875, rel=1e-5)
+    assert scan.step == pytest.approx(20.0)
+    np.testing.assert_array_equal(scan.frames.to_numpy(), FRAMES)
+    assert "--energy" in read_frame_scan(tmp_path / "scan.h5").attrs["calibration"]["pixel_size"]
 
 
 def test_several_data_sets_must_be_chosen_from(tmp_path):
