@@ -9,11 +9,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ScanError
+from diffractory.report.scale_bar import draw_scale_bar
 from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, new_figure, tidy, title
 from diffractory.scan.label_map import LATTICE_AXES, label_confidence, summarise
 from diffractory.scan.synthetic import score_map
@@ -208,26 +209,10 @@ def _draw_map(axes: Axes, image: NDArray[Any], dataset: xr.Dataset, **options: A
         axes.set_xticks([])
         axes.set_yticks([])
         x = dataset["scan_x"].to_numpy()
-        _draw_scale_bar(axes, float(x[1] - x[0]), (image.shape[0], image.shape[1]))
+        draw_scale_bar(axes, float(x[1] - x[0]) / 10.0, "nm", (image.shape[0], image.shape[1]))
         return
     axes.set_xlabel("scan x (positions)", fontsize=9, color=INK)
     axes.set_ylabel("scan y (positions)", fontsize=9, color=INK)
-
-
-def _draw_scale_bar(axes: Axes, step: float, shape: tuple[int, int]) -> None:
-    """Draw a bar of a round length, about a quarter of the width, on a white plate."""
-    width = shape[1] * step / 10.0  # nm
-    magnitude = 10.0 ** np.floor(np.log10(0.3 * width))
-    length = max(m * magnitude for m in (1.0, 2.0, 5.0) if m * magnitude <= 0.3 * width)
-    pixels = length * 10.0 / step
-    x, y, margin = 0.04 * shape[1], 0.955 * shape[0], 0.022 * shape[1]
-    plate = (x - margin, y - 0.085 * shape[0]), pixels + 2 * margin, 0.115 * shape[0]
-    axes.add_patch(Rectangle(*plate, facecolor="white", alpha=0.85, edgecolor="none", zorder=3))
-    axes.plot([x, x + pixels], [y, y], color=INK, linewidth=2.5, solid_capstyle="butt", zorder=4)
-    axes.text(
-        x + pixels / 2, y - 0.015 * shape[0], f"{length:g} nm",
-        ha="center", va="bottom", fontsize=8, color=INK, zorder=4,
-    )  # fmt: skip
 
 
 def _draw_shares(axes: Axes, summary: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from py4DSTEM.io.legacy.legacy13 import Calibration as LegacyCalibration
 from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.file_kinds import bragg_lists
 
 #: Fields every list of Bragg peaks has.
 _FIELDS: Final = ("qx", "qy", "intensity")
@@ -83,7 +84,7 @@ def read_bragg_scan(
     """
     _check_options(pixel_size, center)
     with _open(path) as file:
-        name, group = _choose(_bragg_groups(file), dataset, path)
+        name, group = _choose(bragg_lists(file), dataset, path)
         lists = _peak_lists(group, name, path)
         calibration = _calibration(group)
         notes = _own_notes(group)
@@ -144,27 +145,6 @@ def _open(path: Path) -> Iterator[h5py.File]:
             raise ScanError(
                 f"{path} is damaged: {error}", "a part of it cannot be read", "Copy the file again"
             ) from None
-
-
-def _bragg_groups(file: h5py.File) -> dict[str, h5py.Group]:
-    """Return the groups that hold Bragg peaks, by the name a user would call them."""
-    found: dict[str, h5py.Group] = {}
-
-    def visit(name: str, item: Any) -> None:
-        if not (isinstance(item, h5py.Dataset) and item.ndim == 2 and name.split("/")[-1] == "data"):
-            return
-        dtype = h5py.check_vlen_dtype(item.dtype)
-        if dtype is None or dtype.names is None or not set(_FIELDS) <= set(dtype.names):
-            return
-        # BraggVectors keep raw vectors one level down, version 13 a calibrated copy beside them.
-        if item.parent.name.endswith("/_v_cal"):
-            return
-        is_vectors = item.parent.name.endswith("/_v_uncal")
-        owner = item.parent.parent if is_vectors else item.parent
-        found[owner.name.strip("/")] = owner
-
-    file.visititems(visit)
-    return found
 
 
 def _choose(groups: dict[str, h5py.Group], dataset: str | None, path: Path) -> tuple[str, h5py.Group]:

@@ -7,12 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from diffractory.errors import ScanError
 
 #: Dimensions of the frames; q_row and q_column are py4DSTEM's qx and qy.
 FRAME_DIMENSIONS = ("scan_y", "scan_x", "q_row", "q_column")
+
+
+def scan_coordinates(shape: tuple[int, int], step: float | None) -> dict[str, xr.Variable]:
+    """Return the coordinates scan_y and scan_x: in Å where the step is known, else in positions."""
+    units = "1" if step is None else "angstrom"
+    what = "index of the scan position" if step is None else "distance from the first scan position"
+    return {
+        name: xr.Variable(
+            name, np.arange(size) * (1.0 if step is None else step), {"units": units, "long_name": what}
+        )
+        for name, size in zip(FRAME_DIMENSIONS[:2], shape, strict=True)
+    }
 
 
 @dataclass(frozen=True, eq=False)

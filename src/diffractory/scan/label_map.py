@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ScanError
 from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.frame_scan import scan_coordinates
 from diffractory.specs import MapSpec
 from diffractory.storage import atomic_path
 
@@ -229,18 +230,6 @@ def to_dataset(
     names = np.array([CRYSTAL_SYSTEMS[code] for code in prediction.columns], dtype=object)
     coords[_CLASS] = xr.Variable(_CLASS, names, {"long_name": "crystal system"})
     return xr.Dataset(variables, coords, _provenance(scan, map_spec, provenance or {}))
-
-
-def scan_coordinates(shape: tuple[int, int], step: float | None) -> dict[str, xr.Variable]:
-    """Return the coordinates scan_y and scan_x: in Å where the step is known, else in positions."""
-    units = "1" if step is None else "angstrom"
-    what = "index of the scan position" if step is None else "distance from the first scan position"
-    return {
-        name: xr.Variable(
-            name, np.arange(size) * (1.0 if step is None else step), {"units": units, "long_name": what}
-        )
-        for name, size in zip(_SCAN, shape, strict=True)
-    }
 
 
 def write_map(dataset: xr.Dataset, path: Path) -> None:

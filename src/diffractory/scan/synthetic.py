@@ -15,7 +15,8 @@ from diffractory.errors import ScanError
 from diffractory.patterns.lab_protocol import apply_lab_protocol, deformation
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.label_map import LATTICE_AXES, UNLABELLED, scan_coordinates
+from diffractory.scan.frame_scan import scan_coordinates
+from diffractory.scan.label_map import LATTICE_AXES, UNLABELLED
 from diffractory.specs import LabProtocolSpec
 
 _SCAN: Final = ("scan_y", "scan_x")

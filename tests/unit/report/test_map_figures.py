@@ -14,12 +14,12 @@ from diffractory.report.map_figures import (
 from diffractory.report.pattern_figures import figure_of_patterns
 from diffractory.report.style import SYSTEM_COLOURS, UNLABELLED_COLOUR, save_figure
 from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.frame_scan import scan_coordinates
 from diffractory.scan.label_map import (
     ScanPrediction,
     SystemBlock,
     WithinBlock,
     filter_labels,
-    scan_coordinates,
     to_dataset,
 )
 from diffractory.specs import MapSpec

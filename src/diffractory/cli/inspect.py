@@ -1,0 +1,300 @@
+"""`diffractory inspect`: what a 4D-STEM file holds, before anything is computed from it."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from diffractory.cli.console import JsonFlag, note, out, print_json
+from diffractory.cli.engines import engine_here
+from diffractory.cli.options import ClusterOption, WorkersOption, check_output_folder
+from diffractory.cli.progress import counting_bar
+from diffractory.errors import ScanError
+from diffractory.execution.engine import Engine
+from diffractory.report.scan_figures import figure_of_frames, figure_of_peaks
+from diffractory.report.style import save_figure
+from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.emd_reader import read_bragg_scan
+from diffractory.scan.file_kinds import BRAGG, FileState, kind_of
+from diffractory.scan.frame_blocks import FrameSource, frame_blocks, sample_frames
+from diffractory.scan.frame_calibration import QUANTITIES
+from diffractory.scan.frame_scan import FrameScan
+from diffractory.scan.virtual_images import DirectBeam, ImageBlocks, ScanImages, locate_direct_beam
+from diffractory.units import electron_wavelength
+
+app = typer.Typer()
+
+_CALIBRATION = "Calibration (goes before what the file states)"
+_READING = "Reading the scan"
+#: Frames that are looked at to find the direct beam before the pass over all of them.
+_SAMPLED = 25
+#: Shares of positions whose number of peaks is shown, in percent.
+_QUANTILES = (0, 5, 25, 50, 75, 95, 100)
+#: Units of what is printed, and what to divide the inside's units by.
+_SHOWN = {
+    "pixel_size": ("Å⁻¹", 1.0),
+    "step": ("Å", 1.0),
+    "energy_ev": ("keV", 1e3),
+    "semiangle_mrad": ("mrad", 1.0),
+}
+
+
+@app.command(epilog="Example: diffractory inspect scan.blo --pixel-size 0.012")
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="4D-STEM scan: raw frames or Bragg peaks.")],
+    folder: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the picture goes.")] = Path(),
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Å⁻¹ per detector pixel.", rich_help_panel=_CALIBRATION)
+    ] = None,
+    step: Annotated[
+        float | None, typer.Option(help="Å between positions.", rich_help_panel=_CALIBRATION)
+    ] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="Beam energy in keV.", rich_help_panel=_CALIBRATION)
+    ] = None,
+    semiangle: Annotated[
+        float | None, typer.Option(help="Semi-convergence angle in mrad.", rich_help_panel=_CALIBRATION)
+    ] = None,
+    scan_shape: Annotated[
+        str | None,
+        typer.Option(metavar="ROWSxCOLUMNS", help="Shape of the scan, 80x58.", rich_help_panel=_READING),
+    ] = None,
+    center: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="QX QY", help="Direct beam of Bragg peaks, in the file's units.",
+                     rich_help_panel=_READING),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Which data set, if the file holds several.", rich_help_panel=_READING)
+    ] = None,
+    cluster: ClusterOption = "inline",
+    workers: WorkersOption = None,
+    as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """Show what a 4D-STEM file holds: shape, calibration and where it comes from, and a picture.
+
+    Raw frames are read once, block by block, and never held in memory together; --cluster local reads
+    large files with all cores.
+    """
+    check_output_folder(folder)
+    shape = parse_scan_shape(scan_shape)
+    picture = folder / f"{file.name}-inspect.png"
+    if kind_of(file) == BRAGG:
+        report = _inspect_peaks(file, picture, pixel_size, center, dataset)
+    else:
+        source = FrameSource.of(
+            file,
+            pixel_size=pixel_size,
+            step=step,
+            energy_ev=None if energy is None else energy * 1e3,
+            semiangle_mrad=semiangle,
+            scan_shape=shape,
+            dataset=dataset,
+        )
+        scan = source.open()
+        if not as_json:
+            _print_frames(scan, source)
+        with engine_here(cluster, workers, folder) as engine:
+            report = _inspect_frames(source, scan, engine, picture)
+    if as_json:
+        print_json(report)
+        return
+    if report["kind"] == "Bragg peaks":
+        _print_peaks(report)
+    for line in report["notes"]:
+        note(line)
+    out.print(f"  {picture}")
+
+
+def parse_scan_shape(text: str | None) -> tuple[int, int] | None:
+    """Read the shape of a scan: ``80x58`` is 80 rows (scan_y) of 58 positions (scan_x).
+
+    Raises
+    ------
+    ScanError
+        If the text is not of this form.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+)\s*[x×,]\s*(\d+)\s*", text)
+    if found is None or "0" in (found[1].lstrip("0") or "0", found[2].lstrip("0") or "0"):
+        raise ScanError(f"--scan-shape {text!r} cannot be read", fix="Write rows x columns, such as 80x58")
+    return int(found[1]), int(found[2])
+
+
+def _inspect_frames(source: FrameSource, scan: FrameScan, engine: Engine, picture: Path) -> dict[str, Any]:
+    beam = locate_direct_beam(sample_frames(source, _SAMPLED), _known_radius(scan))
+    images = virtual_images(source, scan, beam, engine)
+    source.state.check()
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure_of_frames(images, beam, scan.pixel_size, scan.step), picture)
+    counts = images.counts()
+    return {
+        "kind": "frames",
+        "file": str(source.state.path),
+        "format": scan.attrs["format"],
+        "dataset": scan.attrs["dataset"],
+        "shape": list(scan.shape),
+        "frame_shape": list(scan.frame_shape),
+        "dtype": str(scan.frames.dtype),
+        "bytes": int(scan.frames.nbytes),
+        "file_bytes": source.state.size,
+        "axis_order": scan.attrs["axis_order"],
+        "calibration": {
+            name: {
+                "value": getattr(scan, name),
+                "from": scan.attrs["calibration"][name],
+                "option": QUANTITIES[name][1],
+            }
+            for name in QUANTITIES
+        },
+        "direct_beam": {"center": beam.center, "radius": beam.radius, "at_edge": beam.at_edge},
+        "frames": counts,
+        "brightest": float(images.max_pattern.max()),
+        "notes": _notes(counts, beam, scan),
+        "picture": str(picture),
+    }
+
+
+def virtual_images(source: FrameSource, scan: FrameScan, beam: DirectBeam, engine: Engine) -> ScanImages:
+    """Compute mean pattern and virtual images on an engine, with a progress bar.
+
+    Parameters
+    ----------
+    source : FrameSource
+    scan : FrameScan
+        What the source opens.
+    beam : DirectBeam
+    engine : Engine
+
+    Raises
+    ------
+    ScanError
+        If the file is damaged, or changed while it was read.
+    """
+    images = ScanImages(scan.shape, scan.frame_shape)
+    blocks = frame_blocks(scan)
+    with counting_bar("blocks") as bar:
+        task = bar.add_task("", total=len(blocks))
+        # Not run_all: sums are added up as they come, for large frames they would not all fit.
+        for outcome in engine.run(ImageBlocks(source, beam), blocks):
+            if outcome.error is not None:
+                raise outcome.error
+            if outcome.result is not None:
+                images.add(outcome.result)
+            bar.advance(task)
+    return images
+
+
+def _known_radius(scan: FrameScan) -> float | None:
+    """Return the radius of a disk in pixels, if the calibration tells."""
+    if scan.semiangle_mrad is None or scan.energy_ev is None or scan.pixel_size is None:
+        return None
+    return math.sin(scan.semiangle_mrad * 1e-3) / electron_wavelength(scan.energy_ev) / scan.pixel_size
+
+
+def _notes(counts: dict[str, int], beam: DirectBeam, scan: FrameScan) -> list[str]:
+    bad = {name: n for name, n in counts.items() if n and name not in ("good", "with clipped pixels")}
+    total = sum(counts.values()) - counts["with clipped pixels"]
+    notes = []
+    if bad:
+        named = ", ".join(f"{n:,} {name}" for name, n in bad.items())
+        notes.append(f"bad frames: {sum(bad.values()):,} of {total:,} ({named}); left out of the mean")
+    if counts["with clipped pixels"]:
+        highest = np.iinfo(scan.frames.dtype).max
+        notes.append(
+            f"clipped: {counts['with clipped pixels']:,} frames have pixels at the largest value, {highest:,}"
+        )
+    y, x = beam.center
+    where = f"direct beam: row {y:.1f}, column {x:.1f}, radius {beam.radius:.1f} pixels"
+    notes.append(where + (", touches the edge of the frame" if beam.at_edge else ""))
+    return notes
+
+
+def _print_frames(scan: FrameScan, source: FrameSource) -> None:
+    rows, columns = scan.shape
+    out.print(f"{source.state.path}: {scan.attrs['format']}, data set '{scan.attrs['dataset']}'")
+    size = f"{scan.frames.nbytes / 2**20:,.1f} MiB in memory, {source.state.size / 2**20:,.1f} MiB on disk"
+    out.print(f"  {rows:,} × {columns:,} positions of {' × '.join(map(str, scan.frame_shape))} pixels, "
+              f"{scan.frames.dtype}, {size}")  # fmt: skip
+    if scan.attrs["axis_order"] != sorted(scan.attrs["axis_order"]):
+        out.print(f"  stored as {' × '.join(map(str, scan.attrs['stored_shape']))}: axes were put in order")
+    _print_calibration({name: getattr(scan, name) for name in QUANTITIES}, scan.attrs["calibration"])
+
+
+def _print_calibration(values: dict[str, float | None], origins: dict[str, str]) -> None:
+    table = Table("calibration", "value", "from")
+    for name, value in values.items():
+        what, flag, _ = QUANTITIES[name]
+        unit, factor = _SHOWN[name]
+        shown = "–" if value is None else f"{value / factor:.6g} {unit}"
+        origin = origins[name]
+        missing = "" if value is not None or flag in origin else f"; give it with {flag}"
+        table.add_row(what, shown, origin + missing)
+    out.print(table)
+
+
+def _inspect_peaks(
+    file: Path,
+    picture: Path,
+    pixel_size: float | None,
+    center: tuple[float, float] | None,
+    dataset: str | None,
+) -> dict[str, Any]:
+    state = FileState.of(file)
+    scan = read_bragg_scan(file, pixel_size=pixel_size, center=center, dataset=dataset)
+    state.check()
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure_of_peaks(scan), picture)
+    counts = scan.peaks.counts
+    without = int((scan.peaks.direct < 0).sum())
+    return {
+        "kind": "Bragg peaks",
+        "file": str(file),
+        "dataset": scan.attrs["dataset"],
+        "shape": list(scan.shape),
+        "peaks": len(scan.peaks.intensity),
+        "peaks_a_position": {f"{p} %": float(np.percentile(counts, p)) for p in _QUANTILES},
+        "furthest_peak": float(np.hypot(*scan.peaks.q.T).max(initial=0.0)),
+        "positions_without_direct_beam": without,
+        "unusable_peaks_left_out": scan.attrs["dropped_peaks"],
+        "calibration": _peak_calibration(scan),
+        "notes": [f"no direct beam: {without:,} of {len(scan):,} positions"] if without else [],
+        "picture": str(picture),
+    }
+
+
+def _peak_calibration(scan: BraggScan) -> dict[str, dict[str, Any]]:
+    origins = {
+        "pixel_size": f"{scan.attrs['units_from']}: positions are in Å⁻¹",
+        "step": "unknown" if scan.step is None else "file",
+        "energy_ev": "unknown" if scan.energy_ev is None else "file",
+    }
+    # Once peaks are in Å⁻¹ the size of a pixel is of no use, only where it came from.
+    values = {"pixel_size": None, "step": scan.step, "energy_ev": scan.energy_ev}
+    return {name: {"value": values[name], "from": origin} for name, origin in origins.items()}
+
+
+def _print_peaks(report: dict[str, Any]) -> None:
+    rows, columns = report["shape"]
+    out.print(f"{report['file']}: Bragg peaks, data set '{report['dataset']}'")
+    out.print(
+        f"  {rows:,} × {columns:,} positions, {report['peaks']:,} peaks, "
+        f"the furthest {report['furthest_peak']:.4g} Å⁻¹ from the direct beam"
+    )
+    table = Table(*report["peaks_a_position"], title="peaks a position: share of positions with no more")
+    table.add_row(*(f"{n:g}" for n in report["peaks_a_position"].values()))
+    out.print(table)
+    table = Table("calibration", "value", "from")
+    for name, item in report["calibration"].items():
+        unit, factor = _SHOWN[name]
+        shown = "–" if item["value"] is None else f"{item['value'] / factor:.6g} {unit}"
+        what = "positions of peaks" if name == "pixel_size" else QUANTITIES[name][0]
+        table.add_row(what, shown, item["from"])
+    out.print(table)
