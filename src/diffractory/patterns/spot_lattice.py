@@ -18,7 +18,6 @@ towards it by up to a factor of two.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -84,12 +83,6 @@ class SpotLattices:
     def take(self, chosen: NDArray[Any]) -> Self:
         """Return the lattices of the chosen patterns (indices or a mask)."""
         return type(self)(*(values[chosen] for values in vars(self).values()))
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Join lattices: those of the first part, then those of the second, and so on."""
-        columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return cls(*(np.concatenate(column) for column in columns))
 
 
 def find_spot_lattices(table: PeakTable, spec: InvariantSpec) -> SpotLattices:

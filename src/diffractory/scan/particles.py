@@ -52,7 +52,7 @@ def dark_field(
         counted &= (distance >= q_range[0]) & (distance <= q_range[1])
     pattern = np.repeat(np.arange(len(peaks)), peaks.counts)
     sums = np.bincount(pattern, np.where(counted, peaks.intensity, 0.0), minlength=len(peaks))
-    return sums.reshape(shape)
+    return sums.astype(np.float64).reshape(shape)
 
 
 def divide_scan(
@@ -124,7 +124,8 @@ def segment(image: NDArray[np.float64], spec: ParticleSpec) -> NDArray[np.int32]
 def grid_regions(shape: tuple[int, int], side: int) -> NDArray[np.int32]:
     """Divide a scan of shape (n_y, n_x) into square blocks; those at the end may be smaller."""
     rows, columns = (np.arange(size) // side for size in shape)
-    return (rows[:, None] * (columns[-1] + 1) + columns[None, :] + 1).astype(np.int32)
+    blocks: NDArray[np.int32] = (rows[:, None] * (columns[-1] + 1) + columns + 1).astype(np.int32)
+    return blocks
 
 
 def label_regions(codes: NDArray[np.int8], min_size: int) -> NDArray[np.int32]:
