@@ -230,8 +230,12 @@ def _draw_histogram(axes: Axes, known: NDArray[np.float64], axis: str, dataset: 
         return
     labels = dataset["crystal_system"].to_numpy()
     values = dataset[axis].to_numpy().astype(float)
-    low, high = known.min(), known.max()
+    # A few wild values would leave nothing to be seen of the others: the outermost bars hold them.
+    low, high = np.percentile(known, [0.5, 99.5])
     edges = np.linspace(low - 0.05, high + 0.05, 41)
+    if known.min() < edges[0] or known.max() > edges[-1]:
+        axes.set_xlabel(f"{axis} (Å); the outermost bars hold what lies beyond")
+    values = np.clip(values, edges[0], edges[-1])
     present = [code for code in range(len(CRYSTAL_SYSTEMS)) if np.isfinite(values[labels == code]).any()]
     axes.hist(
         [values[(labels == code) & np.isfinite(values)] for code in present], edges, stacked=True,

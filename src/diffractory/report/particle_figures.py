@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
@@ -75,7 +76,7 @@ def figure_of_particles(dataset: xr.Dataset, table: pd.DataFrame) -> Figure:
     draw_map(right, image, dataset)
     title(right, "Crystal system of each, paler = less sure")
     for axes, colour in ((left, _OUTLINE), (right, INK)):
-        axes.add_collection(LineCollection(_outlines(particle), colors=colour, linewidths=0.8))
+        axes.add_patch(PathPatch(_outlines(particle), facecolor="none", edgecolor=colour, linewidth=0.8))
     _number(left, table)
     present = [code for code in range(len(CRYSTAL_SYSTEMS)) if np.any(codes[1:] == code)]
     handles = [patch(SYSTEM_COLOURS[CRYSTAL_SYSTEMS[code]], CRYSTAL_SYSTEMS[code]) for code in present]
@@ -100,8 +101,8 @@ def figure_of_flags(dataset: xr.Dataset) -> Figure:
     flags = dataset["flags"].to_numpy()
     few, outside, overlap = ((flags & mask) > 0 for mask in FLAG_MASKS)
     kind = np.where(few, 0, np.where(outside & overlap, 4, np.where(overlap, 3, np.where(outside, 2, 1))))
-    ratio = float(np.clip(flags.shape[0] / flags.shape[1], 0.3, 1.6))
-    figure = new_figure(8.0, 4.4 * ratio + 0.6)
+    width = 4.2 * float(np.clip(flags.shape[1] / flags.shape[0], 0.5, 1.8))
+    figure = new_figure(width + 3.2, 4.8)
     axes = figure.subplots()
     colours = ListedColormap(list(_KINDS.values()))
     draw_map(axes, kind, dataset, cmap=colours, vmin=-0.5, vmax=len(_KINDS) - 0.5)
@@ -154,8 +155,10 @@ def figure_of_examples(peaks: PeakTable, dataset: xr.Dataset) -> Figure:
         y, x = divmod(int(index), dataset.sizes["scan_x"])
         words = f"{CRYSTAL_SYSTEMS[labels[index]]}, {100 * confidence[index]:.0f} %"
         title(axes, words)
-        axes.annotate(f"y {y}, x {x}: {len(q)} spots", (0.03, 0.03), xycoords="axes fraction",
-                      fontsize=7, color=INK)  # fmt: skip
+        axes.annotate(
+            f"y {y}, x {x}: {len(q)} spots", (0.03, 0.03), xycoords="axes fraction", fontsize=7, color=INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
+        )  # fmt: skip
     for axes in grid[1]:
         axes.set_xlabel("$q_x$ (Å⁻¹)")
     for axes, words in zip(grid[:, 0], ("surest", "middling"), strict=True):
@@ -168,15 +171,15 @@ def _surest_and_middling(rows: NDArray[np.int64], confidence: NDArray[np.float64
     return int(ranked[0]), int(ranked[len(ranked) // 2])
 
 
-def _outlines(particle: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return the edges of positions where one particle ends, as segments (n, 2, 2) of x and y."""
+def _outlines(particle: NDArray[np.int32]) -> Path:
+    """Return the edges of positions where one particle ends, as one path."""
     padded = np.pad(particle, 1)
     y, x = np.nonzero(padded[1:-1, 1:] != padded[1:-1, :-1])
     upright = np.stack([np.stack([x, y], -1), np.stack([x, y + 1], -1)], 1)
     y, x = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])
     level = np.stack([np.stack([x, y], -1), np.stack([x + 1, y], -1)], 1)
-    segments: NDArray[np.float64] = np.concatenate([upright, level]) - 0.5
-    return segments
+    corners = np.concatenate([upright, level]).reshape(-1, 2) - 0.5
+    return Path(corners, np.tile([Path.MOVETO, Path.LINETO], len(corners) // 2))
 
 
 def _number(axes: Axes, table: pd.DataFrame) -> None:

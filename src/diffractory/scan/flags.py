@@ -56,12 +56,13 @@ def particle_flags(flags: NDArray[np.int8], particle: NDArray[np.int32]) -> NDAr
     """
     n = int(particle.max(initial=0)) + 1
     size = np.bincount(particle, minlength=n)
-    few = np.bincount(particle, (flags & FLAG_MASKS[0]) > 0, minlength=n)
-    result = np.where(2 * few >= size, FLAG_MASKS[0], 0)
+    few = np.bincount(particle[(flags & FLAG_MASKS[0]) > 0], minlength=n)
+    result = np.where(2 * few >= size, FLAG_MASKS[0], 0).astype(np.int8)
     for mask in FLAG_MASKS[1:]:
-        result = result + mask * (2 * np.bincount(particle, (flags & mask) > 0, minlength=n) > size - few)
-    flagged: NDArray[np.int8] = result[1:].astype(np.int8)
-    return flagged
+        flagged = np.bincount(particle[(flags & mask) > 0], minlength=n)
+        result[2 * flagged > size - few] |= np.int8(mask)
+    per_particle: NDArray[np.int8] = result[1:]
+    return per_particle
 
 
 def flag_texts(flags: NDArray[np.int8]) -> list[str]:
