@@ -402,7 +402,7 @@ class ParticleSpec(Spec):
     smoothing : float
         Standard deviation of the Gaussian that the dark field is smoothed with, in positions; 0 = none.
     threshold : float or None
-        Smoothed intensity above which there is a particle; None = Otsu's, on the root of intensity.
+        Smoothed intensity above which there is a particle; None = Otsu's, on the logarithm of it.
     similarity : float
         Neighbouring patterns that are less alike belong to different grains, 0 … 1.
     min_size : int

@@ -59,7 +59,7 @@ def particle_flags(flags: NDArray[np.int8], particle: NDArray[np.int32]) -> NDAr
     few = np.bincount(particle[(flags & FLAG_MASKS[0]) > 0], minlength=n)
     result = np.where(2 * few >= size, FLAG_MASKS[0], 0).astype(np.int8)
     for mask in FLAG_MASKS[1:]:
-        flagged = np.bincount(particle[(flags & mask) > 0], minlength=n)
+        flagged = np.bincount(particle[(flags & (mask | FLAG_MASKS[0])) == mask], minlength=n)
         result[2 * flagged > size - few] |= np.int8(mask)
     per_particle: NDArray[np.int8] = result[1:]
     return per_particle

@@ -24,6 +24,8 @@ from diffractory.specs import ParticleSpec
 
 #: Half the smallest distance between the middles of touching particles, in positions.
 _APART = 3
+#: Below this share of the brightest, intensities count as equally dark: noise has decades of its own.
+_FAINTEST = 0.01
 
 
 def dark_field(
@@ -86,9 +88,9 @@ def divide_scan(
 def segment(image: NDArray[np.float64], spec: ParticleSpec) -> NDArray[np.int32]:
     """Find the connected bright parts of a dark-field image.
 
-    Otsu's threshold is that of the root of the smoothed intensity, so that one bright particle does not
-    hide the faint ones. It always divides in two: of a scan that is crystal throughout it keeps the
-    brighter part.
+    Otsu's threshold is that of the logarithm of the smoothed intensity over two decades, so that a bright
+    particle does not hide those a tenth as bright. It always divides in two: of a scan that is crystal
+    throughout it keeps the brighter part.
 
     Parameters
     ----------
@@ -112,7 +114,8 @@ def segment(image: NDArray[np.float64], spec: ParticleSpec) -> NDArray[np.int32]
     if spec.threshold is not None:
         bright = smooth > spec.threshold
     elif smooth.max() > smooth.min():
-        bright = np.sqrt(smooth) > threshold_otsu(np.sqrt(smooth))
+        decades = np.log10(np.maximum(smooth, _FAINTEST * smooth.max()))
+        bright = decades > threshold_otsu(decades)
     else:
         return np.zeros(image.shape, dtype=np.int32)
     found = label_connected(bright, connectivity=1)
