@@ -43,7 +43,7 @@ def prediction(
     share[PARTICLE.ravel() == 3] = np.nan  # too few spots anywhere
     systems = votes(share)
     systems.outside[[3, 4, 5, 9, 10, 11]] = True
-    n, particle = len(share), PARTICLE.ravel()
+    n, particle = len(share), PARTICLE.flatten()
     spec = spec or ParticleSpec(min_size=1)
     difference, evidence = pool_particles(systems, particle, rule, spec)
     system = np.where(evidence.system >= 0, evidence.system, difference.system)

@@ -32,10 +32,12 @@ def position_flags(
     ndarray of shape (n,), int8
         Sum of ``FLAG_MASKS``. (Signed, because classic NetCDF knows no unsigned integers.)
     """
-    flags = np.where(asked, 0, FLAG_MASKS[0]) + FLAG_MASKS[1] * outside
+    flags = np.zeros(len(asked), dtype=np.int8)
+    flags[~asked] |= np.int8(FLAG_MASKS[0])
+    flags[outside] |= np.int8(FLAG_MASKS[1])
     if overlapping is not None:
-        flags = flags + FLAG_MASKS[2] * overlapping
-    return flags.astype(np.int8)
+        flags[overlapping] |= np.int8(FLAG_MASKS[2])
+    return flags
 
 
 def particle_flags(flags: NDArray[np.int8], particle: NDArray[np.int32]) -> NDArray[np.int8]:
