@@ -116,6 +116,9 @@ def map_scan(
             rich_help_panel=_PARTICLES,
         ),
     ] = None,
+    with_report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Draw pictures and write the HTML page.")
+    ] = True,
     cluster: ClusterOption = "local",
     workers: WorkersOption = None,
     as_json: JsonFlag = False,
@@ -145,7 +148,14 @@ def map_scan(
     loaded = read_bragg_scan(scan, pixel_size=pixel_size, center=center, dataset=dataset)
     with engine_here(cluster, workers, folder) as engine:
         made = map_with_model(
-            loaded, saved, spec, engine, folder, particles if with_particles else None, flag_overlap
+            loaded,
+            saved,
+            spec,
+            engine,
+            folder,
+            particles=particles if with_particles else None,
+            flag_overlap=flag_overlap,
+            with_report=with_report,
         )
     if as_json:
         print_json(made.summary)
@@ -190,8 +200,10 @@ def map_with_model(
     spec: MapSpec,
     engine: Engine,
     folder: Path,
+    *,
     particles: ParticleSpec | None = None,
     flag_overlap: bool | None = None,
+    with_report: bool = True,
 ) -> Mapped:
     """Predict a scan and write map, particles, summary and report to a folder."""
     provenance = model.provenance
@@ -221,8 +233,10 @@ def map_with_model(
         write_particles(table, folder)
         files += ["particles.csv", "particles.parquet"]
     write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
-    pictures = write_map_report(folder, labelled, scan.peaks, model.domain_sample, table)
-    return Mapped(labelled, summary, [*files, "summary.json", *pictures])
+    files.append("summary.json")
+    if with_report:
+        files += write_map_report(folder, labelled, scan.peaks, model.domain_sample, table)
+    return Mapped(labelled, summary, files)
 
 
 def _check_energy(scan: BraggScan, trained_at: float) -> None:
