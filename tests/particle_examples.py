@@ -54,7 +54,9 @@ def prediction(
         np.where(here, 0.6, np.nan), np.where(here, 0.2, np.nan), lattice,
     )  # fmt: skip
     image = np.arange(float(n)).reshape(SHAPE)
-    divided = ParticlePrediction(spec, image, particle, difference, evidence, system.astype(np.int8), within)
+    divided = ParticlePrediction(
+        spec, image, particle, difference, evidence, *[system.astype(np.int8)] * 2, within
+    )
     labels, reason = systems.system.copy(), np.where(systems.system >= 0, 0, 1).astype(np.int8)
     return ScanPrediction(systems, labels, reason, within, (TETRAGONAL, CUBIC), overlapping, divided)
 

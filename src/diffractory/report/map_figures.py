@@ -146,9 +146,7 @@ def figure_of_domain(dataset: xr.Dataset, training: NDArray[np.float64]) -> Figu
     shape = dataset["outside_training"].shape
     values = np.where(asked, 1.0 + outside, 0.0).reshape(shape)
     colours = ListedColormap([UNLABELLED_COLOUR, "#0072B2", "#D55E00"])
-    right.imshow(values, cmap=colours, vmin=0, vmax=2, interpolation="nearest")
-    right.set_xticks([])
-    right.set_yticks([])
+    draw_map(right, values, dataset, cmap=colours, vmin=0, vmax=2)
     title(right, "Where it lies outside (orange)")
     return figure
 

@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.report.map_figures import figure_of_domain, figure_of_lattice, figure_of_systems
 from diffractory.report.page import Page
-from diffractory.report.particle_figures import figure_of_examples, figure_of_flags, figure_of_particles
+from diffractory.report.particle_figures import (
+    figure_of_examples,
+    figure_of_flags,
+    figure_of_particles,
+    part_name,
+)
 from diffractory.report.style import save_figure
 from diffractory.scan.label_map import summarise
 from diffractory.scan.particle_table import summarise_particles
@@ -39,9 +44,9 @@ _PARTICLES = (
     "particle that hardly diffracts is not found."
 )
 _REGIONS = (
-    "Regions of the scan with the numbers of the table, over the dark-field image (summed intensity of all "
-    "spots but the direct beam), and one crystal system for each, from the patterns of all its positions. "
-    "A region of several grains gets one answer."
+    "The {part}s of the scan with the numbers of the table, over the dark-field image (summed intensity of "
+    "all spots but the direct beam), and one crystal system for each, from the patterns of all its "
+    "positions: it gets one answer, whatever it holds."
 )
 _LATTICE = (
     "Lattice constant {axis} of every labelled position, and its histogram by crystal system with the "
@@ -127,9 +132,9 @@ def _pictures(
     """Yield the pictures one after the other: one figure at a time is in memory."""
     yield _Picture("system", "Crystal systems", figure_of_systems(dataset), _SYSTEMS)
     if table is not None:
-        found = json.loads(dataset.attrs["particle_spec"])["regions"] == "particles"
-        heading, words = ("Particles", _PARTICLES) if found else ("Regions", _REGIONS)
-        yield _Picture("particles", heading, figure_of_particles(dataset, table), words)
+        name = part_name(dataset)
+        words = _PARTICLES if name == "particle" else _REGIONS.format(part=name)
+        yield _Picture("particles", f"{name.capitalize()}s", figure_of_particles(dataset, table), words)
     for axis in _axes_to_draw(dataset):
         name = "lattice" if axis == "a" else f"lattice-{axis}"
         words = _LATTICE.format(axis=axis)
@@ -191,7 +196,7 @@ def _list_particles(page: Page, table: pd.DataFrame) -> None:
         caption += f". The {len(shown):,} largest of {len(table):,}"
     header = [
         "", "y, x", "positions", "nm²", "spots", "crystal system", "by difference", "by evidence",
-        "space group", "a (Å)", "b (Å)", "c (Å)", "flags",
+        "lattice of", "space group", "a (Å)", "b (Å)", "c (Å)", "flags",
     ]  # fmt: skip
     page.table(caption, header, [_row(row) for row in shown.to_dict("records")])
 
@@ -215,6 +220,7 @@ def _row(row: dict[Any, Any]) -> list[str]:
         row["crystal_system"] if isinstance(row["crystal_system"], str) else "–",
         answer("difference"),
         answer("evidence"),
+        row["lattice_system"] if isinstance(row["lattice_system"], str) else "–",
         str(row["space_group"] or "–"),
         *(length(axis) for axis in "abc"),
         ", ".join(flag.replace("_", " ") for flag in row["flags"].split()),

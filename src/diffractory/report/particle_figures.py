@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 import numpy as np
@@ -27,6 +28,7 @@ from diffractory.scan.label_map import label_confidence
 _NUMBERED: Final = 60
 #: Share of its colour that a particle of no confidence keeps; the rest is white.
 _PALEST: Final = 0.25
+_PARTS: Final = {"particles": "particle", "grains": "grain", "labels": "region", "grid": "block"}
 _OUTLINE: Final = "#E69F00"
 #: Kinds of positions in the figure of flags, and their colours: told apart by lightness too.
 _KINDS: Final = {
@@ -36,6 +38,11 @@ _KINDS: Final = {
     "likely overlapping grains": "#56B4E9",
     "both": "#222222",
 }
+
+
+def part_name(dataset: xr.Dataset) -> str:
+    """Return what one part of a divided map is called: particle, grain, region or block."""
+    return _PARTS[json.loads(dataset.attrs["particle_spec"])["regions"]]
 
 
 def figure_of_particles(dataset: xr.Dataset, table: pd.DataFrame) -> Figure:
@@ -60,7 +67,7 @@ def figure_of_particles(dataset: xr.Dataset, table: pd.DataFrame) -> Figure:
     figure = new_figure(9.4, height)
     left, right = figure.subplots(1, 2)
     draw_map(left, np.sqrt(np.maximum(dataset["dark_field"].to_numpy(), 0.0)), dataset, cmap="gray")
-    title(left, f"Dark field and {len(table):,} {'particle' if len(table) == 1 else 'particles'}")
+    title(left, f"Dark field and {len(table):,} {part_name(dataset)}{'s' * (len(table) != 1)}")
     codes = np.array(
         [
             -1,

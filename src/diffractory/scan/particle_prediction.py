@@ -50,8 +50,10 @@ class ParticlePrediction:
         By pooled evidence of all patterns; no answer where the model's probabilities are not calibrated.
     system : ndarray of shape (n_particles,), int8
         The answer: by evidence, else by difference.
+    within_system : ndarray of shape (n_particles,), int8
+        System whose space groups and lattices were asked for: the answer, or the assumed one.
     within : WithinBlock
-        Of n positions, what the models of their particle's system (or of the assumed one) say.
+        Of n positions, what the models of that system say.
     """
 
     spec: ParticleSpec
@@ -60,6 +62,7 @@ class ParticlePrediction:
     difference: PooledSystem
     evidence: PooledSystem
     system: NDArray[np.int8]
+    within_system: NDArray[np.int8]
     within: WithinBlock
 
     @property

@@ -48,8 +48,10 @@ def particle_table(scan: BraggScan, prediction: ScanPrediction) -> pd.DataFrame:
             The answer: by evidence, or by difference where there is no evidence.
         ``system_by_difference``, ``confidence_by_difference``, ``n_by_difference``; the same by evidence
             Both rules, and the patterns each used.
+        ``lattice_system``
+            System whose space groups and lattices follow: the answer, or the one that was assumed.
         ``space_group``, ``space_group_confidence``
-            Of its patterns under the particle's system, weighted by difference confidence; 0 = none.
+            Of its patterns under that system, weighted by difference confidence; 0 = none.
         ``a``, ``a_lower_quartile``, ``a_upper_quartile``; the same for b and c
             In Å, over its patterns.
         ``outside_share``, ``overlap_share``, ``flags``
@@ -76,6 +78,7 @@ def particle_table(scan: BraggScan, prediction: ScanPrediction) -> pd.DataFrame:
         "median_spots": _quantile(scan.peaks.counts, particle, n, 0.5),
         "mean_dark_field": _mean(divided.image.ravel(), particle, size),
         **_answers(divided),
+        "lattice_system": _names(divided.within_system),
         **_space_groups(divided, n),
         **_lattices(divided, n),
         "outside_share": _mean((flags & FLAG_MASKS[1]) > 0, particle, used),
@@ -83,7 +86,7 @@ def particle_table(scan: BraggScan, prediction: ScanPrediction) -> pd.DataFrame:
         "flags": flag_texts(particle_flags(flags, particle)),
     }
     table = pd.DataFrame(columns)
-    for name in ("crystal_system", "system_by_difference", "system_by_evidence", "flags"):
+    for name in ("crystal_system", "system_by_difference", "system_by_evidence", "lattice_system", "flags"):
         table[name] = table[name].astype("string")
     return table
 

@@ -322,7 +322,10 @@ def _by_particle(second: _SecondPhase, labels: NDArray[np.int8], spec: ParticleS
     of_positions = np.append(system, UNLABELLED)[particle - 1].astype(np.int8)
     of_positions[systems.system < 0] = UNLABELLED
     within = second.within(of_positions)
-    return ParticlePrediction(spec, image, particle, difference, evidence, system, within)
+    of_within = system if second.assumed is None else np.where(system >= 0, second.assumed, UNLABELLED)
+    return ParticlePrediction(
+        spec, image, particle, difference, evidence, system, of_within.astype(np.int8), within
+    )
 
 
 @dataclass(frozen=True, eq=False)

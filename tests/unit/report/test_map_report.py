@@ -112,7 +112,8 @@ def test_regions_are_not_called_particles(tmp_path):
     dataset = to_dataset(scan(), whole, MapSpec())
     write_map_report(tmp_path, dataset, scan().peaks, TRAINING, particle_table(scan(), whole))
     text = (tmp_path / "map.html").read_text()
-    assert "<h2>Regions</h2>" in text
+    assert "<h2>Blocks</h2>" in text
+    assert "The blocks of the scan" in text
     assert "<h2>Particles</h2>" not in text
 
 

@@ -104,6 +104,7 @@ def test_the_table_says_where_particles_are_and_what():
     assert table["system_by_difference"].equals(table["crystal_system"])
     np.testing.assert_allclose(table["confidence"], table["confidence_by_evidence"])
     assert table["n_by_difference"].tolist() == [9, 10, 0]
+    assert table["lattice_system"].equals(table["crystal_system"])
     assert table["space_group"].tolist() == [225, 123, 0]
     members = [np.flatnonzero(PARTICLE.ravel() == number) for number in (1, 2)]
     for suffix, level in (("", 50), ("_lower_quartile", 25), ("_upper_quartile", 75)):
@@ -137,7 +138,7 @@ def test_a_table_of_nothing():
     nothing = np.zeros(24, np.int32)
     pooled = pool_particles(whole.systems, nothing, RULE, ParticleSpec())
     image, within = np.zeros(SHAPE), whole.within
-    divided = ParticlePrediction(ParticleSpec(), image, nothing, *pooled, pooled[0].system, within)
+    divided = ParticlePrediction(ParticleSpec(), image, nothing, *pooled, *[pooled[0].system] * 2, within)
     empty = ScanPrediction(**{**vars(whole), "particles": divided})
     table = particle_table(scan(), empty)
     assert len(table) == 0

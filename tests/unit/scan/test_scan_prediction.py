@@ -197,6 +197,7 @@ def test_particles_have_the_lattice_of_their_own_system(assume, block_size):
     expected = {None: {CUBIC: 225, TETRAGONAL: 123}[divided.system[0]], "tetragonal": 123}[assume]
     assert set(divided.within.space_group[asked]) == {expected}
     assert set(divided.within.space_group[~asked]) == {0}
+    assert divided.within_system.tolist() == [TETRAGONAL if assume else divided.system[0]]
     assert divided.evidence.system.tolist() == [-1]
     assert divided.system.tolist() == divided.difference.system.tolist()
 
