@@ -18,11 +18,11 @@ from diffractory.cli.progress import map_ordered
 from diffractory.errors import ModelError, SpecError
 from diffractory.execution.engine import Engine
 from diffractory.learning.saved_model import SavedModel, packaged_model
-from diffractory.report.map_report import write_map_report
+from diffractory.report.map_report import REPORT_FILES, write_map_report
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.emd_reader import read_bragg_scan
 from diffractory.scan.label_map import summarise, to_dataset
-from diffractory.scan.map_files import write_map, write_netcdf, write_particles
+from diffractory.scan.map_files import PARTICLE_FILES, write_map, write_netcdf, write_particles
 from diffractory.scan.particle_table import particle_table, summarise_particles
 from diffractory.scan.prediction import predict_scan
 from diffractory.specs import InvariantSpec, MapSpec, ParticleSpec, feature_spec
@@ -231,11 +231,14 @@ def map_with_model(
     if table is not None:
         summary["particles"] = summarise_particles(table)
         write_particles(table, folder)
-        files += ["particles.csv", "particles.parquet"]
+        files += PARTICLE_FILES
     write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
     files.append("summary.json")
     if with_report:
         files += write_map_report(folder, labelled, scan.peaks, model.domain_sample, table)
+    for name in {*PARTICLE_FILES, *REPORT_FILES} - set(files):
+        # Of an earlier map in this folder: beside this one it would be taken for its own.
+        (folder / name).unlink(missing_ok=True)
     return Mapped(labelled, summary, files)
 
 

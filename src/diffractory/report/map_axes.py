@@ -74,6 +74,8 @@ def _draw_scale_bar(axes: Axes, step: float, shape: tuple[int, int]) -> None:
     plate = (x - margin, y - 0.085 * shape[0]), pixels + 2 * margin, 0.115 * shape[0]
     axes.add_patch(Rectangle(*plate, facecolor="white", alpha=0.85, edgecolor="none", zorder=3))
     axes.plot([x, x + pixels], [y, y], color=INK, linewidth=2.5, solid_capstyle="butt", zorder=4)
+    # Drawing the bar would stretch the axes beyond the scan.
+    axes.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
     axes.text(
         x + pixels / 2, y - 0.015 * shape[0], f"{length:g} nm",
         ha="center", va="bottom", fontsize=8, color=INK, zorder=4,

@@ -27,6 +27,9 @@ from diffractory.report.style import save_figure
 from diffractory.scan.label_map import summarise
 from diffractory.scan.particle_table import summarise_particles
 
+_NAMES: Final = ("system", "particles", "lattice", "lattice-b", "lattice-c", "domain", "flags", "examples")
+#: Every file that a report may hold.
+REPORT_FILES: Final = (*(f"{name}.{kind}" for name in _NAMES for kind in ("svg", "png")), "map.html")
 #: Rows of the table of particles on the page; all of them are in the file.
 _ROWS: Final = 500
 #: b and c have pictures of their own where they differ from a by more than this share anywhere.

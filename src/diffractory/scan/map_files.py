@@ -14,6 +14,8 @@ import xarray as xr
 from diffractory.errors import ScanError
 from diffractory.storage import atomic_path
 
+#: What :func:`write_particles` writes.
+PARTICLE_FILES = ("particles.csv", "particles.parquet")
 #: Attributes that CF wants in the type of their variable.
 _TYPED = ("flag_values", "flag_masks", "valid_range")
 
@@ -59,9 +61,9 @@ def write_particles(table: pd.DataFrame, folder: Path) -> None:
     ScanError
         If a file cannot be written.
     """
-    with _written(folder / "particles.csv") as temporary:
+    with _written(folder / PARTICLE_FILES[0]) as temporary:
         table.to_csv(temporary, index=False)
-    with _written(folder / "particles.parquet") as temporary:
+    with _written(folder / PARTICLE_FILES[1]) as temporary:
         table.to_parquet(temporary, index=False)
 
 

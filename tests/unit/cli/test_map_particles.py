@@ -145,10 +145,13 @@ def test_options_of_particles(workshop: Workshop, tmp_path: Path) -> None:
     said, data = particles("--dark-field", "0.1", "0.5", "--smoothing", "0", "--split", "--seed", "3")
     spec = json.loads(data.attrs["particle_spec"])
     assert (spec["q_range"], spec["smoothing"], spec["split"], spec["seed"]) == ([0.1, 0.5], 0.0, True, 3)
+    (tmp_path / "map" / "mine.txt").write_text("mine")
+    (tmp_path / "map" / "map.html").write_text("of an earlier map")
     said, data = particles("--no-particles")
+    left = sorted(path.name for path in (tmp_path / "map").iterdir())
+    assert left == ["map.nc", "map.zarr", "mine.txt", "summary.json"]
     assert "particles" not in said
     assert "particle" not in data
-    assert not list((tmp_path / "map").glob("*.html")) + list((tmp_path / "map").glob("*.png"))
     assert data["crystal_system"].shape == SCAN_SHAPE
 
 

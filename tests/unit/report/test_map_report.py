@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from diffractory.errors import DiffractoryError
-from diffractory.report.map_report import write_map_report
+from diffractory.report.map_report import REPORT_FILES, write_map_report
 from diffractory.report.particle_figures import figure_of_examples, figure_of_flags, figure_of_particles
 from diffractory.report.style import SYSTEM_COLOURS, UNLABELLED_COLOUR, save_figure
 from diffractory.scan.label_map import ScanPrediction, to_dataset
@@ -54,7 +54,7 @@ class Read(HTMLParser):
 
 def test_the_page_holds_every_picture_and_needs_nothing_else(tmp_path):
     names = write_map_report(tmp_path, example(), scan().peaks, TRAINING, table_of())
-    assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
+    assert sorted(names) == sorted(path.name for path in tmp_path.iterdir()) == sorted(REPORT_FILES)
     assert names == [*(f"{name}.{kind}" for name in PICTURES for kind in ("svg", "png")), "map.html"]
     text = (tmp_path / "map.html").read_text()
     page = Read(text)
