@@ -400,3 +400,52 @@ class MapSpec(Spec):
         if value % 2 == 0:
             raise ValueError("the median filter needs an odd side")
         return value
+
+
+class ParticleSpec(Spec):
+    """How a scan is divided into particles or regions, and how each is predicted from its positions.
+
+    Parameters
+    ----------
+    regions : {"particles", "grains", "labels", "grid"}
+        Connected bright parts of the dark-field image; connected positions whose patterns are alike;
+        connected positions of equal crystal system; or square blocks.
+    grid : int
+        Side of a block in positions.
+    q_range : tuple of two float, or None
+        Distances from the direct beam in Å⁻¹ that the dark field counts; None = every spot but the
+        direct beam.
+    smoothing : float
+        Standard deviation of the Gaussian that the dark field is smoothed with, in positions; 0 = none.
+    threshold : float or None
+        Smoothed intensity above which there is a particle; None = Otsu's, on the logarithm of it.
+    similarity : float
+        Neighbouring patterns that are less alike belong to different grains, 0 … 1.
+    min_size : int
+        Smaller particles, in positions, are dropped; blocks of a grid never are.
+    split : bool
+        Divide touching particles where they are narrow (watershed on the distance from their edge).
+    patterns : int
+        Patterns that the paper's rule draws from each particle, and what the evidence of all of a
+        particle's patterns counts for at most.
+    seed : int
+        Of that drawing.
+    """
+
+    regions: Literal["particles", "grains", "labels", "grid"] = "particles"
+    grid: int = Field(10, ge=1, le=1_000_000)
+    q_range: Annotated[tuple[float, float] | None, BeforeValidator(_as_tuple)] = None
+    smoothing: float = Field(1.0, ge=0.0, le=100.0)
+    threshold: float | None = Field(None, ge=0.0)
+    similarity: float = Field(0.4, gt=0.0, le=1.0)
+    min_size: int = Field(10, ge=1)
+    split: bool = False
+    patterns: int = Field(10, ge=1, le=100_000)
+    seed: int = Field(0, ge=0)
+
+    @field_validator("q_range")
+    @classmethod
+    def _check_range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0.0 <= value[0] < value[1]:
+            raise ValueError("the smaller distance comes first, and none is negative")
+        return value

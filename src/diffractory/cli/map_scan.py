@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,22 +15,24 @@ from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.engines import engine_here
 from diffractory.cli.options import ClusterOption, WorkersOption, check_output_folder
 from diffractory.cli.progress import map_ordered
-from diffractory.errors import ModelError
+from diffractory.errors import ModelError, SpecError
 from diffractory.execution.engine import Engine
 from diffractory.learning.saved_model import SavedModel, packaged_model
-from diffractory.report.map_figures import figure_of_domain, figure_of_lattice, figure_of_systems
-from diffractory.report.style import save_figure
+from diffractory.report.map_report import REPORT_FILES, write_map_report
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.emd_reader import read_bragg_scan
-from diffractory.scan.label_map import summarise, to_dataset, write_map
+from diffractory.scan.label_map import summarise, to_dataset
+from diffractory.scan.map_files import PARTICLE_FILES, write_map, write_netcdf, write_particles
+from diffractory.scan.particle_table import particle_table, summarise_particles
 from diffractory.scan.prediction import predict_scan
-from diffractory.specs import MapSpec, feature_spec
+from diffractory.specs import InvariantSpec, MapSpec, ParticleSpec, feature_spec
 from diffractory.storage import write_atomic
 
 app = typer.Typer()
 
 _READING = "Reading the scan"
 _FILTERS = "Filters"
+_PARTICLES = "Particles"
 
 
 @app.command(epilog="Example: diffractory map scan.h5 --out maps/scan --assume cubic")
@@ -63,11 +66,64 @@ def map_scan(
     dataset: Annotated[
         str | None, typer.Option(help="Which peak list, if the file holds several.", rich_help_panel=_READING)
     ] = None,
+    with_particles: Annotated[
+        bool,
+        typer.Option(
+            "--particles/--no-particles",
+            help="Divide the scan and predict each part.",
+            rich_help_panel=_PARTICLES,
+        ),
+    ] = True,
+    regions: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="particles of the dark field, grains of like patterns, labels (equal system), or grid:SIDE.",
+            rich_help_panel=_PARTICLES,
+        ),
+    ] = "particles",
+    dark_field: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="Q Q", help="Å⁻¹ the dark field counts; every spot.", rich_help_panel=_PARTICLES
+        ),
+    ] = None,
+    smoothing: Annotated[
+        float, typer.Option(help="Of the dark field, in positions; 0 = none.", rich_help_panel=_PARTICLES)
+    ] = 1.0,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Dark-field intensity of a particle; Otsu's.", rich_help_panel=_PARTICLES),
+    ] = None,
+    similarity: Annotated[
+        float, typer.Option(help="Of neighbours in one grain, 0 … 1.", rich_help_panel=_PARTICLES)
+    ] = 0.4,
+    min_size: Annotated[
+        int, typer.Option(help="Smaller particles, in positions, are dropped.", rich_help_panel=_PARTICLES)
+    ] = 10,
+    split: Annotated[
+        bool, typer.Option("--split", help="Divide touching particles at necks.", rich_help_panel=_PARTICLES)
+    ] = False,
+    patterns: Annotated[
+        int, typer.Option(help="Patterns drawn from each particle.", rich_help_panel=_PARTICLES)
+    ] = 10,
+    seed: Annotated[int, typer.Option(help="Of that drawing.", rich_help_panel=_PARTICLES)] = 0,
+    flag_overlap: Annotated[
+        bool | None,
+        typer.Option(
+            "--flag-overlap/--no-flag-overlap",
+            help="Look for overlapping grains; by default if the model reads lattices.",
+            rich_help_panel=_PARTICLES,
+        ),
+    ] = None,
+    with_report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Draw pictures and write the HTML page.")
+    ] = True,
     cluster: ClusterOption = "local",
     workers: WorkersOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Map crystal system, space group and lattice over a scan of Bragg peaks."""
+    """Map crystal system, space group and lattice over a scan of Bragg peaks, and list its particles."""
     spec = MapSpec(
         min_spots=min_spots,
         median_size=median_size,
@@ -75,28 +131,118 @@ def map_scan(
         total_intensity=total_intensity,
         assume=assume,
     )
+    particles = ParticleSpec(
+        **parse_regions(regions),
+        q_range=dark_field,
+        smoothing=smoothing,
+        threshold=threshold,
+        similarity=similarity,
+        min_size=min_size,
+        split=split,
+        patterns=patterns,
+        seed=seed,
+    )
     check_output_folder(folder)
     saved = SavedModel(packaged_model() if model is None else model)
     _ = saved.systems_  # a broken model is refused before the scan is read and workers are started
     loaded = read_bragg_scan(scan, pixel_size=pixel_size, center=center, dataset=dataset)
     with engine_here(cluster, workers, folder) as engine:
-        labelled = map_with_model(loaded, saved, spec, engine, folder)
-    report = summarise(labelled)
+        made = map_with_model(
+            loaded,
+            saved,
+            spec,
+            engine,
+            folder,
+            particles=particles if with_particles else None,
+            flag_overlap=flag_overlap,
+            with_report=with_report,
+        )
     if as_json:
-        print_json(report)
+        print_json(made.summary)
         return
-    print_map(report)
-    for name in ("map.zarr", "system.png", "lattice.png", "domain.png", "summary.json"):
+    print_map(made.summary)
+    for name in made.files:
         out.print(f"  {folder / name}")
 
 
+def parse_regions(text: str) -> dict[str, Any]:
+    """Read how a scan is divided: ``particles``, ``grains``, ``labels`` or ``grid:SIDE``.
+
+    Raises
+    ------
+    SpecError
+        If the text is none of these.
+    """
+    kind, colon, side = text.partition(":")
+    if kind in ("particles", "grains", "labels") and not colon:
+        return {"regions": kind}
+    if kind == "grid" and side.isascii() and side.isdigit():
+        return {"regions": kind, "grid": int(side)}
+    raise SpecError(
+        f"--regions {text!r} cannot be read",
+        "",
+        "Write particles, grains, labels, or grid:10 for blocks of 10",
+    )
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A map, what is said of it, and the files it was written to."""
+
+    labelled: xr.Dataset
+    summary: dict[str, Any]
+    files: list[str]
+
+
 def map_with_model(
-    scan: BraggScan, model: SavedModel, spec: MapSpec, engine: Engine, folder: Path
-) -> xr.Dataset:
-    """Predict a scan and write ``map.zarr``, ``summary.json`` and the pictures."""
+    scan: BraggScan,
+    model: SavedModel,
+    spec: MapSpec,
+    engine: Engine,
+    folder: Path,
+    *,
+    particles: ParticleSpec | None = None,
+    flag_overlap: bool | None = None,
+    with_report: bool = True,
+) -> Mapped:
+    """Predict a scan and write map, particles, summary and report to a folder."""
     provenance = model.provenance
     basis = feature_spec(provenance["features"])
-    trained_at = float(provenance["simulation"]["energy_ev"])
+    _check_energy(scan, float(provenance["simulation"]["energy_ev"]))
+    prediction = predict_scan(
+        model,
+        scan,
+        spec,
+        basis,
+        particles=particles,
+        # Other features hold no lattices: finding them would take most of the time.
+        find_overlap=isinstance(basis, InvariantSpec) if flag_overlap is None else flag_overlap,
+        map_blocks=map_ordered(engine, "positions"),
+    )
+    # Thousands of training materials do not belong into every map; their plan says which they were.
+    short = {key: value for key, value in provenance.items() if key != "training_materials"}
+    labelled = to_dataset(scan, prediction, spec, {"model": str(model.path), **short})
+    table = None if particles is None else particle_table(scan, prediction)
+    summary = summarise(labelled)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_map(labelled, folder / "map.zarr")
+    write_netcdf(labelled, folder / "map.nc")
+    files = ["map.zarr", "map.nc"]
+    if table is not None:
+        summary["particles"] = summarise_particles(table)
+        write_particles(table, folder)
+        files += PARTICLE_FILES
+    write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
+    files.append("summary.json")
+    if with_report:
+        files += write_map_report(folder, labelled, scan.peaks, model.domain_sample, table)
+    for name in {*PARTICLE_FILES, *REPORT_FILES} - set(files):
+        # Of an earlier map in this folder: beside this one it would be taken for its own.
+        (folder / name).unlink(missing_ok=True)
+    return Mapped(labelled, summary, files)
+
+
+def _check_energy(scan: BraggScan, trained_at: float) -> None:
     if scan.energy_ev is not None and abs(scan.energy_ev - trained_at) > 0.01 * trained_at:
         raise ModelError(
             f"{scan.source} was recorded at {scan.energy_ev / 1e3:g} keV, "
@@ -104,17 +250,6 @@ def map_with_model(
             "patterns of another energy look different",
             "Train a model on a run planned with the scan's --energy",
         )
-    prediction = predict_scan(model, scan, spec, basis, map_blocks=map_ordered(engine, "positions"))
-    # Thousands of training materials do not belong into every map; their plan says which they were.
-    short = {key: value for key, value in provenance.items() if key != "training_materials"}
-    labelled = to_dataset(scan, prediction, spec, {"model": str(model.path), **short})
-    folder.mkdir(parents=True, exist_ok=True)
-    write_map(labelled, folder / "map.zarr")
-    write_atomic(folder / "summary.json", json.dumps(summarise(labelled), indent=1))
-    save_figure(figure_of_systems(labelled), folder / "system.png")
-    save_figure(figure_of_lattice(labelled), folder / "lattice.png")
-    save_figure(figure_of_domain(labelled, model.domain_sample), folder / "domain.png")
-    return labelled
 
 
 def print_map(report: dict[str, Any]) -> None:
@@ -140,3 +275,9 @@ def print_map(report: dict[str, Any]) -> None:
     note(f"unlike the training patterns: {100 * outside['fraction']:.1f} % of {outside['asked']:,} positions")
     if report["lattice"]["a"]:
         note(f"median a: {report['lattice']['a']['median']:.2f} Å")
+    flags = {name.replace("_", " "): count for name, count in report["flags"].items() if name != "few_spots"}
+    note("flagged: " + ", ".join(f"{count:,} {name}" for name, count in flags.items()))
+    if "particles" in report:
+        found = report["particles"]
+        kinds = ", ".join(f"{count:,} {name}" for name, count in found["systems"].items() if count)
+        note(f"particles: {found['count']:,}" + (f" ({kinds})" if kinds else ""))

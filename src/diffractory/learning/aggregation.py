@@ -126,8 +126,43 @@ def aggregate_lattice(lattice: ArrayLike, groups: ArrayLike) -> NDArray[np.float
     return result
 
 
+@dataclass(frozen=True, eq=False)
+class EvidenceRule:
+    """How a model with calibrated probabilities pools patterns; see :func:`pool_evidence`.
+
+    Parameters
+    ----------
+    systems : ndarray of shape (n_systems,), int
+        Codes of the crystal systems, in the order of the columns of probabilities.
+    prior : ndarray of shape (n_systems,)
+        Their probabilities before anything is seen.
+    dependence : float
+        0 = independent patterns, 1 = all alike.
+    """
+
+    systems: NDArray[Any]
+    prior: NDArray[np.float64]
+    dependence: float
+
+    def pool(self, share: ArrayLike, groups: ArrayLike, most: int | None = None) -> AggregatedLabels:
+        """Return the crystal system of each group of patterns, given probabilities (n, n_systems).
+
+        Raises
+        ------
+        ModelError
+            If the arrays do not fit each other.
+        """
+        logs = np.log(np.maximum(np.asarray(share, dtype=np.float64), np.finfo(float).tiny))
+        ids, pooled = pool_evidence(logs, groups, self.prior, self.dependence, most)
+        return AggregatedLabels(ids, self.systems[pooled.argmax(axis=1)], pooled.max(axis=1))
+
+
 def pool_evidence(
-    log_probability: ArrayLike, groups: ArrayLike, prior: ArrayLike, dependence: float
+    log_probability: ArrayLike,
+    groups: ArrayLike,
+    prior: ArrayLike,
+    dependence: float,
+    most: int | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Return the probability of each class given all patterns of a group.
 
@@ -144,6 +179,9 @@ def pool_evidence(
         Probability of each class before anything is seen.
     dependence : float
         0 = independent patterns, 1 = all alike.
+    most : int, optional
+        The evidence of more patterns than this counts as that of so many: positions of one grain repeat
+        each other, and a dependence that was measured on few patterns says nothing of thousands.
 
     Returns
     -------
@@ -166,7 +204,10 @@ def pool_evidence(
     counts = np.bincount(group, minlength=len(group_ids))
     evidence = np.zeros((len(group_ids), logs.shape[1]))
     np.add.at(evidence, group, logs - before)
-    posterior = evidence / counts[:, None] ** dependence + before
+    evidence /= counts[:, None] ** dependence
+    if most is not None:
+        evidence *= np.minimum(most / counts[:, None], 1.0) ** (1.0 - dependence)
+    posterior = evidence + before
     likelihood = np.exp(posterior - posterior.max(axis=1, keepdims=True))
     # Nothing is impossible: it must be possible to be proved wrong.
     shares = np.maximum(likelihood / likelihood.sum(axis=1, keepdims=True), 1e-12)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
-from diffractory.learning.aggregation import AggregatedLabels, difference_confidence, pool_evidence
+from diffractory.learning.aggregation import AggregatedLabels, EvidenceRule, difference_confidence
 from diffractory.learning.boosting import BoostedClassifier, BoostedRegressor
 from diffractory.learning.calibration import Calibration, scaled
 from diffractory.learning.domain import TrainingDomain
@@ -159,9 +159,12 @@ class BoostedHierarchy(SystemHierarchy):
 
     def pool_systems(self, votes: SystemVotes, groups: NDArray[Any]) -> AggregatedLabels:
         """Return the crystal system of each group of patterns by calibrated log-probability."""
-        logs = np.log(np.maximum(votes.share, np.finfo(float).tiny))
-        ids, pooled = pool_evidence(logs, groups, self.prior_, self.calibration_.dependence)
-        return AggregatedLabels(ids, self.systems_[pooled.argmax(axis=1)], pooled.max(axis=1))
+        return self.evidence_rule.pool(votes.share, groups)
+
+    @property
+    def evidence_rule(self) -> EvidenceRule:
+        """How evidence of several patterns is pooled."""
+        return EvidenceRule(self.systems_, self.prior_, self.calibration_.dependence)
 
     def _within(self, code: int, part: NDArray[np.float32]) -> WithinSystem:
         model = self.group_models_[code]

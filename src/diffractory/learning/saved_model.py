@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffractory.learning.aggregation import EvidenceRule
 from diffractory.learning.artefact import load_model
 from diffractory.learning.system_hierarchy import SystemVotes, WithinSystem
 from diffractory.learning.training import Hierarchy
@@ -59,6 +60,11 @@ class SavedModel:
     def vote_systems(self, X: ArrayLike) -> SystemVotes:
         """As :meth:`SymmetryHierarchy.vote_systems`."""
         return _loaded(self.path)[0].vote_systems(X)
+
+    @property
+    def evidence_rule(self) -> EvidenceRule | None:
+        """As :attr:`SystemHierarchy.evidence_rule`."""
+        return _loaded(self.path)[0].evidence_rule
 
     @property
     def domain_sample(self) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
-from diffractory.learning.aggregation import AggregatedLabels, difference_confidence
+from diffractory.learning.aggregation import AggregatedLabels, EvidenceRule, difference_confidence
 from diffractory.learning.domain import TrainingDomain
 from diffractory.learning.forests import check_features_of
 
@@ -110,6 +110,11 @@ class SystemHierarchy(BaseEstimator, ABC):
     @abstractmethod
     def pool_systems(self, votes: SystemVotes, groups: NDArray[Any]) -> AggregatedLabels:
         """Return the crystal system of each group of patterns by the model's own rule."""
+
+    @property
+    def evidence_rule(self) -> EvidenceRule | None:
+        """How evidence of several patterns is pooled; None where probabilities are not calibrated."""
+        return None
 
     @abstractmethod
     def _within(self, code: int, part: NDArray[np.float32]) -> WithinSystem:

@@ -5,21 +5,45 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from diffractory.patterns.invariants import invariant_features, invariant_names
+from diffractory.patterns.invariants import invariant_features, invariant_lattices, invariant_names
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.radial_basis import feature_names, radial_basis
+from diffractory.patterns.spot_lattice import SpotLattices
 from diffractory.specs import FeatureSpec, InvariantSpec
 
 
-def compute_features(table: PeakTable, spec: FeatureSpec) -> NDArray[np.float32]:
+def compute_features(
+    table: PeakTable, spec: FeatureSpec, lattices: SpotLattices | None = None
+) -> NDArray[np.float32]:
     """Compute the features of every pattern, of shape (n_patterns, n_features).
+
+    Parameters
+    ----------
+    table : PeakTable
+        Positions in Å⁻¹, intensities on the scale that the model was trained on.
+    spec : RadialBasisSpec or InvariantSpec
+    lattices : SpotLattices, optional
+        What :func:`lattices_of` gave for the same patterns; saves finding them again.
 
     Raises
     ------
     DiffractoryError
         If a position or an intensity is not finite.
     """
-    return invariant_features(table, spec) if isinstance(spec, InvariantSpec) else radial_basis(table, spec)
+    if isinstance(spec, InvariantSpec):
+        return invariant_features(table, spec, lattices)
+    return radial_basis(table, spec)
+
+
+def lattices_of(table: PeakTable, spec: FeatureSpec) -> SpotLattices | None:
+    """Return the lattices that the features of a spec describe; None where they describe none.
+
+    Raises
+    ------
+    DiffractoryError
+        If a position or an intensity is not finite.
+    """
+    return invariant_lattices(table, spec) if isinstance(spec, InvariantSpec) else None
 
 
 def names_of_features(spec: FeatureSpec) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from diffractory.patterns.lattice_symmetry import LATTICE_FAMILIES, fit_families
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.radial_basis import radial_basis, refuse_not_finite
-from diffractory.patterns.spot_lattice import find_spot_lattices
+from diffractory.patterns.spot_lattice import SpotLattices, find_spot_lattices
 from diffractory.specs import InvariantSpec, RadialBasisSpec
 
 #: What stands for the decimal logarithm of a residual where there is no lattice: worse than any.
@@ -34,7 +34,11 @@ _FIT_NAMES = ("log_residual", "log_across", "a", "b", "c", "cells")
 _PAIRS = tuple(itertools.combinations(range(len(LATTICE_FAMILIES)), 2))
 
 
-def invariant_features(table: PeakTable, spec: InvariantSpec = InvariantSpec()) -> NDArray[np.float32]:  # noqa: B008
+def invariant_features(
+    table: PeakTable,
+    spec: InvariantSpec = InvariantSpec(),  # noqa: B008
+    lattices: SpotLattices | None = None,
+) -> NDArray[np.float32]:
     """Compute the rotation-invariant features of every pattern.
 
     Parameters
@@ -42,6 +46,8 @@ def invariant_features(table: PeakTable, spec: InvariantSpec = InvariantSpec()) 
     table : PeakTable
         Peaks of n patterns; positions in Å⁻¹ from the direct beam, intensities on any scale.
     spec : InvariantSpec
+    lattices : SpotLattices, optional
+        What :func:`invariant_lattices` found in the same patterns: four fifths of the time are saved.
 
     Returns
     -------
@@ -59,8 +65,21 @@ def invariant_features(table: PeakTable, spec: InvariantSpec = InvariantSpec()) 
     magnitudes = radial_basis(scattered, basis)[:, : spec.n_rings * spec.n_orders]
     profile = np.zeros((len(table), _n_bins(spec)))
     _add_profile(scattered.q, scattered.intensity, table.offsets, table.direct, spec.profile_width, profile)
-    lattice = _lattice_features(scattered, spec).astype(np.float32)
+    found = find_spot_lattices(scattered, spec) if lattices is None else lattices
+    lattice = _lattice_features(table.counts, found).astype(np.float32)
     return np.concatenate([lattice, profile.astype(np.float32), magnitudes], axis=1)
+
+
+def invariant_lattices(table: PeakTable, spec: InvariantSpec = InvariantSpec()) -> SpotLattices:  # noqa: B008
+    """Find the lattice of every pattern that :func:`invariant_features` describes.
+
+    Raises
+    ------
+    DiffractoryError
+        If a position or an intensity is not finite.
+    """
+    refuse_not_finite(table)
+    return find_spot_lattices(_shares_of_scattered(table), spec)
 
 
 def invariant_names(spec: InvariantSpec = InvariantSpec()) -> tuple[str, ...]:  # noqa: B008
@@ -85,14 +104,14 @@ def _shares_of_scattered(table: PeakTable) -> PeakTable:
     return PeakTable(table.q, table.intensity * factors[pattern], table.offsets, table.direct)
 
 
-def _lattice_features(table: PeakTable, spec: InvariantSpec) -> NDArray[np.float64]:
-    found = find_spot_lattices(table, spec)
+def _lattice_features(counts: NDArray[np.int64], found: SpotLattices) -> NDArray[np.float64]:
+    n = len(counts)
     fits = fit_families(found.reciprocal)
     determinant = np.abs(np.linalg.det(found.reciprocal))
-    volume = np.divide(1.0, determinant, out=np.zeros(len(table)), where=determinant > 0.0)
+    volume = np.divide(1.0, determinant, out=np.zeros(n), where=determinant > 0.0)
     spots = np.column_stack(
         [
-            table.counts, found.score, found.explained_bright, found.explained,
+            counts, found.score, found.explained_bright, found.explained,
             np.log10(np.maximum(found.misfit, _SMALLEST_MISFIT)), found.excitation, found.tolerance,
             found.plane, found.in_plane, volume,
         ]
@@ -115,7 +134,7 @@ def _lattice_features(table: PeakTable, spec: InvariantSpec) -> NDArray[np.float
             spots,
             np.nan_to_num(fits.reduced),
             np.nan_to_num(fits.cos_beta)[:, None],
-            per_family.reshape(len(table), len(LATTICE_FAMILIES) * len(_FIT_NAMES)),
+            per_family.reshape(n, len(LATTICE_FAMILIES) * len(_FIT_NAMES)),
             residual[:, second] - residual[:, first],
         ],
         axis=1,

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numba import njit
@@ -81,6 +82,10 @@ class SpotLattices:
     plane: NDArray[np.float64]
     in_plane: NDArray[np.float64]
 
+    def take(self, chosen: NDArray[Any]) -> Self:
+        """Return the lattices of the chosen patterns (indices or a mask)."""
+        return type(self)(*(values[chosen] for values in vars(self).values()))
+
 
 def find_spot_lattices(table: PeakTable, spec: InvariantSpec) -> SpotLattices:
     """Find the lattice of every pattern.
@@ -102,6 +107,44 @@ def find_spot_lattices(table: PeakTable, spec: InvariantSpec) -> SpotLattices:
     return SpotLattices(
         reciprocal, score, bright, share, misfit, excitation, tolerance, numbers[:, 6:9], numbers[:, 9]
     )
+
+
+def explained_spots(table: PeakTable, lattices: SpotLattices, spec: InvariantSpec) -> NDArray[np.bool_]:
+    """Tell which spots the lattice of their pattern explains.
+
+    Parameters
+    ----------
+    table : PeakTable
+        Positions in Å⁻¹, the direct beam at the origin.
+    lattices : SpotLattices
+        One a pattern; those of score 0 explain nothing.
+    spec : InvariantSpec
+        Energy and largest excitation error.
+
+    Returns
+    -------
+    ndarray of shape (n_peaks,), bool
+    """
+    explained = np.zeros(len(table.intensity), dtype=bool)
+    _explain_all(
+        table.q, table.offsets, electron_wavelength(spec.energy_ev) / 2.0, lattices.reciprocal,
+        np.where(lattices.score > 0.0, lattices.tolerance, 0.0), spec.s_max, explained,
+    )  # fmt: skip
+    return explained
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _explain_all(q, offsets, curvature, reciprocal, tolerance, s_max, explained):  # type: ignore[no-untyped-def]
+    for pattern in range(len(offsets) - 1):
+        first, stop = offsets[pattern], offsets[pattern + 1]
+        if not tolerance[pattern] > 0.0:
+            continue
+        spots = q[first:stop]
+        height = curvature * (spots * spots).sum(axis=1)
+        hkl, excitation = np.empty((len(spots), 3)), np.empty(len(spots))
+        _assign(spots, height, reciprocal[pattern], tolerance[pattern], s_max, hkl, excitation)
+        for spot in range(len(spots)):
+            explained[first + spot] = hkl[spot, 0] != _MISSING
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

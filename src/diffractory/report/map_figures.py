@@ -9,12 +9,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ScanError
-from diffractory.report.scale_bar import draw_scale_bar
+from diffractory.report.map_axes import draw_map, figure_of, map_beside, patch, system_image
 from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, new_figure, tidy, title
 from diffractory.scan.label_map import LATTICE_AXES, label_confidence, summarise
 from diffractory.scan.synthetic import score_map
@@ -39,15 +38,15 @@ def figure_of_systems(dataset: xr.Dataset) -> Figure:
         each crystal system among the labelled positions, plain (bars) and weighted by confidence
         (ticks), and the scale of the paleness.
     """
-    left, right = _map_beside(dataset, 4.0)
+    left, right = map_beside(dataset, 4.0)
     lowest, highest = _confidence_range(dataset)
-    image = _system_image(dataset["crystal_system"].to_numpy(), _paleness(dataset, lowest, highest))
-    _draw_map(left, image, dataset)
+    image = system_image(dataset["crystal_system"].to_numpy(), _paleness(dataset, lowest, highest))
+    draw_map(left, image, dataset)
     summary = summarise(dataset)
     title(left, f"Crystal system of {summary['labelled']:,} of {summary['positions']:,} positions")
     _draw_shares(right, summary)
     _draw_confidence_key(right, lowest, highest)
-    return _figure_of(left)
+    return figure_of(left)
 
 
 def figure_of_lattice(dataset: xr.Dataset, axis: str = "a") -> Figure:
@@ -69,16 +68,16 @@ def figure_of_lattice(dataset: xr.Dataset, axis: str = "a") -> Figure:
         raise ScanError(f"'{axis}' is not a lattice constant", "", f"Use one of {', '.join(LATTICE_AXES)}")
     values = dataset[axis].to_numpy().astype(float)
     known = values[np.isfinite(values)]
-    left, right = _map_beside(dataset, 4.0)
+    left, right = map_beside(dataset, 4.0)
     low, high = _value_range(known)
-    _draw_map(left, values, dataset, cmap="viridis", vmin=low, vmax=high)
+    draw_map(left, values, dataset, cmap="viridis", vmin=low, vmax=high)
     left.set_facecolor(UNLABELLED_COLOUR)
-    bar = _figure_of(left).colorbar(left.images[0], ax=left, shrink=0.9, pad=0.02, extend="both")
+    bar = figure_of(left).colorbar(left.images[0], ax=left, shrink=0.9, pad=0.02, extend="both")
     bar.set_label(f"{axis} (Å)", color=INK, fontsize=9)
     bar.ax.tick_params(colors=INK, labelsize=8)
     title(left, f"Lattice constant {axis} (grey: none)")
     _draw_histogram(right, known, axis, dataset)
-    return _figure_of(left)
+    return figure_of(left)
 
 
 def figure_of_truth(dataset: xr.Dataset, truth: xr.Dataset) -> Figure:
@@ -100,17 +99,17 @@ def figure_of_truth(dataset: xr.Dataset, truth: xr.Dataset) -> Figure:
     guess, true = dataset["crystal_system"].to_numpy(), truth["crystal_system"].to_numpy()
     figure = new_figure(10.4, 3.35 * float(np.clip(true.shape[0] / true.shape[1], 0.3, 2.0)) + 0.75)
     axes = figure.subplots(1, 3)
-    _draw_map(axes[0], _system_image(true, np.ones(true.shape), absent=_VACUUM), dataset)
+    draw_map(axes[0], system_image(true, np.ones(true.shape), absent=_VACUUM), dataset)
     title(axes[0], "Truth")
-    _draw_map(axes[1], _system_image(guess, _paleness(dataset, *_confidence_range(dataset))), dataset)
+    draw_map(axes[1], system_image(guess, _paleness(dataset, *_confidence_range(dataset))), dataset)
     title(axes[1], "Map, paler = less sure")
     _draw_agreement(axes[2], guess, true, dataset)
     accuracy = "no label" if score["accuracy"] is None else f"{100 * score['accuracy']:.0f} % of labels right"
     title(axes[2], accuracy)
     present = [code for code in range(len(CRYSTAL_SYSTEMS)) if np.any(true == code) or np.any(guess == code)]
-    handles = [_patch(SYSTEM_COLOURS[CRYSTAL_SYSTEMS[code]], CRYSTAL_SYSTEMS[code]) for code in present]
-    handles += [_patch(UNLABELLED_COLOUR, "unlabelled"), _patch(_VACUUM, "vacuum")]
-    handles += [_patch(_RIGHT, "right"), _patch(_WRONG, "wrong")]
+    handles = [patch(SYSTEM_COLOURS[CRYSTAL_SYSTEMS[code]], CRYSTAL_SYSTEMS[code]) for code in present]
+    handles += [patch(UNLABELLED_COLOUR, "unlabelled"), patch(_VACUUM, "vacuum")]
+    handles += [patch(_RIGHT, "right"), patch(_WRONG, "wrong")]
     figure.legend(
         handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8,
         labelcolor=INK, handlelength=1.2, columnspacing=1.4,
@@ -147,30 +146,9 @@ def figure_of_domain(dataset: xr.Dataset, training: NDArray[np.float64]) -> Figu
     shape = dataset["outside_training"].shape
     values = np.where(asked, 1.0 + outside, 0.0).reshape(shape)
     colours = ListedColormap([UNLABELLED_COLOUR, "#0072B2", "#D55E00"])
-    right.imshow(values, cmap=colours, vmin=0, vmax=2, interpolation="nearest")
-    right.set_xticks([])
-    right.set_yticks([])
+    draw_map(right, values, dataset, cmap=colours, vmin=0, vmax=2)
     title(right, "Where it lies outside (orange)")
     return figure
-
-
-def _map_beside(dataset: xr.Dataset, other_width: float) -> tuple[Axes, Axes]:
-    """Return axes for a map and, to its right, for something ``other_width`` inches wide."""
-    height = 4.0
-    width = height * float(np.clip(dataset.sizes["scan_x"] / dataset.sizes["scan_y"], 0.5, 1.6))
-    figure = new_figure(width + other_width + 1.6, height + 0.6)
-    left, right = figure.subplots(1, 2, width_ratios=[width + 0.6, other_width])
-    return left, right
-
-
-def _figure_of(axes: Axes) -> Figure:
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    return figure
-
-
-def _patch(colour: str, label: str) -> Patch:
-    return Patch(facecolor=colour, edgecolor=INK, linewidth=0.5, label=label)
 
 
 def _confidence_range(dataset: xr.Dataset) -> tuple[float, float]:
@@ -187,32 +165,6 @@ def _paleness(dataset: xr.Dataset, lowest: float, highest: float) -> NDArray[np.
     confidence = label_confidence(dataset)
     weight: NDArray[np.float64] = np.clip((confidence - lowest) / (highest - lowest), 0.0, 1.0)
     return _PALEST + (1.0 - _PALEST) * weight
-
-
-def _system_image(
-    codes: NDArray[Any], weight: NDArray[np.float64], absent: str = UNLABELLED_COLOUR
-) -> NDArray[np.float64]:
-    """Return colours of shape (n_y, n_x, 3): each system's own, mixed with white by the weight."""
-    palette = np.array([to_rgb(SYSTEM_COLOURS[name]) for name in CRYSTAL_SYSTEMS])
-    mixed = 1.0 - weight[..., None] * (1.0 - palette[np.maximum(codes, 0)])
-    image: NDArray[np.float64] = np.where((codes < 0)[..., None], to_rgb(absent), mixed)
-    return image
-
-
-def _draw_map(axes: Axes, image: NDArray[Any], dataset: xr.Dataset, **options: Any) -> None:
-    axes.imshow(image, origin="upper", interpolation="nearest", **options)
-    for spine in axes.spines.values():
-        spine.set_color(INK)
-        spine.set_linewidth(0.6)
-    axes.tick_params(colors=INK, labelsize=8)
-    if dataset["scan_x"].attrs.get("units") == "angstrom" and dataset.sizes["scan_x"] > 1:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        x = dataset["scan_x"].to_numpy()
-        draw_scale_bar(axes, float(x[1] - x[0]) / 10.0, "nm", (image.shape[0], image.shape[1]))
-        return
-    axes.set_xlabel("scan x (positions)", fontsize=9, color=INK)
-    axes.set_ylabel("scan y (positions)", fontsize=9, color=INK)
 
 
 def _draw_shares(axes: Axes, summary: dict[str, Any]) -> None:
@@ -276,8 +228,12 @@ def _draw_histogram(axes: Axes, known: NDArray[np.float64], axis: str, dataset: 
         return
     labels = dataset["crystal_system"].to_numpy()
     values = dataset[axis].to_numpy().astype(float)
-    low, high = known.min(), known.max()
+    # A few wild values would leave nothing to be seen of the others: the outermost bars hold them.
+    low, high = np.percentile(known, [0.5, 99.5])
     edges = np.linspace(low - 0.05, high + 0.05, 41)
+    if known.min() < edges[0] or known.max() > edges[-1]:
+        axes.set_xlabel(f"{axis} (Å); the outermost bars hold what lies beyond")
+    values = np.clip(values, edges[0], edges[-1])
     present = [code for code in range(len(CRYSTAL_SYSTEMS)) if np.isfinite(values[labels == code]).any()]
     axes.hist(
         [values[(labels == code) & np.isfinite(values)] for code in present], edges, stacked=True,
@@ -293,4 +249,4 @@ def _draw_histogram(axes: Axes, known: NDArray[np.float64], axis: str, dataset: 
 def _draw_agreement(axes: Axes, guess: NDArray[Any], true: NDArray[Any], dataset: xr.Dataset) -> None:
     kind = np.where(guess < 0, np.where(true < 0, 0, 1), np.where(guess == true, 2, 3))
     colours = ListedColormap([_VACUUM, _MISSED, _RIGHT, _WRONG])
-    _draw_map(axes, kind, dataset, cmap=colours, vmin=-0.5, vmax=3.5)
+    draw_map(axes, kind, dataset, cmap=colours, vmin=-0.5, vmax=3.5)

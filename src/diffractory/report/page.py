@@ -60,7 +60,11 @@ class Page:
         """Add a figure with its caption, which also is its text for those who cannot see it."""
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=140)
-        data = base64.b64encode(stream.getvalue()).decode()
+        self.picture(stream.getvalue(), caption)
+
+    def picture(self, png: bytes, caption: str) -> None:
+        """Add a picture that is drawn already, with its caption."""
+        data = base64.b64encode(png).decode()
         words = html.escape(caption)
         self._parts.append(
             f'<figure><img alt="{words}" src="data:image/png;base64,{data}">'

@@ -56,7 +56,7 @@ def figure_of_patterns(
     reach = 1.08 * max([float(np.abs(positions).max(initial=0.0)) for positions in q] + [0.1])
     row = figure.subplots(1, len(q), squeeze=False, sharex=True, sharey=True)[0]
     for axes, positions, values, text in zip(row, q, intensity, titles, strict=True):
-        _draw_pattern(axes, positions, values)
+        draw_pattern(axes, positions, values)
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         axes.set_xlabel("$q_x$ (Å⁻¹)")
         tidy(axes)
@@ -66,7 +66,8 @@ def figure_of_patterns(
     return figure
 
 
-def _draw_pattern(axes: Axes, q: NDArray[np.float64], intensity: NDArray[np.float64]) -> None:
+def draw_pattern(axes: Axes, q: NDArray[np.float64], intensity: NDArray[np.float64]) -> None:
+    """Draw the spots of one pattern: their area grows with the logarithm of intensity."""
     axes.axhline(0.0, color="#DDDDDD", linewidth=0.6, zorder=0)
     axes.axvline(0.0, color="#DDDDDD", linewidth=0.6, zorder=0)
     visible = intensity > 0.0

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import xarray as xr
@@ -16,11 +14,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
-from diffractory.errors import ScanError
 from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.flags import FLAG_MASKS, FLAGS, position_flags
 from diffractory.scan.frame_scan import scan_coordinates
 from diffractory.specs import MapSpec
-from diffractory.storage import atomic_path
+
+if TYPE_CHECKING:
+    from diffractory.scan.particle_prediction import ParticlePrediction
 
 #: Code of a position without a label.
 UNLABELLED: Final = -1
@@ -30,7 +30,8 @@ REASONS: Final = ("labelled", "few_spots", "low_difference")
 LATTICE_AXES: Final = ("a", "b", "c")
 _SCAN: Final = ("scan_y", "scan_x")
 _CLASS: Final = "crystal_system_class"
-_PACKAGES: Final = ("diffractory", "numpy", "scikit-learn", "xarray", "zarr")
+_PACKAGES: Final = ("diffractory", "numpy", "scikit-image", "scikit-learn", "xarray", "zarr")
+_OVERLAPS: Final = ("overlapping grains were not looked for", "overlapping grains were looked for")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +99,10 @@ class ScanPrediction:
         Space groups and lattices.
     columns : tuple of int
         Crystal-system code of each column of ``systems.share``.
+    overlapping : ndarray of shape (n,), bool, or None
+        Where two grains likely lie above each other; None = not looked for.
+    particles : ParticlePrediction or None
+        The same scan by particle; None = not divided.
     """
 
     systems: SystemBlock
@@ -105,6 +110,8 @@ class ScanPrediction:
     reason: NDArray[np.int8]
     within: WithinBlock
     columns: tuple[int, ...]
+    overlapping: NDArray[np.bool_] | None = None
+    particles: ParticlePrediction | None = None
 
 
 def median_labels(codes: NDArray[np.int8], size: int) -> NDArray[np.int8]:
@@ -192,7 +199,8 @@ def to_dataset(
     Returns
     -------
     xarray.Dataset
-        Dimensions scan_y, scan_x and, for ``system_share``, crystal_system_class.
+        Dimensions scan_y, scan_x and, for ``system_share``, crystal_system_class; ``particle`` and
+        ``dark_field`` only where the scan was divided.
     """
     grid = _grid(scan.shape)
     systems, within = prediction.systems, prediction.within
@@ -220,6 +228,20 @@ def to_dataset(
     for number, values in enumerate(systems.coordinates.T, start=1):
         name = f"principal component {number} of training features, in standard deviations"
         variables[f"training_component_{number}"] = grid(values, name, {"units": "1"})
+    variables["flags"] = grid(
+        position_flags(systems.system >= 0, systems.outside, prediction.overlapping),
+        "reasons not to trust a position",
+        {
+            "flag_masks": list(FLAG_MASKS),
+            "flag_meanings": " ".join(FLAGS),
+            "comment": _OVERLAPS[prediction.overlapping is not None],
+        },
+    )
+    if prediction.particles is not None:
+        divided, what = prediction.particles, "intensity of all spots but the direct beam"
+        variables["dark_field"] = grid(divided.image.ravel(), what, {"units": "1"})
+        name = "row of the particle in the table, 0 = none"
+        variables["particle"] = grid(divided.particle, name, {"units": "1"})
     for axis, values in zip(LATTICE_AXES, within.lattice.T, strict=True):
         variables[axis] = grid(values, f"lattice constant {axis}", {"units": "angstrom"})
     long_name = "share of trees that voted for each crystal system, or its calibrated probability"
@@ -229,24 +251,10 @@ def to_dataset(
     # Objects, because fixed-width text has no Zarr 3 specification.
     names = np.array([CRYSTAL_SYSTEMS[code] for code in prediction.columns], dtype=object)
     coords[_CLASS] = xr.Variable(_CLASS, names, {"long_name": "crystal system"})
-    return xr.Dataset(variables, coords, _provenance(scan, map_spec, provenance or {}))
-
-
-def write_map(dataset: xr.Dataset, path: Path) -> None:
-    """Write a map as a Zarr 3 store that ``xarray.open_zarr`` reads; whole or not at all.
-
-    Raises
-    ------
-    ScanError
-        If the store cannot be written.
-    """
-    try:
-        with atomic_path(path) as temporary, warnings.catch_warnings():
-            # Not yet in the Zarr 3 specification, but without it xarray warns at every opening.
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-            dataset.to_zarr(temporary, mode="w-", zarr_format=3, consolidated=True)
-    except OSError as error:
-        raise ScanError(f"cannot write {path}", str(error), "Choose a folder you may write to") from None
+    attrs = _provenance(scan, map_spec, provenance or {})
+    if prediction.particles is not None:
+        attrs["particle_spec"] = prediction.particles.spec.to_json()
+    return xr.Dataset(variables, coords, attrs)
 
 
 def label_confidence(dataset: xr.Dataset) -> NDArray[np.float64]:
@@ -285,8 +293,8 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
     dict
         Number of positions and of labelled ones; for each crystal system its count, its fraction
         of the labelled positions, the same weighted by confidence, and the quartiles of a, b, c in
-        Å; the quartiles over all labelled positions; how many positions are unlabelled why; and how many
-        of those with spots enough lie outside the training domain.
+        Å; the quartiles over all labelled positions; how many positions are unlabelled why; how many
+        of those with spots enough lie outside the training domain; and how many carry each flag.
     """
     labels = dataset["crystal_system"].to_numpy()
     confidence = label_confidence(dataset)
@@ -305,6 +313,7 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         }
     reasons = dataset["unlabelled_reason"].to_numpy()
     asked = int(np.isfinite(dataset["confidence"].to_numpy()).sum())
+    flags = dataset["flags"].to_numpy()
     outside = int(dataset["outside_training"].to_numpy().sum())
     return {
         "positions": int(labels.size),
@@ -313,6 +322,9 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         "lattice": _quartiles(dataset, labelled),
         "unlabelled": {name: int((reasons == code).sum()) for code, name in enumerate(REASONS) if code},
         "outside_training": {"asked": asked, "count": outside, "fraction": outside / max(asked, 1)},
+        "flags": {
+            name: int(((flags & mask) > 0).sum()) for name, mask in zip(FLAGS, FLAG_MASKS, strict=True)
+        },
     }
 
 

@@ -1,7 +1,12 @@
-"""Predicts a scan: votes on blocks of positions, the map's filter, then space groups and lattices.
+"""Predicts a scan: blocks of positions, the map's filter and particles, then what these change.
 
-The two functions of one block are pure; :func:`predict_scan` strings them together and takes the
-function that maps over blocks as an argument, so that it knows nothing of where work runs.
+The first phase asks a model everything about a block, as if each position kept the crystal system it has
+by itself. Filter, particles and flags need the whole map. The second phase asks again only where they
+gave a position another system: its lattice, which takes most of the time to find, is kept from the first
+phase; features are not, since those of a million positions fill several gigabytes.
+
+The functions of one block are pure; :func:`predict_scan` strings them together and takes the function that
+maps over blocks as an argument, so that it knows nothing of where work runs.
 """
 
 from __future__ import annotations
@@ -16,24 +21,31 @@ from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
 from diffractory.errors import ModelError, SpecError
-from diffractory.patterns.feature_sets import compute_features
+from diffractory.learning.aggregation import EvidenceRule
+from diffractory.patterns.feature_sets import compute_features, lattices_of
+from diffractory.patterns.invariants import invariant_lattices
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.radial_basis import scale_total
+from diffractory.patterns.spot_lattice import SpotLattices
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.label_map import ScanPrediction, SystemBlock, WithinBlock, filter_labels
-from diffractory.specs import FeatureSpec, MapSpec
+from diffractory.scan.label_map import UNLABELLED, ScanPrediction, SystemBlock, WithinBlock, filter_labels
+from diffractory.scan.overlap import find_overlaps
+from diffractory.scan.particle_prediction import ParticlePrediction, pool_particles
+from diffractory.scan.particles import dark_field, divide_scan
+from diffractory.specs import FeatureSpec, InvariantSpec, MapSpec, ParticleSpec
 
 __all__ = [
     "BlockMapper",
+    "PositionBlock",
     "SystemBlock",
     "SystemModel",
     "WithinBlock",
+    "predict_block",
     "predict_scan",
-    "predict_systems_block",
     "predict_within_block",
 ]
 
-_Block = TypeVar("_Block", SystemBlock, WithinBlock)
+_Block = TypeVar("_Block", SystemBlock, WithinBlock, SpotLattices)
 
 #: Positions in one block: 1066 features of 512 positions are 2 MB.
 BLOCK_SIZE = 512
@@ -92,6 +104,10 @@ class SystemModel(Protocol):
     def vote_systems(self, X: NDArray[np.float32], /) -> Votes:
         """Vote on the crystal systems of features of shape (n, n_features)."""
 
+    @property
+    def evidence_rule(self) -> EvidenceRule | None:
+        """How evidence of several patterns is pooled; None where probabilities are not calibrated."""
+
     def locate(self, X: NDArray[np.float32], /) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Say which features are unlike those of training, (n,), and where they lie, (n, 2)."""
 
@@ -100,17 +116,46 @@ class SystemModel(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class PositionBlock:
+    """What the first phase finds out about n positions.
+
+    Parameters
+    ----------
+    systems : SystemBlock
+        Votes.
+    within : WithinBlock
+        Space groups and lattices, given the most voted system, or the assumed one.
+    lattices : SpotLattices or None
+        Of the spots of each position, 0 where not asked; None where the features describe none.
+    overlapping : ndarray of shape (n,), bool, or None
+        Where two grains likely lie above each other; None = not looked for.
+    """
+
+    systems: SystemBlock
+    within: WithinBlock
+    lattices: SpotLattices | None
+    overlapping: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True, eq=False)
 class _Task:
-    """One block of the second phase: its peaks and their crystal systems."""
+    """One block of the second phase: positions, their crystal systems and what is known of them."""
 
     peaks: PeakTable
     systems: NDArray[np.int8]
+    lattices: SpotLattices | None
 
 
-def predict_systems_block(
-    model: SystemModel, peaks: PeakTable, map_spec: MapSpec, features: FeatureSpec
-) -> SystemBlock:
-    """Vote on the crystal systems of one block of positions.
+def predict_block(
+    model: SystemModel,
+    peaks: PeakTable,
+    map_spec: MapSpec,
+    features: FeatureSpec,
+    *,
+    assumed: int | None = None,
+    overlap: InvariantSpec | None = None,
+) -> PositionBlock:
+    """Predict one block of positions, each by itself.
 
     Parameters
     ----------
@@ -122,14 +167,20 @@ def predict_systems_block(
         Fewest spots and the summed intensity each pattern is scaled to.
     features : RadialBasisSpec or InvariantSpec
         Features the model was trained on.
+    assumed : int, optional
+        Code of the crystal system whose space groups and lattices are asked for; the most voted one by
+        default.
+    overlap : InvariantSpec, optional
+        Look for overlapping grains with these tolerances. Where the features describe no lattices, they
+        are found for it.
 
     Returns
     -------
-    SystemBlock
-        Of n positions; code -1 and NaN confidences where there are too few spots.
+    PositionBlock
+        Of n positions; code -1 and NaN where there are too few spots.
     """
     n = len(peaks)
-    block = SystemBlock(
+    systems = SystemBlock(
         np.zeros((n, len(model.systems_)), dtype=np.float32),
         np.full(n, -1, dtype=np.int8),
         np.full(n, np.nan),
@@ -137,16 +188,26 @@ def predict_systems_block(
         np.zeros(n, dtype=bool),
         np.full((n, 2), np.nan),
     )
+    within = _nothing_within(n)
     asked = np.flatnonzero(peaks.counts >= map_spec.min_spots)
+    chosen = scale_total(peaks.take(asked), map_spec.total_intensity)
+    lattices = lattices_of(chosen, features)
     if asked.size:
-        values = _features(peaks, asked, map_spec, features)
+        values = compute_features(chosen, features, lattices)
         result = model.vote_systems(values)
-        block.outside[asked], block.coordinates[asked] = model.locate(values)
-        block.share[asked] = result.share
-        block.system[asked] = result.system
-        block.confidence[asked] = result.confidence
-        block.difference[asked] = result.difference
-    return block
+        systems.outside[asked], systems.coordinates[asked] = model.locate(values)
+        systems.share[asked] = result.share
+        systems.system[asked] = result.system
+        systems.confidence[asked] = result.confidence
+        systems.difference[asked] = result.difference
+        codes = systems.system[asked] if assumed is None else np.full(len(asked), assumed, np.int8)
+        _write(within, asked, model.predict_within(values, codes))
+    overlapping = None
+    if overlap is not None:
+        overlapping = np.zeros(n, dtype=bool)
+        known = invariant_lattices(chosen, overlap) if lattices is None else lattices
+        overlapping[asked] = find_overlaps(chosen, known, overlap)
+    return PositionBlock(systems, within, _spread(lattices, asked, n), overlapping)
 
 
 def predict_within_block(
@@ -155,32 +216,31 @@ def predict_within_block(
     systems: NDArray[np.int8],
     map_spec: MapSpec,
     features: FeatureSpec,
+    lattices: SpotLattices | None = None,
 ) -> WithinBlock:
     """Predict space groups and lattices of one block of positions, given their crystal systems.
 
     Parameters
     ----------
     model, peaks, map_spec, features
-        As for :func:`predict_systems_block`.
+        As for :func:`predict_block`.
     systems : ndarray of shape (n,), int8
         Crystal-system codes; negative = not asked.
+    lattices : SpotLattices, optional
+        What :func:`predict_block` found in the same positions.
 
     Returns
     -------
     WithinBlock
         Of n positions; space group 0 and NaN where not asked.
     """
-    n = len(peaks)
-    block = WithinBlock(
-        np.zeros(n, dtype=np.int16), np.full(n, np.nan), np.full(n, np.nan), np.full((n, 3), np.nan)
-    )
+    block = _nothing_within(len(peaks))
     asked = np.flatnonzero(systems >= 0)
     if asked.size:
-        result = model.predict_within(_features(peaks, asked, map_spec, features), systems[asked])
-        block.space_group[asked] = result.space_group
-        block.group_confidence[asked] = result.group_confidence
-        block.group_difference[asked] = result.group_difference
-        block.lattice[asked] = result.lattice
+        chosen = scale_total(peaks.take(asked), map_spec.total_intensity)
+        known = None if lattices is None else lattices.take(asked)
+        values = compute_features(chosen, features, known)
+        _write(block, asked, model.predict_within(values, systems[asked]))
     return block
 
 
@@ -190,14 +250,17 @@ def predict_scan(
     map_spec: MapSpec,
     features: FeatureSpec,
     *,
+    particles: ParticleSpec | None = None,
+    find_overlap: bool = False,
     map_blocks: BlockMapper = map,
     block_size: int = BLOCK_SIZE,
 ) -> ScanPrediction:
-    """Predict every position of a scan.
+    """Predict every position of a scan, and every particle if asked for.
 
-    First votes block by block; then the median filter and the threshold on the whole map; then
-    space groups and lattices block by block, with the filtered crystal system of a position or,
-    where ``map_spec.assume`` is given, with that one at every labelled position.
+    First block by block; then the median filter and the threshold on the whole map, and the division
+    into particles; then block by block the space groups and lattices of positions whose crystal system
+    has changed by that. Where ``map_spec.assume`` is given, that system's are used at every labelled
+    position and in every particle.
 
     Parameters
     ----------
@@ -210,6 +273,10 @@ def predict_scan(
         How votes become a map.
     features : RadialBasisSpec or InvariantSpec
         Features the model was trained on.
+    particles : ParticleSpec, optional
+        How to divide the scan; None = only positions are predicted.
+    find_overlap : bool, optional
+        Look for overlapping grains.
     map_blocks : callable, optional
         Like the built-in ``map``: function and list of blocks to results, in order.
     block_size : int, optional
@@ -228,37 +295,123 @@ def predict_scan(
     """
     columns = tuple(int(code) for code in model.systems_)
     assumed = _assumed_code(map_spec, columns)
-    blocks = list(scan.peaks.blocks(block_size))
-    vote = partial(_vote, model, map_spec, features)
-    systems = _joined(SystemBlock, map_blocks(vote, blocks))
-    labels, reason = filter_labels(systems, scan.shape, map_spec)
-    used = labels if assumed is None else np.where(labels >= 0, np.int8(assumed), labels)
-    starts = range(0, len(scan), block_size)
-    tasks = [
-        _Task(peaks, used[start : start + block_size]) for start, peaks in zip(starts, blocks, strict=True)
-    ]
-    within = _joined(WithinBlock, map_blocks(partial(_look_within, model, map_spec, features), tasks))
+    overlap = _overlap_spec(features, scan) if find_overlap else None
+    look = partial(_look, model, map_spec, features, assumed, overlap)
+    found = _joined_blocks(list(map_blocks(look, list(scan.peaks.blocks(block_size)))))
+    labels, reason = filter_labels(found.systems, scan.shape, map_spec)
+    second = _SecondPhase(model, scan, map_spec, features, assumed, found, map_blocks, block_size)
+    within = second.within(labels)
     if assumed is not None and np.any(labels >= 0) and np.all(np.isnan(within.lattice)):
         raise ModelError(
             f"the model has no lattice forest for '{map_spec.assume}' crystals",
             "it was trained on fewer than two materials of them",
             "Assume another crystal system, or train a model on more crystals",
         )
-    return ScanPrediction(systems, labels, reason, within, columns)
+    divided = None if particles is None else _by_particle(second, labels, particles)
+    return ScanPrediction(found.systems, labels, reason, within, columns, found.overlapping, divided)
 
 
-def _vote(model: SystemModel, map_spec: MapSpec, features: FeatureSpec, peaks: PeakTable) -> SystemBlock:
-    return predict_systems_block(model, peaks, map_spec, features)
+def _by_particle(second: _SecondPhase, labels: NDArray[np.int8], spec: ParticleSpec) -> ParticlePrediction:
+    """Divide the scan, pool the votes of each part, and ask for what lies within its system."""
+    scan, systems = second.scan, second.found.systems
+    image = dark_field(scan.peaks, scan.shape, spec.q_range)
+    particle = divide_scan(scan, labels, image, spec).ravel()
+    difference, evidence = pool_particles(systems, particle, second.model.evidence_rule, spec)
+    system = np.where(evidence.system >= 0, evidence.system, difference.system)
+    # Number 0 takes the last, which is none.
+    of_positions = np.append(system, UNLABELLED)[particle - 1].astype(np.int8)
+    of_positions[systems.system < 0] = UNLABELLED
+    within = second.within(of_positions)
+    of_within = system if second.assumed is None else np.where(system >= 0, second.assumed, UNLABELLED)
+    return ParticlePrediction(
+        spec, image, particle, difference, evidence, system, of_within.astype(np.int8), within
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _SecondPhase:
+    """Asks again where a position was given another crystal system than it has by itself."""
+
+    model: SystemModel
+    scan: BraggScan
+    map_spec: MapSpec
+    features: FeatureSpec
+    assumed: int | None
+    found: PositionBlock
+    map_blocks: BlockMapper
+    block_size: int
+
+    def within(self, given: NDArray[np.int8]) -> WithinBlock:
+        """Return what lies within the given systems (n,), or the assumed one; negative = not asked."""
+        result = _without(self.found.within, given < 0)
+        # What was assumed was asked for everywhere, in the first phase.
+        other = (given >= 0) & (given != self.found.systems.system) & (self.assumed is None)
+        changed = np.flatnonzero(other)
+        tasks = [
+            _Task(
+                self.scan.peaks.take(rows),
+                given[rows],
+                None if self.found.lattices is None else self.found.lattices.take(rows),
+            )
+            for rows in np.split(changed, range(self.block_size, len(changed), self.block_size))
+            if len(rows)
+        ]
+        if tasks:
+            look = partial(_look_within, self.model, self.map_spec, self.features)
+            _write(result, changed, _joined(WithinBlock, self.map_blocks(look, tasks)))
+        return result
+
+
+def _look(
+    model: SystemModel,
+    map_spec: MapSpec,
+    features: FeatureSpec,
+    assumed: int | None,
+    overlap: InvariantSpec | None,
+    peaks: PeakTable,
+) -> PositionBlock:
+    return predict_block(model, peaks, map_spec, features, assumed=assumed, overlap=overlap)
 
 
 def _look_within(model: SystemModel, map_spec: MapSpec, features: FeatureSpec, task: _Task) -> WithinBlock:
-    return predict_within_block(model, task.peaks, task.systems, map_spec, features)
+    return predict_within_block(model, task.peaks, task.systems, map_spec, features, task.lattices)
 
 
-def _features(
-    peaks: PeakTable, chosen: NDArray[np.int64], map_spec: MapSpec, features: FeatureSpec
-) -> NDArray[np.float32]:
-    return compute_features(scale_total(peaks.take(chosen), map_spec.total_intensity), features)
+def _overlap_spec(features: FeatureSpec, scan: BraggScan) -> InvariantSpec:
+    if isinstance(features, InvariantSpec):
+        return features
+    return InvariantSpec() if scan.energy_ev is None else InvariantSpec(energy_ev=scan.energy_ev)
+
+
+def _nothing_within(n: int) -> WithinBlock:
+    return WithinBlock(
+        np.zeros(n, dtype=np.int16), np.full(n, np.nan), np.full(n, np.nan), np.full((n, 3), np.nan)
+    )
+
+
+def _write(block: WithinBlock, rows: NDArray[np.int64], found: Within | WithinBlock) -> None:
+    block.space_group[rows] = found.space_group
+    block.group_confidence[rows] = found.group_confidence
+    block.group_difference[rows] = found.group_difference
+    block.lattice[rows] = found.lattice
+
+
+def _without(block: WithinBlock, absent: NDArray[np.bool_]) -> WithinBlock:
+    """Return a copy without the answers of some positions."""
+    copy = WithinBlock(*(values.copy() for values in vars(block).values()))
+    _write(copy, np.flatnonzero(absent), _nothing_within(int(absent.sum())))
+    return copy
+
+
+def _spread(lattices: SpotLattices | None, asked: NDArray[np.int64], n: int) -> SpotLattices | None:
+    """Return lattices of n positions, given those of the positions that were asked."""
+    if lattices is None:
+        return None
+    spread = []
+    for values in vars(lattices).values():
+        spread.append(np.zeros((n, *values.shape[1:])))
+        spread[-1][asked] = values
+    return SpotLattices(*spread)
 
 
 def _assumed_code(map_spec: MapSpec, columns: tuple[int, ...]) -> int | None:
@@ -279,6 +432,17 @@ def _assumed_code(map_spec: MapSpec, columns: tuple[int, ...]) -> int | None:
             "Assume one of these, or train a model on more crystals",
         )
     return code
+
+
+def _joined_blocks(parts: Sequence[PositionBlock]) -> PositionBlock:
+    lattices = [part.lattices for part in parts if part.lattices is not None]
+    overlapping = [part.overlapping for part in parts if part.overlapping is not None]
+    return PositionBlock(
+        _joined(SystemBlock, [part.systems for part in parts]),
+        _joined(WithinBlock, [part.within for part in parts]),
+        _joined(SpotLattices, lattices) if lattices else None,
+        np.concatenate(overlapping) if overlapping else None,
+    )
 
 
 def _joined(kind: type[_Block], parts: Iterable[_Block]) -> _Block:

@@ -19,6 +19,25 @@ from diffractory.scan.emd_reader import read_bragg_scan
 
 INLINE = ("--cluster", "inline")
 PNG = b"\x89PNG"
+#: What a map of the workshop's scan writes.
+FILES = sorted(
+    [
+        *("map.html", "map.nc", "map.zarr", "particles.csv", "particles.parquet", "summary.json"),
+        *(
+            f"{name}.{suffix}"
+            for name in (
+                "domain",
+                "examples",
+                "flags",
+                "lattice",
+                "lattice-c",
+                "particles",
+                "system",
+            )
+            for suffix in ("png", "svg")
+        ),
+    ]
+)
 
 
 def test_train_says_what_the_model_is(workshop: Workshop) -> None:
@@ -121,8 +140,8 @@ def test_evaluation_goes_beside_the_model(
 
 
 def _map(workshop: Workshop, out: Path, *options: object) -> dict[str, Any]:
-    arguments = ("map", workshop.scan, "--model", workshop.model, "--out", out, *INLINE, "--json", *options)
-    return succeeds(*arguments).json
+    arguments = ("map", workshop.scan, "--model", workshop.model, "--out", out, *INLINE, "--json")
+    return succeeds(*arguments, "--no-report", *options).json
 
 
 @pytest.fixture(scope="module")
@@ -134,13 +153,11 @@ def plain(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 def test_map_writes_what_it_prints(workshop: Workshop, tmp_path: Path) -> None:
-    report = _map(workshop, tmp_path / "m")
-    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
-        *("domain.png", "lattice.png", "map.zarr", "summary.json", "system.png")
-    ]
+    report = _map(workshop, tmp_path / "m", "--report")
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == FILES
     assert json.loads((tmp_path / "m" / "summary.json").read_text(), parse_constant=pytest.fail) == report
-    for picture in ("domain.png", "lattice.png", "system.png"):
-        assert (tmp_path / "m" / picture).read_bytes().startswith(PNG)
+    for picture in (tmp_path / "m").glob("*.png"):
+        assert picture.read_bytes().startswith(PNG)
     text = succeeds(*("map", workshop.scan, "--model", workshop.model, "--out", tmp_path / "again", *INLINE))
     for name, numbers in report["systems"].items():
         assert (f"{name} {numbers['count']} {100 * numbers['fraction']:.1f} %" in text.flat) == bool(
@@ -174,7 +191,9 @@ def test_the_summary_is_that_of_the_data(plain: tuple[dict[str, Any], xr.Dataset
 def test_a_map_can_be_made_again(workshop: Workshop, tmp_path: Path) -> None:
     first = _map(workshop, tmp_path / "m", "--median-size", "1")
     assert _map(workshop, tmp_path / "m", "--median-size", "1") == first
-    assert len(list((tmp_path / "m").iterdir())) == 5
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == sorted(
+        ["map.nc", "map.zarr", "particles.csv", "particles.parquet", "summary.json"]
+    )
 
 
 def test_min_spots(workshop: Workshop, plain: tuple[dict[str, Any], xr.Dataset], tmp_path: Path) -> None:

@@ -89,6 +89,12 @@ def test_systems_name_shares_scale_and_what_is_missing():
     assert all(name in written for name in CRYSTAL_SYSTEMS)
 
 
+def test_a_scale_bar_leaves_the_axes_as_large_as_the_scan():
+    axes = figure_of_systems(example()).axes[0]
+    assert axes.get_xlim() == (-0.5, SHAPE[1] - 0.5)
+    assert axes.get_ylim() == (SHAPE[0] - 0.5, -0.5)
+
+
 def test_unknown_step_is_drawn_in_positions():
     figure = figure_of_systems(example(step=None))
     assert "nm" not in texts(figure)

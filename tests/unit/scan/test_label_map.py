@@ -21,8 +21,8 @@ from diffractory.scan.label_map import (
     median_labels,
     summarise,
     to_dataset,
-    write_map,
 )
+from diffractory.scan.map_files import write_map
 from diffractory.specs import MapSpec
 
 CUBIC, HEXAGONAL = system_code("cubic"), system_code("hexagonal")

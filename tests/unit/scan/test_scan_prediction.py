@@ -6,12 +6,13 @@ import pytest
 from diffractory.crystals.systems import system_code
 from diffractory.errors import ModelError, SpecError
 from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
+from diffractory.patterns.feature_sets import compute_features, lattices_of
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.radial_basis import radial_basis, scale_total
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.label_map import REASONS
-from diffractory.scan.prediction import predict_scan, predict_systems_block, predict_within_block
-from diffractory.specs import ForestSpec, MapSpec, RadialBasisSpec
+from diffractory.scan.prediction import predict_block, predict_scan, predict_within_block
+from diffractory.specs import ForestSpec, InvariantSpec, MapSpec, ParticleSpec, RadialBasisSpec
 
 FEATURES = RadialBasisSpec(ring_width=0.1, n_rings=12, n_orders=3)
 TETRAGONAL, CUBIC = system_code("tetragonal"), system_code("cubic")
@@ -22,6 +23,7 @@ class FakeModel:
 
     systems_ = np.array([TETRAGONAL, CUBIC], dtype=np.int8)
     n_trees = 10
+    evidence_rule = None
 
     def __init__(self):
         self.asked = []
@@ -76,7 +78,8 @@ def mixed_scan():
 def test_positions_with_few_spots_are_not_asked():
     model = FakeModel()
     peaks = scan_of([ring(0.35, 6), ring(0.35, 3), ring(0.85, 4)], (1, 3)).peaks
-    block = predict_systems_block(model, peaks, MapSpec(min_spots=5), FEATURES)
+    found = predict_block(model, peaks, MapSpec(min_spots=5), FEATURES)
+    block = found.systems
     assert block.system.tolist() == [CUBIC, -1, TETRAGONAL]
     np.testing.assert_array_equal(block.share, np.float32([[0.1, 0.9], [0.0, 0.0], [0.7, 0.3]]))
     assert block.share.dtype == np.float32
@@ -86,12 +89,15 @@ def test_positions_with_few_spots_are_not_asked():
     outside, coordinates = model.locate(model.asked[0])
     assert block.outside.tolist() == [outside[0], False, outside[1]]
     np.testing.assert_array_equal(block.coordinates, [coordinates[0], [np.nan, np.nan], coordinates[1]])
+    assert found.within.space_group.tolist() == [225, 0, 123]
+    assert found.lattices is None
+    assert found.overlapping is None
 
 
 def test_features_do_not_depend_on_the_detectors_gain():
     model = FakeModel()
     peaks = scan_of([ring(0.35, 6, brightness=1e4)], (1, 1)).peaks
-    predict_systems_block(model, peaks, MapSpec(total_intensity=0.3), FEATURES)
+    predict_block(model, peaks, MapSpec(total_intensity=0.3), FEATURES)
     expected = radial_basis(scale_total(peaks, 0.3), FEATURES)
     np.testing.assert_array_equal(model.asked[0], expected)
     assert model.asked[0][0, ::3].max() < 0.3
@@ -100,7 +106,7 @@ def test_features_do_not_depend_on_the_detectors_gain():
 def test_block_of_nothing_never_calls_the_model():
     peaks = scan_of([ring(0.35, 1), ring(0.35, 1)], (1, 2)).peaks
     model = FakeModel()
-    block = predict_systems_block(model, peaks, MapSpec(), FEATURES)
+    block = predict_block(model, peaks, MapSpec(), FEATURES).systems
     within = predict_within_block(model, peaks, block.system, MapSpec(), FEATURES)
     assert model.asked == []
     assert block.share.shape == (2, 2)
@@ -141,7 +147,13 @@ def test_blocks_change_no_result(block_size):
     np.testing.assert_array_equal(whole.within.lattice, parts.within.lattice)
 
 
-def test_the_caller_decides_where_blocks_run():
+def speckled_scan():
+    """Cubic, with one tetragonal position that a median filter overrules."""
+    patterns = [ring(0.85 if (y, x) == (2, 3) else 0.35, 6) for y, x in np.ndindex(6, 8)]
+    return scan_of(patterns, (6, 8))
+
+
+def test_the_caller_decides_where_blocks_run_and_only_what_changed_is_asked_again():
     calls = []
 
     def map_blocks(function, items):
@@ -149,7 +161,53 @@ def test_the_caller_decides_where_blocks_run():
         return [function(item) for item in items]
 
     predict_scan(FakeModel(), mixed_scan(), MapSpec(), FEATURES, map_blocks=map_blocks, block_size=20)
-    assert calls == [3, 3]
+    assert calls == [3]
+    calls.clear()
+    spec = MapSpec(median_size=3)
+    prediction = predict_scan(
+        FakeModel(), speckled_scan(), spec, FEATURES, map_blocks=map_blocks, block_size=20
+    )
+    assert calls == [3, 1]
+    assert prediction.systems.system[2 * 8 + 3] == TETRAGONAL
+    assert set(prediction.labels) == {CUBIC}
+    assert set(prediction.within.space_group) == {225}
+    np.testing.assert_allclose(prediction.within.lattice[:, 2], prediction.within.lattice[:, 0])
+
+
+def test_what_is_undecided_has_no_lattice():
+    prediction = predict_scan(FakeModel(), mixed_scan(), MapSpec(min_difference=0.7), FEATURES)
+    undecided = prediction.reason == REASONS.index("low_difference")
+    assert undecided.any()
+    assert (prediction.labels[~undecided] == CUBIC).any()
+    assert np.isnan(prediction.within.lattice[undecided]).all()
+    assert (prediction.within.space_group[undecided] == 0).all()
+
+
+@pytest.mark.parametrize("assume", [None, "tetragonal"])
+@pytest.mark.parametrize("block_size", [7, 1000])
+def test_particles_have_the_lattice_of_their_own_system(assume, block_size):
+    spec = MapSpec(median_size=1, assume=assume)
+    whole = ParticleSpec(regions="grid", grid=100)
+    prediction = predict_scan(
+        FakeModel(), mixed_scan(), spec, FEATURES, particles=whole, block_size=block_size
+    )
+    divided = prediction.particles
+    assert divided.n_particles == 1
+    asked = prediction.systems.system >= 0
+    expected = {None: {CUBIC: 225, TETRAGONAL: 123}[divided.system[0]], "tetragonal": 123}[assume]
+    assert set(divided.within.space_group[asked]) == {expected}
+    assert set(divided.within.space_group[~asked]) == {0}
+    assert divided.within_system.tolist() == [TETRAGONAL if assume else divided.system[0]]
+    assert divided.evidence.system.tolist() == [-1]
+    assert divided.system.tolist() == divided.difference.system.tolist()
+
+
+def test_a_second_phase_is_as_good_as_a_first():
+    """The lattice kept from the first phase gives the features that would be computed anew."""
+    spec, scan = InvariantSpec(), speckled_scan()
+    lattices = lattices_of(scale_total(scan.peaks, 0.3), spec)
+    again = compute_features(scale_total(scan.peaks, 0.3), spec, lattices)
+    np.testing.assert_array_equal(again, compute_features(scale_total(scan.peaks, 0.3), spec))
 
 
 def test_assumed_system_is_used_at_every_labelled_position():

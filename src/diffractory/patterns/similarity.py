@@ -1,0 +1,65 @@
+"""How alike two patterns are, from where their spots lie."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from diffractory.patterns.peak_table import PeakTable
+
+#: Spots nearer than this, in Å⁻¹, are the same: positions vary by a third of it from pattern to pattern.
+SAME_SPOT = 0.015
+
+
+def pattern_similarity(
+    table: PeakTable, first: NDArray[np.int64], second: NDArray[np.int64], tolerance: float = SAME_SPOT
+) -> NDArray[np.float64]:
+    """Return how alike pairs of patterns are: 1 for equal ones, 0 where no spot lies on another.
+
+    Parameters
+    ----------
+    table : PeakTable
+        Positions in Å⁻¹, intensities on any scale. Direct beams do not count.
+    first, second : ndarray of shape (n_pairs,), int
+        Patterns of each pair.
+    tolerance : float
+        Spots of two patterns nearer than this, in Å⁻¹, are the same.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs,)
+        Σ √(I I′) over the spots they share, divided by √(Σ I Σ I′) over all their spots (the
+        Bhattacharyya coefficient); 0 where one of them has no spot.
+    """
+    result = np.zeros(len(first))
+    _compare(table.q, np.maximum(table.intensity, 0.0), table.offsets, table.direct, first, second,
+             tolerance, result)  # fmt: skip
+    return result
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _compare(q, intensity, offsets, direct, first, second, tolerance, result):  # type: ignore[no-untyped-def]
+    for pair in range(len(first)):
+        a, b = first[pair], second[pair]
+        taken = np.zeros(offsets[b + 1] - offsets[b], dtype=np.bool_)
+        shared, total_a, total_b = 0.0, 0.0, 0.0
+        for j in range(offsets[b], offsets[b + 1]):
+            if j == direct[b]:
+                taken[j - offsets[b]] = True
+            else:
+                total_b += intensity[j]
+        for i in range(offsets[a], offsets[a + 1]):
+            if i == direct[a]:
+                continue
+            total_a += intensity[i]
+            nearest, least = -1, tolerance * tolerance
+            for j in range(offsets[b], offsets[b + 1]):
+                distance = (q[i, 0] - q[j, 0]) ** 2 + (q[i, 1] - q[j, 1]) ** 2
+                if distance < least and not taken[j - offsets[b]]:
+                    nearest, least = j, distance
+            if nearest >= 0:
+                taken[nearest - offsets[b]] = True
+                shared += np.sqrt(intensity[i] * intensity[nearest])
+        if total_a > 0.0 and total_b > 0.0:
+            result[pair] = min(shared / np.sqrt(total_a * total_b), 1.0)

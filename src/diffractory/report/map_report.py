@@ -1,0 +1,244 @@
+"""The report of a map: its pictures as PNG and SVG, and one HTML page that holds them all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from diffractory.patterns.peak_table import PeakTable
+from diffractory.report.map_figures import figure_of_domain, figure_of_lattice, figure_of_systems
+from diffractory.report.page import Page
+from diffractory.report.particle_figures import (
+    figure_of_examples,
+    figure_of_flags,
+    figure_of_particles,
+    part_name,
+)
+from diffractory.report.style import save_figure
+from diffractory.scan.label_map import summarise
+from diffractory.scan.particle_table import summarise_particles
+
+_NAMES: Final = ("system", "particles", "lattice", "lattice-b", "lattice-c", "domain", "flags", "examples")
+#: Every file that a report may hold.
+REPORT_FILES: Final = (*(f"{name}.{kind}" for name in _NAMES for kind in ("svg", "png")), "map.html")
+#: Rows of the table of particles on the page; all of them are in the file.
+_ROWS: Final = 500
+#: b and c have pictures of their own where they differ from a by more than this share anywhere.
+_SAME_LENGTH: Final = 0.01
+
+_SYSTEMS = (
+    "Crystal system of every position after the median filter, paler where the model was less sure; shares "
+    "with every labelled position counted once (bars) and weighted by confidence (ticks). It does not show "
+    "crystal systems the model was not trained on, nor mixtures: each position has one answer."
+)
+_PARTICLES = (
+    "Particles found in the dark-field image (summed intensity of all spots but the direct beam), with the "
+    "numbers of the table, and one crystal system for each, from the patterns of all its positions. "
+    "Outlines follow intensity, not crystallography: a particle of several grains gets one answer, and a "
+    "particle that hardly diffracts is not found."
+)
+_REGIONS = (
+    "The {part}s of the scan with the numbers of the table, over the dark-field image (summed intensity of "
+    "all spots but the direct beam), and one crystal system for each, from the patterns of all its "
+    "positions: it gets one answer, whatever it holds."
+)
+_LATTICE = (
+    "Lattice constant {axis} of every labelled position, and its histogram by crystal system with the "
+    "median. It is that of the crystal system shown (or assumed): where that is wrong, so is the length. "
+    "It is as exact as the calibration of the scan: an error of 1 % there is one of 1 % here."
+)
+_DOMAIN = (
+    "Where the scan lies among the patterns the model was trained on. Outside, the model has seen nothing "
+    "alike and its confidence means nothing; inside is no proof that it is right."
+)
+_FLAGS = (
+    "Few spots: not asked. Outside the training domain: as in the picture above. Likely overlapping grains: "
+    "a second lattice explains most of the spots that the first leaves over; grains that show fewer than "
+    "six spots, or less than 15 % of all, are not found. No flag is no proof that a label is right."
+)
+_EXAMPLES = (
+    "Peaks of two positions of every crystal system in the map: the surest, and one of middling confidence. "
+    "The area of a spot grows with the logarithm of its intensity, the direct beam is orange. They are the "
+    "peaks the model was given, not the detector's image."
+)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    name: str
+    heading: str
+    figure: Figure
+    caption: str
+
+
+def write_map_report(
+    folder: Path,
+    dataset: xr.Dataset,
+    peaks: PeakTable,
+    training: NDArray[np.float64],
+    table: pd.DataFrame | None = None,
+) -> list[str]:
+    """Write the pictures of a map and the page ``map.html``, which needs no other file and no network.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they go; it exists.
+    dataset : xarray.Dataset
+        Map made by :func:`diffractory.scan.label_map.to_dataset`.
+    peaks : PeakTable
+        Peaks of the scan, in row-major order.
+    training : ndarray of shape (n, 2)
+        Coordinates of training patterns along their first two principal components.
+    table : pandas.DataFrame, optional
+        Particles; None where the scan was not divided.
+
+    Returns
+    -------
+    list of str
+        Names of the files written, the page last.
+
+    Raises
+    ------
+    DiffractoryError
+        If a file cannot be written.
+    """
+    page = Page(f"Map of {Path(str(dataset.attrs['scan_source'])).name or 'a scan'}")
+    _introduce(page, dataset)
+    written = []
+    for picture in _pictures(dataset, peaks, training, table):
+        page.heading(picture.heading)
+        for suffix in (".svg", ".png"):
+            written.append(picture.name + suffix)
+            save_figure(picture.figure, folder / written[-1])
+        page.picture((folder / written[-1]).read_bytes(), picture.caption)
+        if picture.name == "particles" and table is not None:
+            _list_particles(page, table)
+    page.heading("How it was made")
+    _provenance(page, dataset)
+    page.write(folder / "map.html")
+    return [*written, "map.html"]
+
+
+def _pictures(
+    dataset: xr.Dataset, peaks: PeakTable, training: NDArray[np.float64], table: pd.DataFrame | None
+) -> Iterator[_Picture]:
+    """Yield the pictures one after the other: one figure at a time is in memory."""
+    yield _Picture("system", "Crystal systems", figure_of_systems(dataset), _SYSTEMS)
+    if table is not None:
+        name = part_name(dataset)
+        words = _PARTICLES if name == "particle" else _REGIONS.format(part=name)
+        yield _Picture("particles", f"{name.capitalize()}s", figure_of_particles(dataset, table), words)
+    for axis in _axes_to_draw(dataset):
+        name = "lattice" if axis == "a" else f"lattice-{axis}"
+        words = _LATTICE.format(axis=axis)
+        yield _Picture(name, f"Lattice constant {axis}", figure_of_lattice(dataset, axis), words)
+    yield _Picture("domain", "Training domain", figure_of_domain(dataset, training), _DOMAIN)
+    yield _Picture("flags", "Flags", figure_of_flags(dataset), _FLAGS)
+    yield _Picture("examples", "Example patterns", figure_of_examples(peaks, dataset), _EXAMPLES)
+
+
+def _axes_to_draw(dataset: xr.Dataset) -> list[str]:
+    a = dataset["a"].to_numpy()
+    differ = {axis: np.abs(dataset[axis].to_numpy() - a) > _SAME_LENGTH * a for axis in "bc"}
+    return ["a", *(axis for axis in "bc" if np.any(differ[axis]))]
+
+
+def _introduce(page: Page, dataset: xr.Dataset) -> None:
+    summary = summarise(dataset)
+    step = dataset["scan_x"].attrs["units"] == "angstrom" and dataset.sizes["scan_x"] > 1
+    size = f"{dataset.sizes['scan_y']} × {dataset.sizes['scan_x']} positions"
+    if step:
+        size += f", {float(dataset['scan_x'][1] - dataset['scan_x'][0]) / 10.0:g} nm apart"
+    outside = summary["outside_training"]
+    page.text(
+        f"{size}. {summary['labelled']:,} of {summary['positions']:,} positions have a label; "
+        f"{summary['unlabelled']['few_spots']:,} have too few spots and "
+        f"{summary['unlabelled']['low_difference']:,} are undecided. "
+        f"{100 * outside['fraction']:.1f} % of {outside['asked']:,} lie outside the training domain."
+    )
+    if not step:
+        page.text("The scan step is not known: distances are in positions, and areas have no nm².")
+    rows = [
+        [
+            name,
+            f"{numbers['count']:,}",
+            f"{100 * numbers['fraction']:.1f} %",
+            f"{100 * numbers['weighted_fraction']:.1f} %",
+            *(_quartiles(numbers["lattice"][axis]) for axis in "abc"),
+        ]
+        for name, numbers in summary["systems"].items()
+        if numbers["count"]
+    ]
+    header = ["", "positions", "share", "weighted by confidence", "a (Å)", "b (Å)", "c (Å)"]
+    page.table("Crystal systems of the labelled positions; lattice: median [quartiles]", header, rows)
+
+
+def _list_particles(page: Page, table: pd.DataFrame) -> None:
+    summary = summarise_particles(table)
+    page.text(
+        f"{summary['count']:,} in the table. The two rules differ in {summary['rules_disagree']:,}; "
+        f"{summary['flagged']:,} are flagged; {summary['without_answer']:,} have no answer, because no "
+        "position has spots enough. The paper's rule weights the answers of a few patterns (ten by default) "
+        "by their difference confidence; evidence pools the calibrated probabilities of all of them, and is "
+        "the answer where the model offers it. Positions of one grain repeat each other, so both know one "
+        "orientation of one crystal, however many positions there are."
+    )
+    shown = table.nlargest(_ROWS, "n_positions", keep="first").sort_values("particle")
+    caption = "Lattice: median [quartiles] over the particle's patterns. All columns: particles.csv"
+    if len(shown) < len(table):
+        caption += f". The {len(shown):,} largest of {len(table):,}"
+    header = [
+        "", "y, x", "positions", "nm²", "spots", "crystal system", "by difference", "by evidence",
+        "lattice of", "space group", "a (Å)", "b (Å)", "c (Å)", "flags",
+    ]  # fmt: skip
+    page.table(caption, header, [_row(row) for row in shown.to_dict("records")])
+
+
+def _row(row: dict[Any, Any]) -> list[str]:
+    def answer(rule: str) -> str:
+        name = row[f"system_by_{rule}"]
+        return f"{name}, {100 * row[f'confidence_by_{rule}']:.0f} %" if isinstance(name, str) else "–"
+
+    def length(axis: str) -> str:
+        names = ("lower_quartile", "median", "upper_quartile")
+        columns = (f"{axis}_lower_quartile", axis, f"{axis}_upper_quartile")
+        return _quartiles({name: row[column] for name, column in zip(names, columns, strict=True)})
+
+    return [
+        str(row["particle"]),
+        f"{row['centroid_y']:.1f}, {row['centroid_x']:.1f}",
+        f"{row['n_positions']:,}",
+        "–" if np.isnan(row["area_nm2"]) else f"{row['area_nm2']:.4g}",
+        "–" if np.isnan(row["median_spots"]) else f"{row['median_spots']:.0f}",
+        row["crystal_system"] if isinstance(row["crystal_system"], str) else "–",
+        answer("difference"),
+        answer("evidence"),
+        row["lattice_system"] if isinstance(row["lattice_system"], str) else "–",
+        str(row["space_group"] or "–"),
+        *(length(axis) for axis in "abc"),
+        ", ".join(flag.replace("_", " ") for flag in row["flags"].split()),
+    ]
+
+
+def _quartiles(numbers: dict[str, float] | None) -> str:
+    if numbers is None or np.isnan(numbers["median"]):
+        return "–"
+    return f"{numbers['median']:.3f} [{numbers['lower_quartile']:.3f}–{numbers['upper_quartile']:.3f}]"
+
+
+def _provenance(page: Page, dataset: xr.Dataset) -> None:
+    page.text("Parameters, model with the plan it was trained on, hash of the scan's file, and versions:")
+    found: dict[str, Any] = {}
+    for name, value in dataset.attrs.items():
+        found[str(name)] = json.loads(value) if isinstance(value, str) and value[:1] == "{" else value
+    page.pre(json.dumps(found, indent=1, default=str, ensure_ascii=False))

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from diffractory.patterns.peak_table import PeakTable
+from diffractory.patterns.similarity import pattern_similarity
+from lattices import table_of
+
+PAIR = (np.array([0]), np.array([1]))
+
+
+def two(first, second):
+    return table_of([first, second])
+
+
+def pattern(*spots):
+    """A direct beam and spots given as x, y, intensity."""
+    values = np.array([(0.0, 0.0, 50.0), *spots])
+    return values[:, :2], values[:, 2]
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        (pattern((0.3, 0.0, 4.0), (0.0, 0.5, 1.0)), 1.0),
+        (pattern((0.3, 0.0, 400.0), (0.0, 0.5, 100.0)), 1.0),  # exposure does not count
+        (pattern((0.31, 0.0, 4.0), (0.0, 0.49, 1.0)), 1.0),  # nor do small shifts
+        (pattern((0.4, 0.0, 4.0), (0.0, -0.5, 1.0)), 0.0),
+        (pattern((0.3, 0.0, 1.0)), np.sqrt(4.0 / 5.0)),
+        (pattern(), 0.0),
+    ],
+)
+def test_similarity_of_pairs(second, expected):
+    first = pattern((0.3, 0.0, 4.0), (0.0, 0.5, 1.0))
+    table = two(first, second)
+    assert pattern_similarity(table, *PAIR) == pytest.approx([expected])
+    assert pattern_similarity(table, *PAIR[::-1]) == pytest.approx([expected])
+
+
+def test_one_spot_answers_for_one_only():
+    first, second = pattern((0.3, 0.0, 1.0), (0.305, 0.0, 1.0)), pattern((0.3, 0.0, 1.0))
+    assert pattern_similarity(two(first, second), *PAIR) == pytest.approx([1.0 / np.sqrt(2.0)])
+
+
+def test_patterns_without_any_spot():
+    table = PeakTable.from_lists([np.empty((0, 2))] * 2, [np.empty(0)] * 2, [-1, -1])
+    assert pattern_similarity(table, *PAIR).tolist() == [0.0]
+    assert pattern_similarity(table, np.empty(0, int), np.empty(0, int)).shape == (0,)

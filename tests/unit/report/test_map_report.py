@@ -1,0 +1,187 @@
+import base64
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from diffractory.errors import DiffractoryError
+from diffractory.report.map_report import REPORT_FILES, write_map_report
+from diffractory.report.particle_figures import figure_of_examples, figure_of_flags, figure_of_particles
+from diffractory.report.style import SYSTEM_COLOURS, UNLABELLED_COLOUR, save_figure
+from diffractory.scan.label_map import ScanPrediction, to_dataset
+from diffractory.scan.particle_table import particle_table
+from diffractory.specs import MapSpec, ParticleSpec
+from particle_examples import PARTICLE, prediction, scan
+
+TRAINING = np.random.default_rng(0).normal(size=(20, 2))
+#: Every picture a map with particles and unequal a, b and c has.
+PICTURES = ["system", "particles", "lattice", "lattice-b", "lattice-c", "domain", "flags", "examples"]
+
+
+def example(step=20.0, overlapping=None, **changes):
+    whole = prediction(overlapping=np.arange(24) % 2 == 0 if overlapping is None else overlapping)
+    return to_dataset(scan(step), ScanPrediction(**{**vars(whole), **changes}), MapSpec(), {"plan_id": "p17"})
+
+
+def table_of(step=20.0):
+    return particle_table(scan(step), prediction())
+
+
+def texts(figure):
+    return " | ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+class Read(HTMLParser):
+    """Everything a page names, and the cells of its tables."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.pictures, self.links, self.rows, self.names = [], [], 0, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.names.append(tag)
+        self.rows += tag == "tr"
+        if tag == "img":
+            self.pictures.append(values)
+        self.links += [values[name] for name in ("href", "src", "action") if name in values]
+
+
+def test_the_page_holds_every_picture_and_needs_nothing_else(tmp_path):
+    names = write_map_report(tmp_path, example(), scan().peaks, TRAINING, table_of())
+    assert sorted(names) == sorted(path.name for path in tmp_path.iterdir()) == sorted(REPORT_FILES)
+    assert names == [*(f"{name}.{kind}" for name in PICTURES for kind in ("svg", "png")), "map.html"]
+    text = (tmp_path / "map.html").read_text()
+    page = Read(text)
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", re.sub(r"base64,[^\"]*", "", text))
+    assert not {"script", "link", "iframe"} & set(page.names)
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    shown = [base64.b64decode(picture["src"].partition(",")[2]) for picture in page.pictures]
+    assert shown == [(tmp_path / f"{name}.png").read_bytes() for name in PICTURES]
+    assert all(len(picture["alt"]) > 100 for picture in page.pictures)
+    assert all((tmp_path / f"{name}.svg").read_text().startswith("<?xml") for name in PICTURES)
+
+
+def test_the_page_says_what_the_table_says(tmp_path):
+    table = table_of()
+    write_map_report(tmp_path, example(), scan().peaks, TRAINING, table)
+    text = (tmp_path / "map.html").read_text()
+    assert "cubic" in text
+    assert (
+        f"{table['b'][0]:.3f} [{table['b_lower_quartile'][0]:.3f}–{table['b_upper_quartile'][0]:.3f}]" in text
+    )
+    assert "outside training" in text
+    assert "p17" in text
+    assert "4 × 6 positions, 2 nm apart" in text
+    assert "The scan step is not known" not in text
+    rows = Read(text).rows
+    assert rows == 1 + 2 + 1 + len(table)  # two crystal systems, three particles, two heads
+
+
+def test_without_particles_and_without_a_step(tmp_path):
+    dataset = example(None, particles=None)
+    names = write_map_report(tmp_path, dataset, scan().peaks, TRAINING)
+    assert "particles.png" not in names
+    text = (tmp_path / "map.html").read_text()
+    assert "The scan step is not known" in text
+    assert len(Read(text).pictures) == len(PICTURES) - 1
+
+
+def test_no_particle_found(tmp_path):
+    table = table_of().iloc[:0]
+    dataset = example()
+    dataset["particle"][:] = 0
+    write_map_report(tmp_path, dataset, scan().peaks, TRAINING, table)
+    assert "0 in the table" in (tmp_path / "map.html").read_text()
+    assert "Dark field and 0 particles" in texts(figure_of_particles(dataset, table))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DiffractoryError, match="cannot write"):
+        write_map_report(tmp_path / "file", example(), scan().peaks, TRAINING)
+
+
+def test_regions_are_not_called_particles(tmp_path):
+    whole = prediction(spec=ParticleSpec(regions="grid", grid=2))
+    dataset = to_dataset(scan(), whole, MapSpec())
+    write_map_report(tmp_path, dataset, scan().peaks, TRAINING, particle_table(scan(), whole))
+    text = (tmp_path / "map.html").read_text()
+    assert "<h2>Blocks</h2>" in text
+    assert "The blocks of the scan" in text
+    assert "<h2>Particles</h2>" not in text
+
+
+def test_particles_have_outlines_numbers_and_colours(tmp_path):
+    figure = figure_of_particles(example(), table_of())
+    left, right = figure.axes
+    assert {text.get_text() for text in left.texts} >= {"1", "2", "3"}
+    outline = left.patches[-1].get_path().vertices.reshape(-1, 2, 2)
+    padded = np.pad(PARTICLE, 1)
+    edges = (np.diff(padded, axis=0) != 0).sum() + (np.diff(padded, axis=1) != 0).sum()
+    assert len(outline) == edges
+    np.testing.assert_allclose(np.abs(np.diff(outline, axis=1)).sum(axis=2), 1.0)
+    image = np.asarray(right.images[0].get_array())
+    confidence = table_of()["confidence"][0]
+    weight = 0.25 + 0.75 * confidence
+    np.testing.assert_allclose(image[0, 0], 1.0 - weight * (1.0 - np.array(to_rgb(SYSTEM_COLOURS["cubic"]))))
+    np.testing.assert_allclose(image[3, 1], to_rgb(UNLABELLED_COLOUR))
+    np.testing.assert_allclose(image[3, 0], 1.0)
+    assert "5 nm" in texts(figure) or "2 nm" in texts(figure)
+    save_figure(figure, tmp_path / "particles.png", dpi=50)
+
+
+def test_flags_are_told_apart_and_counted():
+    dataset = example()
+    figure = figure_of_flags(dataset)
+    kind = np.asarray(figure.axes[0].images[0].get_array())
+    assert kind[0].tolist() == [3, 1, 3, 2, 4, 2]
+    assert kind[3, 1:4].tolist() == [0, 0, 0]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == [
+        f"{name}: {(kind == number).sum()}"
+        for number, name in enumerate(
+            ["few spots", "no flag", "outside the training domain", "likely overlapping grains", "both"]
+        )
+    ]
+
+
+def test_examples_are_the_surest_and_a_middling_one():
+    dataset = example()
+    dataset["system_share"][1, 1, 1] = 0.95
+    figure = figure_of_examples(scan().peaks, dataset)
+    written = texts(figure)
+    assert "cubic, 95 %" in written
+    assert "cubic, 80 %" in written
+    assert "tetragonal, 70 %" in written
+    assert f"y 1, x 1: {scan().peaks.counts[7]} spots" in written
+    assert [len(axes.collections[0].get_offsets()) for axes in figure.axes[1:2]] == [scan().peaks.counts[7]]
+
+
+def test_examples_of_a_map_without_labels(tmp_path):
+    dataset = example()
+    dataset["crystal_system"][:] = -1
+    figure = figure_of_examples(scan().peaks, dataset)
+    assert "there is no example" in texts(figure)
+    save_figure(figure, tmp_path / "examples.png", dpi=50)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_renders_every_picture(tmp_path):
+    write_map_report(tmp_path, example(), scan().peaks, TRAINING, table_of())
+    page = tmp_path / "map.html"
+    measure = "document.title = [...document.images].map(i => i.complete * i.naturalWidth).join(' ')"
+    page.write_text(page.read_text().replace("</body>", f"<script>{measure}</script></body>"))
+    seen = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+         "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    widths = [int(width) for width in re.search("<title>([0-9 ]+)</title>", seen).group(1).split()]
+    assert len(widths) == len(PICTURES)
+    assert min(widths) > 300
