@@ -83,13 +83,13 @@ def explained(q, curvature, primitive, reciprocal, rotations):  # type: ignore[n
     """Return the orientation in which a lattice explains most spots, and which of them."""
     best, at = -1, 0
     for index in range(len(rotations)):
-        turn, number = rotations[index], 0
+        turn, number = np.ascontiguousarray(rotations[index].T), 0
         for x, y in q:
             z = (x * x + y * y) * curvature
-            point = turn[:, 0] * x + turn[:, 1] * y + turn[:, 2] * z
+            point = turn[0] * x + turn[1] * y + turn[2] * z
             off = reciprocal @ np.rint(primitive @ point) - point
-            across = (turn[:, 0] @ off) ** 2 + (turn[:, 1] @ off) ** 2
-            number += across < REACH**2 and abs(turn[:, 2] @ off) < ALONG
+            across = (turn[0] @ off) ** 2 + (turn[1] @ off) ** 2
+            number += across < REACH**2 and abs(turn[2] @ off) < ALONG
         if number > best:
             best, at = number, index
     return at
