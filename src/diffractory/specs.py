@@ -391,6 +391,9 @@ class DetectionSpec(Spec):
 
     Parameters
     ----------
+    trench : float
+        Outer radius, in disk radii, of the smooth hill that is subtracted from the probe so that flat
+        background does not correlate with it; up to 1 = nothing is subtracted.
     corr_power : float
         1 = cross correlation, 0 = phase correlation, between them hybrid. Peak intensities are
         proportional to those of disks at 1 only.
@@ -416,6 +419,7 @@ class DetectionSpec(Spec):
         Only the strongest peaks of a frame are kept.
     """
 
+    trench: float = Field(2.0, ge=0.0, le=20.0)
     corr_power: float = Field(1.0, ge=0.0, le=1.0)
     sigma: float = Field(0.0, ge=0.0, le=100.0)
     edge_boundary: int = Field(1, ge=1, le=10_000)

@@ -84,6 +84,12 @@ class Correlator:
         """Correlate one frame of shape (rows, columns)."""
         return self._correlation(fft.rfft2(self._pixels(frame)))
 
+    def signed(self, frame: ArrayLike) -> NDArray[np.float64]:
+        """Correlate one frame and keep what is below 0: noise has two sides."""
+        values = fft.irfft2(self._spectrum(fft.rfft2(self._pixels(frame))), s=self._shape)
+        smooth: NDArray[np.float64] = gaussian_filter(values, self._spec.sigma) if self._spec.sigma else values
+        return smooth
+
     def with_noise(self, frame: ArrayLike) -> tuple[Correlation, NDArray[np.float64] | None]:
         """Correlate one frame, and say what standard deviation noise gives the correlation there.
 
@@ -107,12 +113,16 @@ class Correlator:
             raise ScanError(f"a frame of shape {pixels.shape} and a kernel of shape {self._shape}")
         return pixels
 
-    def _correlation(self, transform: NDArray[np.complex128]) -> Correlation:
-        spectrum = transform * self._kernel
+    def _spectrum(self, transform: NDArray[np.complex128]) -> NDArray[np.complex128]:
+        spectrum: NDArray[np.complex128] = transform * self._kernel
         if self._spec.corr_power != 1.0:
             size = np.abs(spectrum)
             # 0 ** 0 is 1 in a phase correlation, but the phase of nothing is nothing.
             spectrum *= np.where(size > 0.0, size, 1.0) ** (self._spec.corr_power - 1.0)
+        return spectrum
+
+    def _correlation(self, transform: NDArray[np.complex128]) -> Correlation:
+        spectrum = self._spectrum(transform)
         values = np.maximum(fft.irfft2(spectrum, s=self._shape), 0.0)
         if self._spec.sigma > 0.0:
             values = gaussian_filter(values, self._spec.sigma)

@@ -1,0 +1,267 @@
+"""The template that frames are compared with: measured in vacuum, read from a file, or a plain disk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from py4DSTEM.braggvectors import Probe
+from scipy.ndimage import gaussian_filter, label
+
+from diffractory.errors import ScanError
+from diffractory.scan.disk_detection import DiskKernel
+from diffractory.units import electron_wavelength
+
+#: Smallest radius of a disk in pixels that correlation can tell from a single pixel.
+MIN_RADIUS: Final = 1.0
+#: Width of a synthetic disk's edge in pixels.
+_EDGE_WIDTH: Final = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeTemplate:
+    """Image of the probe without a crystal.
+
+    Parameters
+    ----------
+    image : ndarray of shape (rows, columns)
+        Of the frames' shape.
+    center : tuple of float
+        Row and column of its middle.
+    radius : float
+        Radius of the disk in pixels.
+    origin : str
+        How it came about, for people.
+    """
+
+    image: NDArray[np.float64]
+    center: tuple[float, float]
+    radius: float
+    origin: str
+
+
+def measure_disk(image: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Measure the brightest disk of an image.
+
+    The radius is that of a circle with the area above half of the disk's own height, the median of
+    what lies above a quarter of the maximum around it; so neither noise nor other disks matter.
+
+    Parameters
+    ----------
+    image : ndarray of shape (rows, columns)
+
+    Returns
+    -------
+    radius, row, column : float
+        In pixels.
+
+    Raises
+    ------
+    ScanError
+        If the image shows no disk: it is flat, or bright all over.
+    """
+    background = float(np.median(image))
+    above = np.asarray(image, dtype=np.float64) - background
+    smooth = gaussian_filter(above, 0.7)
+    top = np.unravel_index(int(smooth.argmax()), smooth.shape)
+    if not smooth[top] > 0.0:
+        raise ScanError(
+            "no direct beam is seen in the mean frame",
+            "all its pixels are alike",
+            "Give the disk's radius with --disk-radius, or a probe's image with --probe",
+        )
+    rough = _region(smooth > 0.25 * smooth[top], top)
+    height = float(np.median(smooth[rough]))
+    # Smoothing would move the edge of a small disk outwards.
+    region = _region((above > 0.5 * height) | (rough & (smooth > 0.9 * height)), top)
+    radius = math.sqrt(float(region.sum()) / math.pi)
+    if region.mean() > 0.25:
+        raise ScanError(
+            "no direct beam is seen in the mean frame",
+            f"{100 * region.mean():.0f} % of it are as bright as its brightest spot",
+            "Give the disk's radius with --disk-radius, or a probe's image with --probe",
+        )
+    weights = np.where(region, above, 0.0)
+    rows, columns = np.indices(image.shape)
+    total = weights.sum()
+    return radius, float((weights * rows).sum() / total), float((weights * columns).sum() / total)
+
+
+def _region(mask: NDArray[np.bool_], seed: tuple[np.intp, ...]) -> NDArray[np.bool_]:
+    labels, _ = label(mask)
+    region: NDArray[np.bool_] = labels == labels[seed]
+    return region
+
+
+def align_frames(frames: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the mean of frames, each shifted by whole pixels so that their brightest disks coincide.
+
+    Parameters
+    ----------
+    frames : ndarray of shape (n, rows, columns)
+
+    Returns
+    -------
+    ndarray of shape (rows, columns)
+        The disk lies where it lies in most frames; what is shifted in from outside repeats the edge's
+        opposite side.
+    """
+    smooth = np.array([gaussian_filter(np.asarray(frame, dtype=np.float64), 1.5) for frame in frames])
+    tops = np.array([np.unravel_index(int(frame.argmax()), frame.shape) for frame in smooth])
+    middle = np.median(tops, axis=0).astype(int)
+    total = np.zeros(frames.shape[1:])
+    used = 0
+    for frame, top in zip(frames, tops, strict=True):
+        shift = middle - top
+        # A frame whose brightest disk is another one would only add a blur.
+        if np.hypot(*shift) <= 0.15 * min(frames.shape[1:]):
+            total += np.roll(frame, shift, axis=(0, 1))
+            used += 1
+    return total / max(used, 1)
+
+
+def disk_template(shape: tuple[int, int], radius: float, origin: str) -> ProbeTemplate:
+    """Return a plain disk with a soft edge.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the frames.
+    radius : float
+        In pixels.
+    origin : str
+        Where the radius came from.
+
+    Raises
+    ------
+    ScanError
+        If the radius is below a pixel or does not fit the frame.
+    """
+    check_radius(radius, shape)
+    image = Probe.generate_synthetic_probe(radius, _EDGE_WIDTH, shape).probe
+    return ProbeTemplate(image, (shape[0] / 2.0, shape[1] / 2.0), float(radius), origin)
+
+
+def check_radius(radius: float, shape: tuple[int, int]) -> None:
+    """Refuse a disk's radius that cannot be worked with.
+
+    Raises
+    ------
+    ScanError
+        If it is not finite, below a pixel, or more than a quarter of the frame.
+    """
+    if not (math.isfinite(radius) and MIN_RADIUS <= radius <= min(shape) / 4.0):
+        raise ScanError(
+            f"disks of {radius:.3g} pixels radius",
+            f"disks of {MIN_RADIUS:g} pixel to a quarter of the frame ({min(shape) / 4.0:g}) can be found",
+            "Give the radius in pixels with --disk-radius",
+        )
+
+
+def radius_of_semiangle(semiangle_mrad: float, energy_ev: float, pixel_size: float) -> float:
+    """Return the radius of a disk in pixels.
+
+    Parameters
+    ----------
+    semiangle_mrad : float
+        Semi-convergence angle in mrad.
+    energy_ev : float
+        Beam energy in eV.
+    pixel_size : float
+        In Å⁻¹.
+    """
+    return math.sin(semiangle_mrad * 1e-3) / electron_wavelength(energy_ev) / pixel_size
+
+
+def vacuum_template(frames: NDArray[np.generic]) -> ProbeTemplate:
+    """Return the mean of vacuum frames, aligned, and zero away from the disk.
+
+    Parameters
+    ----------
+    frames : ndarray of shape (n, rows, columns)
+        Frames without a crystal.
+
+    Raises
+    ------
+    ScanError
+        If they show no disk.
+    """
+    return image_template(align_frames(frames), f"vacuum, {len(frames)} frames")
+
+
+def image_template(image: NDArray[np.float64], origin: str) -> ProbeTemplate:
+    """Return a measured image of the probe as template: measured, and zero away from the disk.
+
+    Parameters
+    ----------
+    image : ndarray of shape (rows, columns)
+    origin : str
+        Where it came from.
+
+    Raises
+    ------
+    ScanError
+        If it holds what is not finite, or no disk of a usable radius.
+    """
+    image = np.asarray(image, dtype=np.float64)
+    if image.ndim != 2 or not np.isfinite(image).all():
+        raise ScanError(f"the probe from {origin} is no image of finite numbers, shape {image.shape}")
+    radius, row, column = measure_disk(image)
+    check_radius(radius, image.shape)
+    distance = np.hypot(*(n - middle for n, middle in zip(np.indices(image.shape), (row, column), strict=True)))
+    outside = distance > 1.5 * radius + 2.0
+    flat = np.maximum(image - (np.median(image[outside]) if outside.any() else 0.0), 0.0)
+    # A cosine's fall-off: a hard cut would be an edge of its own.
+    fall = np.clip((distance - radius - 1.0) / (0.5 * radius + 1.0), 0.0, 1.0)
+    return ProbeTemplate(flat * np.cos(0.5 * np.pi * fall) ** 2, (row, column), radius, origin)
+
+
+def read_probe(path: Path, shape: tuple[int, int]) -> ProbeTemplate:
+    """Read the probe's image from a NumPy file.
+
+    Parameters
+    ----------
+    path : Path
+        ``.npy`` with one image, or a stack of them.
+    shape : tuple of int
+        Rows and columns of the frames.
+
+    Raises
+    ------
+    ScanError
+        If the file cannot be read or does not fit the frames.
+    """
+    try:
+        image = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ScanError(f"cannot read the probe {path}", str(error), "Give a .npy file with one image") from None
+    if not isinstance(image, np.ndarray) or image.dtype.kind not in "iuf" or image.shape[-2:] != shape:
+        raise ScanError(
+            f"the probe {path} does not fit frames of {shape[0]} × {shape[1]} pixels",
+            f"it has shape {getattr(image, 'shape', None)}",
+            "Give a .npy file with one image of the frames' size",
+        )
+    frames = image.reshape(-1, *shape)
+    return image_template(align_frames(frames) if len(frames) > 1 else frames[0], path.name)
+
+
+def kernel_of(template: ProbeTemplate, trench: float) -> DiskKernel:
+    """Return the kernel of a template, made by py4DSTEM.
+
+    Parameters
+    ----------
+    template : ProbeTemplate
+    trench : float
+        Outer radius, in disk radii, of the smooth hill that is subtracted from the disk so that the
+        kernel sums to 0 and flat background does not correlate; up to 1 = a plain disk.
+    """
+    if trench <= 1.0:
+        values = Probe.get_probe_kernel_flat(template.image, origin=template.center)
+    else:
+        radii = (template.radius, trench * template.radius)
+        values = Probe.get_probe_kernel_edge_sigmoid(template.image, radii, origin=template.center)
+    return DiskKernel(np.ascontiguousarray(values, dtype=np.float64), template.radius)
