@@ -87,7 +87,9 @@ class Correlator:
     def signed(self, frame: ArrayLike) -> NDArray[np.float64]:
         """Correlate one frame and keep what is below 0: noise has two sides."""
         values = fft.irfft2(self._spectrum(fft.rfft2(self._pixels(frame))), s=self._shape)
-        smooth: NDArray[np.float64] = gaussian_filter(values, self._spec.sigma) if self._spec.sigma else values
+        smooth: NDArray[np.float64] = (
+            gaussian_filter(values, self._spec.sigma) if self._spec.sigma else values
+        )
         return smooth
 
     def with_noise(self, frame: ArrayLike) -> tuple[Correlation, NDArray[np.float64] | None]:
@@ -217,16 +219,17 @@ def find_maxima(
     if spec.subpixel == "multicorr":
         for start in range(0, len(maxima), _PEAKS_AT_ONCE):
             _refine_by_upsampling(
-                maxima[start : start + _PEAKS_AT_ONCE], correlation.spectrum, values.shape, spec.upsample_factor
+                maxima[start : start + _PEAKS_AT_ONCE],
+                correlation.spectrum,
+                values.shape,
+                spec.upsample_factor,
             )
         # py4DSTEM sorts again by the refined intensity here, and here only.
         maxima = maxima[np.lexsort((maxima["y"], maxima["x"], maxima["intensity"]))[::-1]]
     return maxima
 
 
-def local_maxima(
-    values: NDArray[np.float64], edge: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def local_maxima(values: NDArray[np.float64], edge: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return row and column of the pixels above all eight neighbours, ties broken as in py4DSTEM.
 
     Parameters
@@ -250,7 +253,9 @@ def _neighbour(values: NDArray[np.float64], edge: int, down: int, right: int) ->
     return values[edge + down : rows - edge + down, edge + right : columns - edge + right]
 
 
-def _vertex(before: NDArray[np.float64], middle: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
+def _vertex(
+    before: NDArray[np.float64], middle: NDArray[np.float64], after: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return where the parabola through three neighbours has its top, from the middle one."""
     bend = 4.0 * middle - 2.0 * after - 2.0 * before
     return np.divide(after - before, bend, out=np.zeros_like(bend), where=bend != 0.0)

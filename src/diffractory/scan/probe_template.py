@@ -212,7 +212,9 @@ def image_template(image: NDArray[np.float64], origin: str) -> ProbeTemplate:
         raise ScanError(f"the probe from {origin} is no image of finite numbers, shape {image.shape}")
     radius, row, column = measure_disk(image)
     check_radius(radius, image.shape)
-    distance = np.hypot(*(n - middle for n, middle in zip(np.indices(image.shape), (row, column), strict=True)))
+    distance = np.hypot(
+        *(n - middle for n, middle in zip(np.indices(image.shape), (row, column), strict=True))
+    )
     outside = distance > 1.5 * radius + 2.0
     flat = np.maximum(image - (np.median(image[outside]) if outside.any() else 0.0), 0.0)
     # A cosine's fall-off: a hard cut would be an edge of its own.
@@ -238,7 +240,9 @@ def read_probe(path: Path, shape: tuple[int, int]) -> ProbeTemplate:
     try:
         image = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ScanError(f"cannot read the probe {path}", str(error), "Give a .npy file with one image") from None
+        raise ScanError(
+            f"cannot read the probe {path}", str(error), "Give a .npy file with one image"
+        ) from None
     if not isinstance(image, np.ndarray) or image.dtype.kind not in "iuf" or image.shape[-2:] != shape:
         raise ScanError(
             f"the probe {path} does not fit frames of {shape[0]} × {shape[1]} pixels",

@@ -93,7 +93,11 @@ def synthetic_frames(scan: BraggScan, effects: FrameEffectsSpec, seed: int) -> t
     pixels = origins + scan.peaks.q @ distortion.T / effects.pixel_size
     truth = FrameTruth(scan.peaks, pixels, center, distortion, hot, effects)
     frames = xr.DataArray(_lazy_frames(scan.shape, truth, seed), dims=FRAME_DIMENSIONS)
-    attrs = {"generator": "diffractory.scan.synthetic_frames", "seed": seed, **effects.model_dump(mode="json")}
+    attrs = {
+        "generator": "diffractory.scan.synthetic_frames",
+        "seed": seed,
+        **effects.model_dump(mode="json"),
+    }
     source = f"synthetic frames, seed {seed}"
     return FrameScan(frames, effects.pixel_size, scan.step, scan.energy_ev, None, source, attrs), truth
 
@@ -146,7 +150,9 @@ def _disk(
     """Return the profile of a disk, 1 inside, on some rows and columns; the distortion shapes it too."""
     y, x = np.meshgrid(rows - position[0], columns - position[1], indexing="ij")
     radius = np.hypot(inverse[0, 0] * y + inverse[0, 1] * x, inverse[1, 0] * y + inverse[1, 1] * x)
-    profile: NDArray[np.float64] = 0.5 - 0.5 * np.tanh(2.0 * (radius - effects.disk_radius) / effects.edge_width)
+    profile: NDArray[np.float64] = 0.5 - 0.5 * np.tanh(
+        2.0 * (radius - effects.disk_radius) / effects.edge_width
+    )
     return profile
 
 
