@@ -29,6 +29,7 @@ _COMMANDS = {
     "export": ("export", "Write patterns of a run for other programs: a Parquet table, or py4DSTEM."),
     "train": ("train", "Train a preset's models on a run."),
     "evaluate": ("evaluate", "Evaluate a model on materials it has not seen, under both protocols."),
+    "detect": ("detect", "Find the disks in raw 4D-STEM frames, and calibrate them."),
     "map": ("map_scan", "Map a 4D-STEM scan of Bragg peaks with a model."),
 }
 

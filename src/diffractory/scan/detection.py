@@ -28,6 +28,8 @@ from diffractory.storage import write_atomic
 
 #: Frames that are worked on at once: 64 of 256 × 256 pixels are 32 MB.
 _FRAMES_AT_ONCE: Final = 64
+#: A scan in fewer blocks than this is cut more finely, where that leaves each enough frames.
+_FEW_BLOCKS: Final = 16
 #: Small chunks are taken together until a block holds this many bytes.
 _BLOCK_BYTES: Final = 64 * 2**20
 
@@ -159,6 +161,11 @@ def frame_blocks(scan: FrameScan) -> list[FrameBlock]:
     bytes_of_frame = frames.dtype.itemsize * math.prod(scan.frame_shape)
     columns = _merged(frames.chunks[1], bytes_of_frame * max(frames.chunks[0]))
     rows = _merged(frames.chunks[0], bytes_of_frame * max(stop - start for start, stop in columns))
+    if len(rows) * len(columns) < _FEW_BLOCKS:
+        # A small file may be one chunk; reading that more than once costs less than idle workers.
+        width = max(stop - start for start, stop in columns)
+        height = max(-(-scan.shape[0] // _FEW_BLOCKS), -(-_FRAMES_AT_ONCE // width))
+        rows = [(y, min(y + height, stop)) for start, stop in rows for y in range(start, stop, height)]
     blocks = []
     for y in rows:
         for x in columns:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import brentq, nnls
 
-from diffractory.scan.disk_detection import Correlator, DiskKernel, noise_kernel
+from diffractory.scan.disk_detection import Correlator, DiskKernel, find_maxima, noise_kernel
 from diffractory.specs import DetectionSpec
 
 #: False peaks a frame that are accepted by default.
@@ -199,3 +199,40 @@ def choose_parameters(
     if noise.variance + noise.gain > 0.0:
         found["min_significance"] = round(significance_for(false_peaks, kernel, spec), 2)
     return spec.model_copy(update={**found, **chosen}), noise
+
+
+def significance_of_maxima(
+    frames: NDArray[np.generic], kernel: DiskKernel, spec: DetectionSpec
+) -> NDArray[np.float64]:
+    """Return how far the maxima of frames stand out of the noise, those below the threshold too.
+
+    Parameters
+    ----------
+    frames : ndarray of shape (n, rows, columns)
+    kernel : DiskKernel
+    spec : DetectionSpec
+
+    Returns
+    -------
+    ndarray of shape (n_maxima,)
+        In standard deviations; empty where the spec asks for no significance.
+    """
+    if spec.min_significance <= 0.0:
+        return np.empty(0)
+    correlate = Correlator(kernel, spec)
+    everything = spec.model_copy(
+        update={
+            "min_significance": 0.0,
+            "min_relative_intensity": 0.0,
+            "subpixel": "pixel",
+            "max_peaks": 10_000,
+        }
+    )
+    found = [np.empty(0)]
+    for frame in frames:
+        correlation, deviation = correlate.with_noise(frame)
+        assert deviation is not None
+        maxima = find_maxima(correlation, everything)
+        noise = deviation[maxima["x"].astype(np.int64), maxima["y"].astype(np.int64)]
+        found.append(maxima["intensity"] / np.maximum(noise, 1e-300))
+    return np.concatenate(found)
