@@ -1,4 +1,4 @@
-"""`diffractory detect`: raw frames of a 4D-STEM scan as calibrated Bragg peaks, with pictures of each step."""
+"""`diffractory detect`: raw frames of a 4D-STEM scan as calibrated Bragg peaks, each step with a picture."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def detect(
         tuple[int, int, int, int] | None,
         typer.Option(
             metavar="Y0 Y1 X0 X1",
-            help="Positions in vacuum, whose mean is the probe: first row, row after the last, columns likewise.",
+            help="Vacuum, whose mean is the probe: first row, row after the last, columns likewise.",
             rich_help_panel=_PROBE,
         ),
     ] = None,
@@ -231,7 +231,7 @@ def detect(
         "template": setup.template.origin,
         "frames": str(file),
     }
-    result = calibrate_scan(found, scan, setup.template.radius, calibration, attrs)
+    result = calibrate_scan(found, scan, setup.template.radius, calibration, attrs, setup.brightest)
     result.scan.to_emd(out_file)
     pictures = write_pictures(setup, result, out_file.with_name(f"{out_file.stem}-detection"))
     for leftover in out_file.parent.glob(f".{out_file.name}.parts-*"):
@@ -391,10 +391,10 @@ def print_setup(scan: FrameScan, setup: DetectionSetup) -> None:
     table.add_row("weakest peak", f"{spec.min_relative_intensity:g} of the strongest", "--min-relative")
     table.add_row("bad pixels", str(int(setup.detector.bad_pixels.sum())), "filled in from their neighbours")
     out.print(table)
-    if measured is not None and not 0.7 < radius / measured < 1.4:
+    if measured is not None and not 0.7 < radius / measured.radius < 1.4:
         note(
-            f"the direct beam of the mean frame has a radius of {measured:.2f} px, the template {radius:.2f}: "
-            "check the semi-convergence angle, or give --disk-radius"
+            f"the template's disk has a radius of {radius:.2f} px, those of the frames {measured.radius:.2f} "
+            f"({measured.origin}): check the semi-convergence angle, or give --disk-radius"
         )
 
 

@@ -46,7 +46,9 @@ def figure_of_template(setup: DetectionSetup) -> Figure:
         )
         left.legend(loc="lower left", fontsize=7, labelcolor=INK)
     row, column = np.unravel_index(int(mean.argmax()), mean.shape)
-    left.add_patch(Circle((column, row), setup.template.radius, fill=False, color=_BLUE, linewidth=1.0))
+    left.add_patch(
+        Circle((float(column), float(row)), setup.template.radius, fill=False, color=_BLUE, linewidth=1.0)
+    )
     title(left, f"Mean of {len(setup.sample)} frames, aligned")
     half = int(np.ceil(1.3 * max(setup.spec.trench, 1.0) * setup.template.radius)) + 2
     kernel = _around_middle(setup.detector.kernel.values, half)
@@ -209,7 +211,7 @@ def figure_of_ellipse(result: CalibratedScan) -> Figure:
         (axes[1], vectors @ np.linalg.inv(result.ellipse.matrix).T, "Ellipse taken out"),
     ):
         angle = np.degrees(np.arctan2(spots[:, 1], spots[:, 0])) % 180.0
-        bins = [np.linspace(0.0, 180.0, 61), np.linspace(0.0, reach, 121)]
+        bins: Any = [np.linspace(0.0, 180.0, 61), np.linspace(0.0, reach, 121)]
         counts, x, y = np.histogram2d(angle, np.hypot(*spots.T), bins=bins)
         ax.pcolormesh(x, y, counts.T, cmap="viridis", norm=PowerNorm(0.5), rasterized=True)
         ax.set_xlabel("direction, rows towards columns (degrees)")
@@ -249,7 +251,7 @@ def figure_of_rings(result: CalibratedScan) -> Figure:
         ax.plot([], [], color=_ORANGE, label="rings of the material")
     ax.hist(
         q,
-        bins=np.linspace(0.0, reach, 301),
+        bins=np.linspace(0.0, reach, 301).tolist(),
         color=_BLUE,
         histtype="stepfilled",
         label="spots of all positions",
@@ -277,7 +279,7 @@ def figure_of_bragg_map(result: CalibratedScan) -> Figure:
     ax = figure.subplots()
     peaks = result.scan.peaks
     reach = float(np.quantile(np.abs(peaks.q), 0.999)) if len(peaks.q) else 1.0
-    edges = np.linspace(-reach, reach, 241)
+    edges: Any = np.linspace(-reach, reach, 241)
     image, _, _ = np.histogram2d(peaks.q[:, 0], peaks.q[:, 1], bins=[edges, edges], weights=peaks.intensity)
     # One spot is less than a pixel of the picture: widened, or it would not be seen.
     image = maximum_filter(image, 2)
@@ -343,7 +345,8 @@ def _spots(result: CalibratedScan) -> NDArray[np.float64]:
     vectors = centred(result.raw, result.origin)
     keep = np.ones(len(vectors), dtype=bool)
     keep[result.origin.direct[result.origin.direct >= 0]] = False
-    return vectors[keep]
+    spots: NDArray[np.float64] = vectors[keep]
+    return spots
 
 
 def _draw_frame(ax: Axes, frame: NDArray[Any]) -> None:
@@ -358,7 +361,8 @@ def _draw_frame(ax: Axes, frame: NDArray[Any]) -> None:
 
 def _around_middle(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:
     rows, columns = (np.arange(-half, half + 1) % n for n in values.shape)
-    return values[np.ix_(rows, columns)]
+    part: NDArray[np.float64] = values[np.ix_(rows, columns)]
+    return part
 
 
 def _plain(ax: Axes) -> None:

@@ -128,7 +128,7 @@ def _bragg_vectors(scan: BraggScan) -> BraggVectors:
         vectors.calibration.set_R_pixel_size(scan.step)
         vectors.calibration.set_R_pixel_units("A")
     # JSON, because emdfile's own nested values do not all come back as they were.
-    notes = {
+    notes: dict[str, Any] = {
         "energy_ev": scan.energy_ev,
         "source": scan.source,
         "provenance": json.dumps(dict(scan.attrs)),

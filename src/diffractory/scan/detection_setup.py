@@ -9,10 +9,12 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from diffractory.errors import ScanError
 from diffractory.scan.detection import Detector, describe_status, read_frames, sample_pairs
 from diffractory.scan.detection_parameters import FALSE_PEAKS, NoiseModel, choose_parameters
+from diffractory.scan.disk_radius import DiskRadius, measure_radius
 from diffractory.scan.frame_checks import (
     GOOD,
     check_frames,
@@ -23,11 +25,9 @@ from diffractory.scan.frame_checks import (
 from diffractory.scan.frame_scan import FrameScan
 from diffractory.scan.probe_template import (
     ProbeTemplate,
-    align_frames,
     check_radius,
     disk_template,
     kernel_of,
-    measure_disk,
     radius_of_semiangle,
     read_probe,
     vacuum_template,
@@ -82,8 +82,8 @@ class DetectionSetup:
         Frames from all over the scan, bad ones left out, bad pixels filled in.
     positions : ndarray of shape (n, 2)
         Where they come from: scan_y, scan_x.
-    measured_radius : float or None
-        Radius of the direct beam of the sample's mean in pixels; None = none is seen.
+    measured_radius : DiskRadius or None
+        What the disks of the sample have; None = no direct beam is seen.
     """
 
     detector: Detector
@@ -91,7 +91,14 @@ class DetectionSetup:
     noise: NoiseModel
     sample: NDArray[np.generic]
     positions: NDArray[np.int64]
-    measured_radius: float | None
+    measured_radius: DiskRadius | None
+
+    @property
+    def brightest(self) -> tuple[float, float]:
+        """Row and column of the brightest place of the sample's mean: about the direct beam."""
+        mean = gaussian_filter(self.sample.mean(axis=0, dtype=np.float64), 0.5 * self.template.radius)
+        row, column = np.unravel_index(int(mean.argmax()), mean.shape)
+        return float(row), float(column)
 
     @property
     def spec(self) -> DetectionSpec:
@@ -155,7 +162,7 @@ def _usable(
         raise ScanError(
             f"no usable frame among {len(frames)} from all over the scan: {describe_status(status)}",
             "there is nothing to find disks in",
-            "Look at the file with 'diffractory inspect'; name the detector's end with --saturation if it is wrong",
+            "Look at them with 'diffractory inspect'; give the value at which pixels end with --saturation",
         )
     first, second = first[good], second[good] if len(second) else second
     bad_pixels = find_bad_pixels(np.concatenate([first, second]))
@@ -166,11 +173,11 @@ def _usable(
 
 def _template(
     scan: FrameScan, request: SetupRequest, sample: NDArray[Any], bad_pixels: NDArray[np.bool_]
-) -> tuple[ProbeTemplate, float | None]:
-    """Return the template, and the radius measured in the sample's mean frame."""
+) -> tuple[ProbeTemplate, DiskRadius | None]:
+    """Return the template, and the radius measured on the sample."""
     shape = scan.frame_shape
     try:
-        measured: float | None = measure_disk(align_frames(sample))[0]
+        measured: DiskRadius | None = measure_radius(sample)
         problem: ScanError | None = None
     except ScanError as error:
         measured, problem = None, error
@@ -187,14 +194,14 @@ def _template(
         ), measured
     if measured is None:
         raise problem or ScanError("no direct beam is seen in the mean frame")
-    return disk_template(shape, measured, "direct beam of the mean frame"), measured
+    return disk_template(shape, measured.radius, measured.origin), measured
 
 
 def _vacuum_frames(scan: FrameScan, box: tuple[int, int, int, int]) -> NDArray[Any]:
     y0, y1, x0, x1 = box
     if not (0 <= y0 < y1 <= scan.shape[0] and 0 <= x0 < x1 <= scan.shape[1]):
         raise ScanError(
-            f"--vacuum {y0} {y1} {x0} {x1} is no region of a scan of {scan.shape[0]} × {scan.shape[1]} positions",
+            f"--vacuum {y0} {y1} {x0} {x1} is no part of {scan.shape[0]} × {scan.shape[1]} positions",
             "it is the first row, the row after the last, and likewise columns",
         )
     step = max(1, int(np.ceil(np.sqrt((y1 - y0) * (x1 - x0) / _VACUUM_FRAMES))))

@@ -304,8 +304,10 @@ def _chebyshev(grid: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     """Return Chebyshev nodes over a square's side, and the matrix from values there to the grid."""
     reach = max(_HALF_SQUARE, float(np.abs(grid).max()))
     nodes = np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)
-    basis = np.polynomial.chebyshev.chebvander(nodes, _NODES - 1)
-    on_grid = np.polynomial.chebyshev.chebvander(grid / reach, _NODES - 1)
+    # Tk(x) = cos(k arccos x)
+    basis, on_grid = (
+        np.cos(np.arange(_NODES) * np.arccos(np.clip(x, -1.0, 1.0))[:, None]) for x in (nodes, grid / reach)
+    )
     return nodes * reach, on_grid @ np.linalg.inv(basis)
 
 

@@ -70,12 +70,17 @@ class OriginFit:
 
 
 def fit_origin(
-    peaks: PeakTable, shape: tuple[int, int], reach: float, model: OriginModel = "plane"
+    peaks: PeakTable,
+    shape: tuple[int, int],
+    reach: float,
+    model: OriginModel = "plane",
+    guess: tuple[float, float] | None = None,
 ) -> OriginFit:
     """Measure the direct beam at every position, and fit it over the scan.
 
-    To begin with the direct beam is each position's brightest peak; from then on the brightest one
-    within reach of the fit, so that a diffracted beam brighter than the direct one does no harm.
+    The direct beam is the brightest peak near the guess, or near where most positions have their
+    brightest one; then, in narrowing circles, the brightest one near the fit, so that a diffracted beam
+    brighter than the direct one does no harm.
 
     Parameters
     ----------
@@ -87,6 +92,9 @@ def fit_origin(
         How far in pixels from the fit the direct beam may lie: about the radius of a disk.
     model : {"constant", "plane", "parabola", "measured"}
         Measured: each position's own direct beam where there is one, the plane elsewhere.
+    guess : tuple of float, optional
+        Row and column in pixels where the direct beam is about, such as the brightest place of the
+        mean frame.
 
     Returns
     -------
@@ -106,25 +114,38 @@ def fit_origin(
         raise ScanError(
             "no position has a peak", "so there is no direct beam", "Detect with a lower threshold"
         )
-    start = _densest(peaks.q[brightest[known]], reach)
+    starts = [_densest(peaks.q[brightest[known]], reach)]
+    if guess is not None:
+        starts.insert(0, np.array(guess, dtype=np.float64))
+    counted = 0
+    for start in starts:
+        fitted, used = _narrow(peaks, terms, start, reach)
+        counted = max(counted, int(used.sum()))
+        if used.sum() >= _AGREEMENT * known.sum():
+            return _origin(peaks, shape, fitted, used, reach, model)
+    raise ScanError(
+        f"no direct beam: {counted:,} of {int(known.sum()):,} positions agree on where it is",
+        "it may lie outside the frame, or behind a beam stop",
+        "Give its place in pixels with --center ROW COLUMN",
+    )
+
+
+def _narrow(
+    peaks: PeakTable, terms: NDArray[np.float64], start: NDArray[np.float64], reach: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Fit the brightest peaks near a place in narrowing circles; return the fit and what it rests on."""
     fitted = np.broadcast_to(start, (len(peaks), 2)).astype(np.float64)
-    direct, used = brightest, known
-    # Wide at first, so that a drift over the scan is caught, then down to the reach.
+    used = np.zeros(len(peaks), dtype=bool)
+    # Wide at first, so that a drift over the scan is caught.
     for width in np.geomspace(4.0 * reach, reach, _ROUNDS):
         distance = np.hypot(*(peaks.q - np.repeat(fitted, peaks.counts, axis=0)).T)
         direct = _brightest(peaks, distance <= width)
         used = direct >= 0
-        if used.sum() < _AGREEMENT * known.sum():
+        if used.sum() < terms.shape[1]:
             break
         coefficients, used = _robust_fit(terms, peaks.q[direct], used)
         fitted = terms @ coefficients
-    if used.sum() < _AGREEMENT * known.sum():
-        raise ScanError(
-            f"the direct beam is not found: {int(used.sum()):,} of {int(known.sum()):,} positions agree on one",
-            "it may lie outside the frame, or behind a beam stop",
-            "Give its place in pixels with --center ROW COLUMN",
-        )
-    return _origin(peaks, shape, fitted, used, reach, model)
+    return fitted, used
 
 
 def fixed_origin(

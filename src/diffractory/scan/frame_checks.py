@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def check_frames(
     ndarray of shape (n,), int8
         GOOD, EMPTY (all pixels alike), NOT_FINITE or SATURATED.
     """
-    pixels = frames.reshape(len(frames), -1)[:, ~bad_pixels.ravel()]
+    pixels: NDArray[Any] = frames.reshape(len(frames), -1)[:, ~bad_pixels.ravel()]
     status = np.full(len(frames), GOOD, dtype=np.int8)
     if saturation is not None:
         status[(pixels >= saturation).mean(axis=1) > SATURATED_SHARE] = SATURATED
@@ -57,7 +57,7 @@ def check_frames(
 
 def saturation_of(frames: NDArray[np.generic]) -> float | None:
     """Return where pixels of this type end: the largest integer, None for floating point."""
-    return float(np.iinfo(frames.dtype).max) if frames.dtype.kind in "iu" else None
+    return float(np.iinfo(frames.dtype.name).max) if frames.dtype.kind in "iu" else None
 
 
 def find_bad_pixels(frames: NDArray[np.generic]) -> NDArray[np.bool_]:

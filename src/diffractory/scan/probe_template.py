@@ -18,6 +18,7 @@ from diffractory.units import electron_wavelength
 
 #: Smallest radius of a disk in pixels that correlation can tell from a single pixel.
 MIN_RADIUS: Final = 1.0
+_RADIUS_FIX: Final = "Give the disk's radius with --disk-radius, or a probe's image with --probe"
 #: Width of a synthetic disk's edge in pixels.
 _EDGE_WIDTH: Final = 1.0
 
@@ -47,8 +48,9 @@ class ProbeTemplate:
 def measure_disk(image: NDArray[np.float64]) -> tuple[float, float, float]:
     """Measure the brightest disk of an image.
 
-    The radius is that of a circle with the area above half of the disk's own height, the median of
-    what lies above a quarter of the maximum around it; so neither noise nor other disks matter.
+    Its edge is where the mean over all directions falls off most steeply; the radius is that of a
+    circle with the area above the middle between the levels inside and just outside of the edge. So
+    neither a halo around it nor other disks matter.
 
     Parameters
     ----------
@@ -64,37 +66,45 @@ def measure_disk(image: NDArray[np.float64]) -> tuple[float, float, float]:
     ScanError
         If the image shows no disk: it is flat, or bright all over.
     """
-    background = float(np.median(image))
-    above = np.asarray(image, dtype=np.float64) - background
-    smooth = gaussian_filter(above, 0.7)
+    values = np.asarray(image, dtype=np.float64)
+    smooth = gaussian_filter(values, 0.7)
     top = np.unravel_index(int(smooth.argmax()), smooth.shape)
-    if not smooth[top] > 0.0:
-        raise ScanError(
-            "no direct beam is seen in the mean frame",
-            "all its pixels are alike",
-            "Give the disk's radius with --disk-radius, or a probe's image with --probe",
-        )
-    rough = _region(smooth > 0.25 * smooth[top], top)
-    height = float(np.median(smooth[rough]))
-    # Smoothing would move the edge of a small disk outwards.
-    region = _region((above > 0.5 * height) | (rough & (smooth > 0.9 * height)), top)
-    radius = math.sqrt(float(region.sum()) / math.pi)
+    if not smooth[top] > np.median(smooth):
+        raise ScanError("no direct beam is seen in the mean frame", "all its pixels are alike", _RADIUS_FIX)
+    row, column = float(top[0]), float(top[1])
+    region = np.zeros(values.shape, dtype=bool)
+    rows, columns = np.indices(values.shape)
+    for _ in range(3):  # the brightest pixel is not the middle of a disk
+        region, level = _disk_region(values, row, column)
+        weights = np.where(region, values - level, 0.0)
+        total = max(float(weights.sum()), 1e-300)
+        row, column = float((weights * rows).sum() / total), float((weights * columns).sum() / total)
     if region.mean() > 0.25:
         raise ScanError(
             "no direct beam is seen in the mean frame",
             f"{100 * region.mean():.0f} % of it are as bright as its brightest spot",
-            "Give the disk's radius with --disk-radius, or a probe's image with --probe",
+            _RADIUS_FIX,
         )
-    weights = np.where(region, above, 0.0)
-    rows, columns = np.indices(image.shape)
-    total = weights.sum()
-    return radius, float((weights * rows).sum() / total), float((weights * columns).sum() / total)
+    return math.sqrt(float(region.sum()) / math.pi), row, column
 
 
-def _region(mask: NDArray[np.bool_], seed: tuple[np.intp, ...]) -> NDArray[np.bool_]:
-    labels, _ = label(mask)
-    region: NDArray[np.bool_] = labels == labels[seed]
-    return region
+def _disk_region(values: NDArray[np.float64], row: float, column: float) -> tuple[NDArray[np.bool_], float]:
+    """Return the pixels of the disk around a place, and the level outside of it."""
+    rows, columns = np.indices(values.shape)
+    distance = np.hypot(rows - row, columns - column)
+    rings = np.rint(distance).astype(int).ravel()
+    profile = np.bincount(rings, values.ravel()) / np.maximum(np.bincount(rings), 1)
+    edge = float(np.argmin(np.diff(profile[: min(values.shape) // 2 + 2]))) + 0.5
+    inside = float(np.median(values[distance <= max(0.6 * edge, 0.75)]))
+    around = values[(distance > 1.4 * edge + 1.0) & (distance <= 1.8 * edge + 2.0)]
+    outside = float(np.median(around)) if around.size else float(values.min())
+    share = np.clip((values - outside) / max(inside - outside, 1e-300), 0.0, 1.0)
+    labels, _ = label((share > 0.5) & (distance <= 1.6 * edge + 1.5))
+    here = labels[
+        min(max(round(row), 0), values.shape[0] - 1), min(max(round(column), 0), values.shape[1] - 1)
+    ]
+    region: NDArray[np.bool_] = labels == here if here else distance <= edge
+    return region, outside
 
 
 def align_frames(frames: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -211,7 +221,7 @@ def image_template(image: NDArray[np.float64], origin: str) -> ProbeTemplate:
     if image.ndim != 2 or not np.isfinite(image).all():
         raise ScanError(f"the probe from {origin} is no image of finite numbers, shape {image.shape}")
     radius, row, column = measure_disk(image)
-    check_radius(radius, image.shape)
+    check_radius(radius, (image.shape[0], image.shape[1]))
     distance = np.hypot(
         *(n - middle for n, middle in zip(np.indices(image.shape), (row, column), strict=True))
     )

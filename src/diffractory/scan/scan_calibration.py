@@ -142,7 +142,12 @@ def check_request(scan: FrameScan, request: CalibrationRequest) -> None:
 
 
 def calibrate_scan(
-    found: BlockPeaks, frames: FrameScan, radius: float, request: CalibrationRequest, attrs: dict[str, Any]
+    found: BlockPeaks,
+    frames: FrameScan,
+    radius: float,
+    request: CalibrationRequest,
+    attrs: dict[str, Any],
+    guess: tuple[float, float] | None = None,
 ) -> CalibratedScan:
     """Calibrate the peaks of a whole scan.
 
@@ -157,6 +162,8 @@ def calibrate_scan(
     request : CalibrationRequest
     attrs : dict
         Provenance of the scan; the calibration is added to it.
+    guess : tuple of float, optional
+        Row and column in pixels where the direct beam is about.
 
     Returns
     -------
@@ -172,7 +179,7 @@ def calibrate_scan(
     if request.center is not None:
         origin = fixed_origin(peaks, frames.shape, request.center, reach)
     else:
-        origin = fit_origin(peaks, frames.shape, reach, request.origin)
+        origin = fit_origin(peaks, frames.shape, reach, request.origin, guess)
     vectors = centred(peaks, origin)
     spots = np.ones(len(vectors), dtype=bool)
     spots[origin.direct[origin.direct >= 0]] = False

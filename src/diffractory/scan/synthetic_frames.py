@@ -7,6 +7,7 @@ that a frame depends neither on how the scan is cut into blocks nor on which blo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import dask
 import dask.array as da
@@ -23,6 +24,8 @@ from diffractory.specs import FrameEffectsSpec
 
 #: The detector's own random numbers and those of single frames come from different streams.
 _FRAME_STREAM, _DETECTOR_STREAM = 0, 1
+#: What a pixel of 16 bits holds.
+_LARGEST_COUNT = 2**16 - 1
 #: Bytes of one block of frames: what a worker holds at once.
 _BLOCK_BYTES = 32 * 2**20
 
@@ -174,7 +177,10 @@ def _centers(
     u, v = (np.linspace(-0.5, 0.5, n) if n > 1 else np.zeros(1) for n in shape)
     phase = np.cos(along) * u[:, None] + np.sin(along) * v[None, :]
     phase = phase / max(np.ptp(phase), 1e-12)
-    return np.array(middle) + effects.drift * phase[..., None] * [np.cos(towards), np.sin(towards)]
+    centers: NDArray[np.float64] = np.array(middle) + effects.drift * phase[..., None] * np.array(
+        [np.cos(towards), np.sin(towards)]
+    )
+    return centers
 
 
 def _lazy_frames(shape: tuple[int, int], truth: FrameTruth, seed: int) -> da.Array:
@@ -208,14 +214,16 @@ def _render_block(
     hot: NDArray[np.bool_],
     effects: FrameEffectsSpec,
     seed: int,
-) -> NDArray[np.uint16] | NDArray[np.float32]:
+) -> NDArray[np.generic]:
     """Render the frames of a block of positions."""
-    frames = np.empty((number.size, *effects.frame_shape), np.uint16 if effects.poisson else np.float32)
+    frames: NDArray[Any] = np.empty(
+        (number.size, *effects.frame_shape), np.uint16 if effects.poisson else np.float32
+    )
     for i, position in enumerate(number.ravel()):
         frame = render_frame(pixels[i], intensity[i], center[i], effects)
         if effects.poisson:
             counts = np.random.default_rng([seed, _FRAME_STREAM, int(position)]).poisson(frame)
-            frame = np.minimum(counts, np.iinfo(np.uint16).max)
+            frame = counts.astype(np.float64)
         frame[hot] = effects.hot_value
-        frames[i] = frame
+        frames[i] = np.minimum(frame, _LARGEST_COUNT) if effects.poisson else frame
     return frames.reshape(*number.shape, *effects.frame_shape)
