@@ -5,6 +5,8 @@
 * **Edge**: one disk radius: a disk with its middle nearer to the edge is cut off and would be misplaced.
 * **Noise**: frames of neighbouring positions differ in little but noise. The scatter of the difference of
   their correlations, against the local intensity, gives a constant (the detector's) and a gain (counting).
+  The half of the pairs that is most alike counts; if even they show different crystals, pixels are
+  compared with those beside them instead.
   Where that is no line it is raised until it covers nine tenths of what was measured.
 * **Threshold**: a peak must exceed so many standard deviations of that noise that in a frame without
   disks the chosen number of false peaks is found. For a smooth Gaussian field the number of maxima
@@ -20,7 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.optimize import brentq, nnls
 
 from diffractory.scan.disk_detection import Correlator, DiskKernel, find_maxima, noise_kernel
@@ -37,6 +39,9 @@ _NOISE_BINS: Final = 24
 _NOISE_SHARE: Final = 0.9
 #: Less than this share of the largest value is rounding.
 _ROUNDING: Final = 1e-9
+#: Pairs of frames whose correlations differ by so many times the variance that their pixels' noise
+#: would give show different crystals; a camera's smear alone stays below.
+_UNLIKE: Final = 4.0
 #: Rounds and width of clipping differences that are not noise.
 _CLIPS, _CLIP_SIGMA = 5, 4.0
 #: If the line is below the noise by this factor in a tenth of the bins, it is raised.
@@ -63,27 +68,33 @@ class NoiseModel:
     local: NDArray[np.float64]
     measured: NDArray[np.float64]
 
+    def at(self, local: float) -> float:
+        """Return the variance at a local intensity."""
+        return self.variance + self.gain * local
+
 
 def measure_noise(
     first: NDArray[np.generic], second: NDArray[np.generic], kernel: DiskKernel, spec: DetectionSpec
 ) -> NoiseModel:
-    """Measure the noise of the correlation from pairs of frames that differ in little else.
+    """Measure the noise of the correlation.
+
+    From pairs of frames that differ in little else; where there are none, or they show different
+    grains all over the scan, from how single pixels differ from those beside them.
 
     Parameters
     ----------
     first, second : ndarray of shape (n, rows, columns)
-        Frames of neighbouring positions.
+        Frames of neighbouring positions; ``second`` may be empty.
     kernel : DiskKernel
     spec : DetectionSpec
 
     Returns
     -------
     NoiseModel
-        Of zeros if there is no pair.
     """
-    nothing = NoiseModel(0.0, 0.0, np.empty(0), np.empty(0))
-    if not len(first):
-        return nothing
+    alone = _noise_of_pixels(first, kernel, spec)
+    if not len(second):
+        return alone
     correlate = Correlator(kernel, spec)
     local_part = Correlator(DiskKernel(noise_kernel(kernel, spec), kernel.radius), DetectionSpec())
     edge = min(math.ceil(kernel.radius) + 1, min(kernel.values.shape) // 4)
@@ -93,8 +104,36 @@ def measure_noise(
     for one, other in zip(first, second, strict=True):
         difference.append((correlate.signed(one) - correlate.signed(other))[inner].ravel())
         both = 0.5 * (np.asarray(one, np.float64) + np.asarray(other, np.float64))
-        local.append(local_part.signed(both)[inner].ravel())
-    return _fit_noise(np.concatenate(difference), np.maximum(np.concatenate(local), 0.0))
+        local.append(np.maximum(local_part.signed(both)[inner].ravel(), 0.0))
+    # The half of the pairs that is most alike, in relation to what counting would make of them.
+    unlike = [
+        float(np.abs(d).mean() / max(np.sqrt(m).mean(), 1e-300))
+        for d, m in zip(difference, local, strict=True)
+    ]
+    alike = np.argsort(unlike, kind="stable")[: -(-len(unlike) // 2)]
+    noise = _fit_noise(
+        np.concatenate([difference[i] for i in alike]), np.concatenate([local[i] for i in alike])
+    )
+    typical = float(np.median(noise.local)) if noise.local.size else 0.0
+    if alone.at(typical) > 0.0 and noise.at(typical) > _UNLIKE * alone.at(typical):
+        return alone
+    return noise
+
+
+def _noise_of_pixels(frames: NDArray[np.generic], kernel: DiskKernel, spec: DetectionSpec) -> NoiseModel:
+    """Measure the noise of single pixels, and take it to be independent from pixel to pixel."""
+    residual, level = [], []
+    stride = max(1, kernel.values.size // _PIXELS)
+    for frame in frames:
+        pixels = np.asarray(frame, dtype=np.float64)
+        beside = 0.5 * (pixels[1:-1, :-2] + pixels[1:-1, 2:])
+        around = uniform_filter(pixels, 5)[1:-1, 1:-1]
+        residual.append((pixels[1:-1, 1:-1] - beside).ravel()[::stride])
+        level.append(around.ravel()[::stride])
+    # Of three independent pixels, two of them by half: 1.5 times the variance of one; a pair's is 2.
+    pixel = _fit_noise(np.concatenate(residual) * math.sqrt(2.0 / 1.5), np.concatenate(level))
+    squared = float(noise_kernel(kernel, spec).sum())
+    return NoiseModel(pixel.variance * squared, pixel.gain, pixel.local * squared, pixel.measured * squared)
 
 
 def _fit_noise(difference: NDArray[np.float64], local: NDArray[np.float64]) -> NoiseModel:

@@ -33,7 +33,7 @@ _RING_WIDTHS: Final = (0.08, 0.06, 0.04, 0.03, 0.03, 0.03)
 _SECTORS: Final = 18
 _COVERED: Final = 0.6
 #: Fewest spots a ring needs.
-_FEWEST: Final = 30
+_FEWEST: Final = 20
 #: Relative distance within which a spot belongs to a ring of a known material, round by round.
 _MATCH: Final = (0.025, 0.02, 0.015, 0.012, 0.012)
 
@@ -476,7 +476,7 @@ def _match(q: NDArray[np.float64], rings: NDArray[np.float64], tolerance: float)
     _, near = _nearest(q, rings, tolerance)
     low, high = np.quantile(q, [0.01, 0.99])
     # Rings that should be seen between the origin and the first spot, and are not, speak against a size.
-    low = min(low, rings[0] * (1.0 - tolerance))
+    low, high = min(low, 0.7 * rings[0]), max(high, 1.3 * rings[0])
     grid = np.linspace(low, high, 2000)
     _, covered = _nearest(grid, rings, tolerance)
     return float(near.mean()), float(covered.mean())

@@ -229,7 +229,8 @@ def image_template(image: NDArray[np.float64], origin: str) -> ProbeTemplate:
     flat = np.maximum(image - (np.median(image[outside]) if outside.any() else 0.0), 0.0)
     # A cosine's fall-off: a hard cut would be an edge of its own.
     fall = np.clip((distance - radius - 1.0) / (0.5 * radius + 1.0), 0.0, 1.0)
-    return ProbeTemplate(flat * np.cos(0.5 * np.pi * fall) ** 2, (row, column), radius, origin)
+    soft = np.where(fall < 1.0, np.cos(0.5 * np.pi * fall) ** 2, 0.0)
+    return ProbeTemplate(flat * soft, (row, column), radius, origin)
 
 
 def read_probe(path: Path, shape: tuple[int, int]) -> ProbeTemplate:
