@@ -279,6 +279,7 @@ def figure_of_bragg_map(result: CalibratedScan) -> Figure:
     ax = figure.subplots()
     peaks = result.scan.peaks
     reach = float(np.quantile(np.abs(peaks.q), 0.999)) if len(peaks.q) else 1.0
+    reach = max(reach, 2.0 * result.pixel_size)  # a scan of vacuum has direct beams only
     edges: Any = np.linspace(-reach, reach, 241)
     image, _, _ = np.histogram2d(peaks.q[:, 0], peaks.q[:, 1], bins=[edges, edges], weights=peaks.intensity)
     # One spot is less than a pixel of the picture: widened, or it would not be seen.

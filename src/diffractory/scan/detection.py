@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +18,7 @@ from typing import Any, Final
 import dask
 import dask.array as da
 import numpy as np
+from dask.optimization import cull
 from numpy.typing import NDArray
 
 from diffractory.errors import ScanError
@@ -29,30 +32,49 @@ from diffractory.storage import write_atomic
 #: Frames that are worked on at once: 64 of 256 × 256 pixels are 32 MB.
 _FRAMES_AT_ONCE: Final = 64
 #: A scan in fewer blocks than this is cut more finely, where that leaves each enough frames.
-_FEW_BLOCKS: Final = 16
+_FEW_BLOCKS: Final = 8
 #: Small chunks are taken together until a block holds this many bytes.
 _BLOCK_BYTES: Final = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class FrameBlock:
-    """A rectangle of positions, and their frames, not read yet.
+    """A rectangle of positions, and how their frames are read.
 
     Parameters
     ----------
     y, x : tuple of int
         First row and the one after the last; likewise columns.
-    frames : dask array of shape (n_y, n_x, rows, columns)
+    graph : mapping
+        Tasks that read the frames, no others: what is sent to a worker.
+    keys : list of list
+        Tasks that give the chunks of the block, in rows and columns.
+    rows : slice
+        Rows of these chunks that belong to the block.
     """
 
     y: tuple[int, int]
     x: tuple[int, int]
-    frames: da.Array
+    graph: Mapping[Any, Any]
+    keys: list[list[Any]]
+    rows: slice
 
     @property
     def name(self) -> str:
         """What tells this block from the others of its scan."""
         return f"y{self.y[0]}-{self.y[1]}-x{self.x[0]}-{self.x[1]}"
+
+    def read(self) -> NDArray[Any]:
+        """Read the frames of shape (n_y, n_x, rows, columns) in this thread.
+
+        Raises
+        ------
+        ScanError
+            If the file behind them cannot be read any more.
+        """
+        with _reading():
+            chunks = dask.get(dict(self.graph), self.keys)
+            return np.concatenate([np.concatenate(row, axis=1) for row in chunks], axis=0)[self.rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +120,7 @@ class Detector:
         ScanError
             If the frames cannot be read.
         """
-        frames = read_frames([block.frames])[0]
+        frames = block.read()
         return self.find(frames.reshape(-1, *frames.shape[2:]))
 
     def find(self, frames: NDArray[np.generic]) -> BlockPeaks:
@@ -133,8 +155,14 @@ def read_frames(parts: Sequence[da.Array]) -> list[NDArray[Any]]:
     ScanError
         If the file behind them cannot be read any more.
     """
-    try:
+    with _reading():
         return [np.asarray(part) for part in dask.compute(*parts, scheduler="synchronous")]
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
     except ScanError:
         raise
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, IndexError) as error:
@@ -155,23 +183,44 @@ def frame_blocks(scan: FrameScan) -> list[FrameBlock]:
     Returns
     -------
     list of FrameBlock
-        Together every position once; each carries only its own part of the task graph.
+        Together every position once; each carries only its own tasks.
     """
-    frames = _whole_frames(scan)
+    (frames,) = dask.optimize(_whole_frames(scan))
+    # One look at the whole graph; slicing it for each block would cost the square of their number.
+    graph = dict(frames.__dask_graph__())
+    heights, widths = frames.chunks[:2]
     bytes_of_frame = frames.dtype.itemsize * math.prod(scan.frame_shape)
-    columns = _merged(frames.chunks[1], bytes_of_frame * max(frames.chunks[0]))
-    rows = _merged(frames.chunks[0], bytes_of_frame * max(stop - start for start, stop in columns))
-    if len(rows) * len(columns) < _FEW_BLOCKS:
-        # A small file may be one chunk; reading that more than once costs less than idle workers.
-        width = max(stop - start for start, stop in columns)
-        height = max(-(-scan.shape[0] // _FEW_BLOCKS), -(-_FRAMES_AT_ONCE // width))
-        rows = [(y, min(y + height, stop)) for start, stop in rows for y in range(start, stop, height)]
+    columns = _merged(widths, bytes_of_frame * max(heights))
+    most = max(sum(widths[run]) for run in columns)
     blocks = []
-    for y in rows:
-        for x in columns:
-            (part,) = dask.optimize(frames[slice(*y), slice(*x)])
-            blocks.append(FrameBlock(y, x, part))
-    return blocks
+    for rows in _merged(heights, bytes_of_frame * most):
+        top, n_rows = sum(heights[: rows.start]), sum(heights[rows])
+        for run in columns:
+            left, n_columns = sum(widths[: run.start]), sum(widths[run])
+            keys = [
+                [(frames.name, i, j, 0, 0) for j in range(run.start, run.stop)]
+                for i in range(rows.start, rows.stop)
+            ]
+            own, _ = cull(graph, [key for row in keys for key in row])
+            x = (left, left + n_columns)
+            blocks.append(FrameBlock((top, top + n_rows), x, own, keys, slice(0, n_rows)))
+    return blocks if len(blocks) >= _FEW_BLOCKS else _split(blocks)
+
+
+def _split(blocks: list[FrameBlock]) -> list[FrameBlock]:
+    """Cut blocks into fewer rows: a small file may be one chunk, and workers would be idle.
+
+    Each part reads its chunks anew, which for so few blocks costs less.
+    """
+    parts = []
+    for block in blocks:
+        height, width = block.y[1] - block.y[0], block.x[1] - block.x[0]
+        step = max(-(-height * len(blocks) // _FEW_BLOCKS), -(-_FRAMES_AT_ONCE // width))
+        for start in range(0, height, step):
+            stop = min(start + step, height)
+            y = (block.y[0] + start, block.y[0] + stop)
+            parts.append(FrameBlock(y, block.x, block.graph, block.keys, slice(start, stop)))
+    return parts
 
 
 def _whole_frames(scan: FrameScan) -> da.Array:
@@ -181,16 +230,16 @@ def _whole_frames(scan: FrameScan) -> da.Array:
     return frames.rechunk({2: -1, 3: -1})
 
 
-def _merged(chunks: tuple[int, ...], bytes_each: int) -> list[tuple[int, int]]:
-    """Return start and end of runs of chunks that together stay below the size of a block."""
-    runs: list[tuple[int, int]] = []
-    start = end = 0
-    for size in chunks:
-        if end > start and (end - start + size) * bytes_each > _BLOCK_BYTES:
-            runs.append((start, end))
-            start = end
-        end += size
-    return [*runs, (start, end)]
+def _merged(chunks: tuple[int, ...], bytes_each: int) -> list[slice]:
+    """Return runs of chunks that together stay below the size of a block."""
+    runs: list[slice] = []
+    start, size = 0, 0
+    for index, length in enumerate(chunks):
+        if size and (size + length) * bytes_each > _BLOCK_BYTES:
+            runs.append(slice(start, index))
+            start, size = index, 0
+        size += length
+    return [*runs, slice(start, len(chunks))]
 
 
 def sample_pairs(scan: FrameScan, n_pairs: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
@@ -270,11 +319,11 @@ def write_part(path: Path, found: BlockPeaks) -> None:
 def read_part(path: Path) -> BlockPeaks | None:
     """Read what :func:`write_part` wrote; None where it is absent or damaged, so to be done again."""
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
             offsets = data["offsets"]
             direct = np.full(len(offsets) - 1, -1)
             return BlockPeaks(PeakTable(data["q"], data["intensity"], offsets, direct), data["status"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 

@@ -26,7 +26,9 @@ _OUTLIER: Final = 4.0
 #: Smallest scatter of a measured origin in pixels: below it nothing is an outlier.
 _LEAST_SCATTER: Final = 0.1
 #: At least this share of the positions with peaks must agree on where the direct beam is.
-_AGREEMENT: Final = 0.3
+_AGREEMENT: Final = 0.6
+#: … and so many of all positions must have peaks at all.
+_PEOPLED: Final = 0.1
 #: Shares of its radius within which spots are taken to be of one ring, round by round.
 _RING_WIDTHS: Final = (0.08, 0.06, 0.04, 0.03, 0.03, 0.03)
 #: A ring is seen from all sides if this share of 18 sectors of half a turn holds spots of it.
@@ -113,6 +115,12 @@ def fit_origin(
     if not known.any():
         raise ScanError(
             "no position has a peak", "so there is no direct beam", "Detect with a lower threshold"
+        )
+    if known.mean() < _PEOPLED:
+        raise ScanError(
+            f"only {int(known.sum()):,} of {len(known):,} positions have a peak",
+            "so few may be noise, and tell no direct beam",
+            "Give a lower --significance, or the disk's radius with --disk-radius",
         )
     starts = [_densest(peaks.q[brightest[known]], reach)]
     if guess is not None:
