@@ -1,12 +1,10 @@
-"""Small synthetic raw scans with known truth, and how detected peaks are compared with it."""
+"""Small synthetic raw scans with known truth."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
@@ -63,42 +61,3 @@ def frames_of(
     scan = BraggScan(patterns.take(chosen), shape, 20.0, 200e3)
     chosen_effects = {"frame_shape": (96, 96), "pixel_size": 0.03, "disk_radius": 3.0, **effects}
     return synthetic_frames(scan, FrameEffectsSpec(**chosen_effects), seed)
-
-
-@dataclass(frozen=True)
-class Score:
-    """How detected peaks compare with the truth."""
-
-    recall: float
-    precision: float
-    false_a_frame: float
-    median_error: float
-    error_90: float
-
-
-def score(found: PeakTable, truth: FrameTruth, weakest: float, tolerance: float = 2.0) -> Score:
-    """Compare peaks in pixels with those that are true; what is weaker or at the edge need not be found."""
-    edge = truth.effects.disk_radius + 1.0
-    errors, hits, wanted, false = [], 0, 0, 0
-    for index in range(len(found)):
-        q, _ = found.pattern(index)
-        inside = slice(truth.peaks.offsets[index], truth.peaks.offsets[index + 1])
-        true, share = truth.pixels[inside], truth.peaks.intensity[inside]
-        want = (share >= weakest) & np.all(
-            (true > edge) & (true < np.array(truth.effects.frame_shape) - 1 - edge), axis=1
-        )
-        distance, nearest = cKDTree(true).query(q) if len(q) else (np.empty(0), np.empty(0, int))
-        good = distance <= tolerance
-        seen = np.zeros(len(true), dtype=bool)
-        seen[nearest[good]] = True
-        hits, wanted = hits + int((seen & want).sum()), wanted + int(want.sum())
-        false += int((~good).sum())
-        errors.append(distance[good][want[nearest[good]]])
-    error = np.concatenate(errors)
-    return Score(
-        hits / max(wanted, 1),
-        1.0 - false / max(len(found.intensity), 1),
-        false / max(len(found), 1),
-        float(np.median(error)),
-        float(np.quantile(error, 0.9)),
-    )

@@ -74,7 +74,9 @@ class FrameBlock:
         """
         with _reading():
             chunks = dask.get(dict(self.graph), self.keys)
-            return np.concatenate([np.concatenate(row, axis=1) for row in chunks], axis=0)[self.rows]
+            whole = np.concatenate([np.concatenate(row, axis=1) for row in chunks], axis=0)
+            frames: NDArray[Any] = whole[self.rows]
+            return frames
 
 
 @dataclass(frozen=True, eq=False)

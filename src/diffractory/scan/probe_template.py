@@ -152,8 +152,11 @@ def disk_template(shape: tuple[int, int], radius: float, origin: str) -> ProbeTe
         If the radius is below a pixel or does not fit the frame.
     """
     check_radius(radius, shape)
-    image = Probe.generate_synthetic_probe(radius, _EDGE_WIDTH, shape).probe
-    return ProbeTemplate(image, (shape[0] / 2.0, shape[1] / 2.0), float(radius), origin)
+    # A pixel is its middle: py4DSTEM's own synthetic probe lies between pixels on frames of odd size.
+    middle = (float(shape[0] // 2), float(shape[1] // 2))
+    distance = np.hypot(*(n - at for n, at in zip(np.indices(shape), middle, strict=True)))
+    image = 0.5 - 0.5 * np.tanh(2.0 * (distance - radius) / _EDGE_WIDTH)
+    return ProbeTemplate(image, middle, float(radius), origin)
 
 
 def check_radius(radius: float, shape: tuple[int, int]) -> None:

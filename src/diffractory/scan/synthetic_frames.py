@@ -14,6 +14,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from diffractory.errors import ScanError
 from diffractory.patterns.lab_protocol import deformation
@@ -141,6 +142,63 @@ def render_frame(
             disk = _disk(position, r, c, inverse, effects)
             frame[r[0] : r[-1] + 1, c[0] : c[-1] + 1] += effects.electrons * share / full * disk
     return frame
+
+
+def score_peaks(
+    found: PeakTable, truth: FrameTruth, weakest: float, tolerance: float = 2.0
+) -> dict[str, float | int | None]:
+    """Compare detected peaks with the true ones.
+
+    Parameters
+    ----------
+    found : PeakTable
+        In detector pixels, one pattern a position.
+    truth : FrameTruth
+    weakest : float
+        True peaks below this share of the incident beam need not be found, and neither need those
+        whose disk is cut off by the frame's edge; to find them is no mistake.
+    tolerance : float
+        A peak within so many pixels of a true one is that one.
+
+    Returns
+    -------
+    dict
+        JSON values: wanted (number of true peaks), recall, precision, false_a_frame, and median_error,
+        error_90 (pixels, of the wanted ones); None where there is nothing to divide by.
+
+    Raises
+    ------
+    ScanError
+        If the two differ in their number of positions.
+    """
+    if len(found) != len(truth.peaks):
+        raise ScanError(f"{len(found)} patterns cannot be compared with a truth of {len(truth.peaks)}")
+    edge = truth.effects.disk_radius + 1.0
+    end = np.array(truth.effects.frame_shape) - 1.0 - edge
+    inside = np.all((truth.pixels >= edge) & (truth.pixels <= end), axis=1)
+    want = inside & (truth.peaks.intensity >= weakest)
+    seen = np.zeros(len(want), dtype=bool)
+    errors, false = [np.empty(0)], 0
+    for index in range(len(found)):
+        q, _ = found.pattern(index)
+        start, stop = truth.peaks.offsets[index : index + 2]
+        if not len(q) or start == stop:
+            false += len(q)
+            continue
+        distance, nearest = cKDTree(truth.pixels[start:stop]).query(q)
+        good = distance <= tolerance
+        seen[start + nearest[good]] = True
+        false += int((~good).sum())
+        errors.append(distance[good & want[start + nearest]])
+    error = np.concatenate(errors)
+    return {
+        "wanted": int(want.sum()),
+        "recall": float(seen[want].mean()) if want.any() else None,
+        "precision": 1.0 - false / len(found.intensity) if len(found.intensity) else None,
+        "false_a_frame": false / len(found) if len(found) else None,
+        "median_error": float(np.median(error)) if error.size else None,
+        "error_90": float(np.quantile(error, 0.9)) if error.size else None,
+    }
 
 
 def _disk(

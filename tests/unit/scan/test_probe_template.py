@@ -105,6 +105,14 @@ def test_radii_that_cannot_be_worked_with(radius):
         disk_template(SHAPE, radius, "test")
 
 
+@pytest.mark.parametrize("shape", [(96, 96), (97, 95), (512, 300)])
+def test_a_plain_disk_is_round_and_even_on_any_frame(shape):
+    template = disk_template(shape, 5.0, "test")
+    kernel = kernel_of(template, 2.0).values
+    np.testing.assert_allclose(kernel, np.roll(kernel[::-1, ::-1], (1, 1), axis=(0, 1)), atol=1e-12)
+    assert template.image.sum() == pytest.approx(np.pi * 25.0, rel=0.03)
+
+
 def test_radius_of_the_semi_convergence_angle():
     # 2 mrad at 200 keV (0.02508 Å): 0.0797 Å⁻¹.
     assert radius_of_semiangle(2.0, 200e3, 0.02) == pytest.approx(3.987, abs=0.001)

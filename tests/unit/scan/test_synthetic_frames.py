@@ -5,7 +5,7 @@ import pytest
 from diffractory.errors import ScanError, SpecError
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.synthetic_frames import render_frame, synthetic_frames
+from diffractory.scan.synthetic_frames import render_frame, score_peaks, synthetic_frames
 from diffractory.specs import FrameEffectsSpec
 from frame_scans import frames_of, lattice_patterns
 
@@ -106,3 +106,22 @@ def test_bad_input_is_refused():
         frames_of(lattice_patterns(1), (1, 1), seed=-1)
     with pytest.raises(SpecError, match="8 × 8"):
         FrameEffectsSpec(frame_shape=(4, 100))
+
+
+def test_scores_of_peaks():
+    _, truth = make()
+    table = PeakTable(truth.pixels, truth.peaks.intensity, truth.peaks.offsets, truth.peaks.direct)
+    perfect = score_peaks(table, truth, weakest=1e-4)
+    assert (perfect["recall"], perfect["precision"], perfect["error_90"]) == (1.0, 1.0, 0.0)
+    moved = PeakTable(truth.pixels + np.array([0.3, 0.4]), table.intensity, table.offsets, table.direct)
+    assert score_peaks(moved, truth, 1e-4)["median_error"] == pytest.approx(0.5)
+    far = PeakTable(truth.pixels + 500.0, table.intensity, table.offsets, table.direct)
+    wrong = score_peaks(far, truth, 1e-4)
+    assert (wrong["recall"], wrong["precision"], wrong["median_error"]) == (0.0, 0.0, None)
+    assert wrong["false_a_frame"] == len(table.intensity) / len(table)
+    none = PeakTable.from_lists(
+        [np.empty((0, 2))] * len(table), [np.empty(0)] * len(table), [-1] * len(table)
+    )
+    assert score_peaks(none, truth, 1e-4)["precision"] is None
+    with pytest.raises(ScanError, match="truth of"):
+        score_peaks(table.take([0]), truth, 1e-4)
