@@ -14,20 +14,22 @@ from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.detection import BlockPeaks
 from diffractory.scan.frame_calibration import (
-    EllipseFit,
     OriginFit,
     OriginModel,
-    PixelFit,
     calibrated,
     centred,
-    fit_ellipse,
     fit_origin,
-    fit_pixel_size,
     fixed_origin,
-    refine_on_rings,
 )
 from diffractory.scan.frame_checks import GOOD, NO_DIRECT_BEAM
 from diffractory.scan.frame_scan import FrameScan
+from diffractory.scan.ring_calibration import (
+    EllipseFit,
+    PixelFit,
+    fit_ellipse,
+    fit_pixel_size,
+    refine_on_rings,
+)
 
 #: A direct beam may lie so many disk radii from the fitted origin, at least two pixels.
 _REACH_IN_RADII: Final = 1.0
