@@ -36,7 +36,7 @@ from diffractory.scan.detection import (
     BlockPeaks,
     Detector,
     DetectToFile,
-    FrameBlock,
+    DetectionBlock,
     assemble,
     describe_status,
     frame_blocks,
@@ -45,7 +45,7 @@ from diffractory.scan.detection import (
 )
 from diffractory.scan.detection_parameters import FALSE_PEAKS, significance_of_maxima
 from diffractory.scan.detection_setup import DetectionSetup, SetupRequest, prepare_detection
-from diffractory.scan.frame_calibration import OriginModel
+from diffractory.scan.peak_calibration import OriginModel
 from diffractory.scan.frame_reader import read_frame_scan
 from diffractory.scan.frame_scan import FrameScan
 from diffractory.scan.ring_radii import cubic_crystal, ring_radii
@@ -343,7 +343,7 @@ def detect_frames(scan: FrameScan, detector: Detector, engine: Engine, parts: Pa
     return assemble(((block, _part(parts, block)) for block in blocks), scan.shape)
 
 
-def _part(folder: Path, block: FrameBlock) -> BlockPeaks:
+def _part(folder: Path, block: DetectionBlock) -> BlockPeaks:
     found = read_part(part_path(folder, block))
     if found is None:
         raise ScanError(

@@ -15,7 +15,7 @@ from scipy.ndimage import maximum_filter
 
 from diffractory.report.style import INK, UNLABELLED_COLOUR, new_figure, tidy, title
 from diffractory.scan.detection_setup import DetectionSetup
-from diffractory.scan.frame_calibration import centred
+from diffractory.scan.peak_calibration import centred
 from diffractory.scan.frame_checks import FRAME_STATUS, GOOD
 from diffractory.scan.probe_template import align_frames
 from diffractory.scan.scan_calibration import CalibratedScan

@@ -38,7 +38,7 @@ _BLOCK_BYTES: Final = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class FrameBlock:
+class DetectionBlock:
     """A rectangle of positions, and how their frames are read.
 
     Parameters
@@ -114,7 +114,7 @@ class Detector:
     bad_pixels: NDArray[np.bool_]
     saturation: float | None
 
-    def __call__(self, block: FrameBlock) -> BlockPeaks:
+    def __call__(self, block: DetectionBlock) -> BlockPeaks:
         """Read a block and find its peaks.
 
         Raises
@@ -175,7 +175,7 @@ def _reading() -> Iterator[None]:
         ) from None
 
 
-def frame_blocks(scan: FrameScan) -> list[FrameBlock]:
+def frame_blocks(scan: FrameScan) -> list[DetectionBlock]:
     """Cut a scan into blocks along the chunks of its frames.
 
     Parameters
@@ -184,7 +184,7 @@ def frame_blocks(scan: FrameScan) -> list[FrameBlock]:
 
     Returns
     -------
-    list of FrameBlock
+    list of DetectionBlock
         Together every position once; each carries only its own tasks.
     """
     (frames,) = dask.optimize(_whole_frames(scan))
@@ -205,11 +205,11 @@ def frame_blocks(scan: FrameScan) -> list[FrameBlock]:
             ]
             own, _ = cull(graph, [key for row in keys for key in row])
             x = (left, left + n_columns)
-            blocks.append(FrameBlock((top, top + n_rows), x, own, keys, slice(0, n_rows)))
+            blocks.append(DetectionBlock((top, top + n_rows), x, own, keys, slice(0, n_rows)))
     return blocks if len(blocks) >= _FEW_BLOCKS else _split(blocks)
 
 
-def _split(blocks: list[FrameBlock]) -> list[FrameBlock]:
+def _split(blocks: list[DetectionBlock]) -> list[DetectionBlock]:
     """Cut blocks into fewer rows: a small file may be one chunk, and workers would be idle.
 
     Each part reads its chunks anew, which for so few blocks costs less.
@@ -221,7 +221,7 @@ def _split(blocks: list[FrameBlock]) -> list[FrameBlock]:
         for start in range(0, height, step):
             stop = min(start + step, height)
             y = (block.y[0] + start, block.y[0] + stop)
-            parts.append(FrameBlock(y, block.x, block.graph, block.keys, slice(start, stop)))
+            parts.append(DetectionBlock(y, block.x, block.graph, block.keys, slice(start, stop)))
     return parts
 
 
@@ -274,7 +274,7 @@ def sample_pairs(scan: FrameScan, n_pairs: int) -> tuple[NDArray[Any], NDArray[A
     return pairs[:, 0], pairs[:, 1] if dy or dx else pairs[:0, 0], positions
 
 
-def assemble(blocks: Iterable[tuple[FrameBlock, BlockPeaks]], shape: tuple[int, int]) -> BlockPeaks:
+def assemble(blocks: Iterable[tuple[DetectionBlock, BlockPeaks]], shape: tuple[int, int]) -> BlockPeaks:
     """Join the peaks of all blocks of a scan, row by row over the whole scan.
 
     Raises
@@ -343,7 +343,7 @@ class DetectToFile:
     detector: Detector
     folder: Path
 
-    def __call__(self, block: FrameBlock) -> int:
+    def __call__(self, block: DetectionBlock) -> int:
         """Work on a block, unless that was done before, and return its number of peaks."""
         path = part_path(self.folder, block)
         found = read_part(path)
@@ -353,6 +353,6 @@ class DetectToFile:
         return len(found.peaks.intensity)
 
 
-def part_path(folder: Path, block: FrameBlock) -> Path:
+def part_path(folder: Path, block: DetectionBlock) -> Path:
     """Return where the peaks of a block lie."""
     return folder / f"{block.name}.npz"

@@ -13,7 +13,7 @@ from diffractory.patterns.lab_protocol import deformation
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.detection import BlockPeaks
-from diffractory.scan.frame_calibration import (
+from diffractory.scan.peak_calibration import (
     OriginFit,
     OriginModel,
     calibrated,

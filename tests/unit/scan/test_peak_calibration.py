@@ -5,7 +5,7 @@ from diffractory.crystals.crystal import Crystal
 from diffractory.errors import ScanError
 from diffractory.patterns.lab_protocol import deformation
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.scan.frame_calibration import calibrated, fit_origin, fixed_origin
+from diffractory.scan.peak_calibration import calibrated, fit_origin, fixed_origin
 from diffractory.scan.ring_calibration import EllipseFit, fit_ellipse, fit_pixel_size, refine_on_rings
 from diffractory.scan.ring_radii import cubic_crystal, ring_radii
 from frame_scans import POWDER_A, powder_patterns
