@@ -30,6 +30,7 @@ _COMMANDS = {
     "train": ("train", "Train a preset's models on a run."),
     "evaluate": ("evaluate", "Evaluate a model on materials it has not seen, under both protocols."),
     "inspect": ("inspect", "Show a 4D-STEM file: shape, calibration, mean pattern, virtual dark field."),
+    "detect": ("detect", "Find the disks in raw 4D-STEM frames, and calibrate them."),
     "map": ("map_scan", "Map a 4D-STEM scan of Bragg peaks with a model."),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +12,8 @@ from rich.table import Table
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.engines import engine_here
-from diffractory.cli.options import ClusterOption, WorkersOption, check_output_folder
+from diffractory.cli.options import ClusterOption, WorkersOption, check_output_folder, parse_scan_shape
 from diffractory.cli.progress import counting_bar
-from diffractory.errors import ScanError
 from diffractory.execution.engine import Engine
 from diffractory.report.scan_figures import figure_of_frames, figure_of_peaks
 from diffractory.report.style import save_figure
@@ -110,22 +108,6 @@ def inspect(
     for line in report["notes"]:
         note(line)
     out.print(f"  {picture}")
-
-
-def parse_scan_shape(text: str | None) -> tuple[int, int] | None:
-    """Read the shape of a scan: ``80x58`` is 80 rows (scan_y) of 58 positions (scan_x).
-
-    Raises
-    ------
-    ScanError
-        If the text is not of this form.
-    """
-    if text is None:
-        return None
-    found = re.fullmatch(r"\s*(\d+)\s*[x×,]\s*(\d+)\s*", text)
-    if found is None or "0" in (found[1].lstrip("0") or "0", found[2].lstrip("0") or "0"):
-        raise ScanError(f"--scan-shape {text!r} cannot be read", fix="Write rows x columns, such as 80x58")
-    return int(found[1]), int(found[2])
 
 
 def _inspect_frames(source: FrameSource, scan: FrameScan, engine: Engine, picture: Path) -> dict[str, Any]:

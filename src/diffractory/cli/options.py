@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from diffractory.errors import AccessError, SpecError
+from diffractory.errors import AccessError, ScanError, SpecError
 
 
 def _known_cluster(name: str) -> str:
@@ -116,3 +117,19 @@ def check_output_folder(path: Path) -> None:
             f"you may not write to {nearest}",
             "Name another folder, or ask for write permission",
         )
+
+
+def parse_scan_shape(text: str | None) -> tuple[int, int] | None:
+    """Read the shape of a scan: ``80x58`` is 80 rows (scan_y) of 58 positions (scan_x).
+
+    Raises
+    ------
+    ScanError
+        If the text is not of this form.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+)\s*[x×,]\s*(\d+)\s*", text)
+    if found is None or "0" in (found[1].lstrip("0") or "0", found[2].lstrip("0") or "0"):
+        raise ScanError(f"--scan-shape {text!r} cannot be read", fix="Write rows x columns, such as 80x58")
+    return int(found[1]), int(found[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from emdfile import Metadata
+from numpy.typing import NDArray
 from py4DSTEM.braggvectors import BraggVectors
 
 from diffractory.dataset.bragg_vectors import bragg_vectors_of, save_bragg_vectors
@@ -39,6 +41,9 @@ class BraggScan:
         Where the scan came from, for messages and provenance.
     attrs : mapping
         Further provenance, JSON values only.
+    status : ndarray of shape (n_y * n_x,), int8, or None
+        What became of each position's frame, codes of
+        :data:`~diffractory.scan.frame_checks.FRAME_STATUS` (0 = good); None = not known.
 
     Raises
     ------
@@ -52,6 +57,7 @@ class BraggScan:
     energy_ev: float | None = None
     source: str = ""
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    status: NDArray[np.int8] | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(int(n) for n in self.shape)
@@ -66,6 +72,8 @@ class BraggScan:
         for name, value, unit in (("step", self.step, "Å"), ("energy_ev", self.energy_ev, "eV")):
             if value is not None and not (math.isfinite(value) and value > 0.0):
                 raise ScanError(f"{name} = {value} {unit}", "it must be finite and above 0, or None")
+        if self.status is not None and self.status.shape != (len(self.peaks),):
+            raise ScanError(f"{len(self.peaks)} positions with a status of shape {self.status.shape}")
         _check_peaks(self.peaks)
 
     def __len__(self) -> int:
@@ -119,5 +127,13 @@ def _bragg_vectors(scan: BraggScan) -> BraggVectors:
     if scan.step is not None:
         vectors.calibration.set_R_pixel_size(scan.step)
         vectors.calibration.set_R_pixel_units("A")
-    vectors.metadata = Metadata("diffractory", {"energy_ev": scan.energy_ev, "source": scan.source})
+    # JSON, because emdfile's own nested values do not all come back as they were.
+    notes: dict[str, Any] = {
+        "energy_ev": scan.energy_ev,
+        "source": scan.source,
+        "provenance": json.dumps(dict(scan.attrs)),
+    }
+    if scan.status is not None:
+        notes["frame_status"] = np.asarray(scan.status, dtype=np.int8)
+    vectors.metadata = Metadata("diffractory", notes)
     return vectors

@@ -11,6 +11,7 @@ EMD classes. The search for peaks follows no links, so it stays inside the file.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,9 @@ def read_bragg_scan(
     -------
     BraggScan
         Peaks in Å⁻¹, with the direct beam at the origin. ``attrs`` holds the sha256 of the file,
-        the name of the data set, how the units were settled and how many unusable peaks were left out.
+        the name of the data set, how the units were settled, how many unusable peaks were left out,
+        and ``provenance``, the attributes of the scan that this package wrote; ``status`` is that
+        scan's too.
 
     Raises
     ------
@@ -107,8 +110,13 @@ def read_bragg_scan(
         "units_from": units,
         "dropped_peaks": dropped,
     }
+    if notes.get("provenance"):
+        attrs["provenance"] = _json_of(notes["provenance"])
     shape = (lists.shape[0], lists.shape[1])
-    return BraggScan(peaks, shape, _step(calibration), notes.get("energy_ev"), str(path), attrs)
+    status = notes.get("frame_status")
+    if status is not None:
+        status = np.asarray(status, dtype=np.int8).ravel()
+    return BraggScan(peaks, shape, _step(calibration), notes.get("energy_ev"), str(path), attrs, status)
 
 
 def _check_options(pixel_size: float | None, center: tuple[float, float] | None) -> None:
@@ -200,6 +208,13 @@ def _own_notes(group: h5py.Group) -> dict[str, Any]:
         return {}
     notes: dict[str, Any] = Metadata.from_h5(group["metadatabundle/diffractory"])._params
     return notes
+
+
+def _json_of(text: Any) -> Any:
+    try:
+        return json.loads(str(text))
+    except ValueError:
+        return str(text)
 
 
 def _settle_units(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,6 +59,26 @@ class FrameSource:
         """
         self.state.check()
         return _opened(self)
+
+    def reopening(self) -> FrameScan:
+        """Return the scan with frames that whoever computes them reads from the file himself.
+
+        Its task graph holds the path and numbers alone, so that it can be sent to workers.
+
+        Raises
+        ------
+        ScanError
+            As :meth:`open`.
+        """
+        scan = self.open()
+        data = scan.frames.data
+        frames = da.map_blocks(_read_part, self, chunks=data.chunks, dtype=data.dtype, meta=data._meta)
+        return replace(scan, frames=scan.frames.copy(data=frames))
+
+
+def _read_part(source: FrameSource, block_info: dict[None, dict[str, Any]]) -> NDArray[Any]:
+    rows, columns = block_info[None]["array-location"][:2]
+    return read_block(source, FrameBlock(0, (rows[0], rows[1]), (columns[0], columns[1])))
 
 
 @lru_cache(maxsize=2)

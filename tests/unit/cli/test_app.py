@@ -21,7 +21,7 @@ from diffractory.errors import DiffractoryError, ExecutionError, RunError
 
 COMMANDS = (
     *("demo", "calibrate", "plan", "simulate", "verify", "status", "features"),
-    *("export", "train", "evaluate", "inspect", "map"),
+    *("export", "train", "evaluate", "inspect", "detect", "map"),
 )
 
 

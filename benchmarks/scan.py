@@ -1,0 +1,154 @@
+"""Disk detection: speed beside py4DSTEM's serial loop at equal peaks, and recovery of the truth.
+
+``python benchmarks/scan.py`` writes the part ``detection`` of ``benchmarks/results/scan.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import py4DSTEM
+from machine import command, describe
+
+from diffractory.execution.engine import open_engine
+from diffractory.patterns.peak_table import PeakTable
+from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.detection import Detector, assemble, frame_blocks
+from diffractory.scan.detection_setup import SetupRequest, prepare_detection
+from diffractory.scan.frame_reader import read_frame_scan
+from diffractory.scan.frame_scan import FrameScan
+from diffractory.scan.synthetic_frames import FrameTruth, score_peaks, synthetic_frames
+from diffractory.settings import Resources
+from diffractory.specs import FrameEffectsSpec
+from diffractory.storage import write_atomic
+
+RESULTS = Path(__file__).parent / "results" / "scan.json"
+#: What the detector does, from none of it to much of it.
+EFFECTS: dict[str, dict[str, Any]] = {
+    "no noise": {"poisson": False, "electrons": 1e6},
+    "1e6 electrons": {"electrons": 1e6},
+    "1e5 electrons": {"electrons": 1e5},
+    "1e4 electrons": {"electrons": 1e4},
+    "1e5 electrons, 20 hot pixels, drift 6 px, ellipticity 3 %": {
+        "electrons": 1e5, "hot_pixels": 20, "hot_value": 2000.0, "drift": 6.0, "ellipticity": 0.03,
+    },
+}  # fmt: skip
+#: Shares of the incident beam from which on true peaks are to be found.
+WEAKEST = (1e-2, 1e-3, 3e-4)
+
+
+def patterns(n: int, seed: int) -> PeakTable:
+    """Return square spot patterns of random spacing, turn and intensity."""
+    generator = np.random.default_rng(seed)
+    points = np.stack(np.meshgrid(np.arange(-5, 6), np.arange(-5, 6), indexing="ij"), -1).reshape(-1, 2)
+    q, intensity = [], []
+    for _ in range(n):
+        angle, spacing = generator.uniform(0.0, np.pi), generator.uniform(0.35, 0.5)
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        position = spacing * points @ turn
+        share = 0.05 * np.exp(-2.0 * np.hypot(*position.T)) * generator.uniform(0.02, 1.0, len(position))
+        share[len(share) // 2] = 0.6
+        kept = np.hypot(*position.T) < 1.5
+        q.append(position[kept])
+        intensity.append(share[kept])
+    return PeakTable.from_detected(q, intensity)
+
+
+def frames(side: int, pixels: int, **effects: Any) -> tuple[FrameScan, FrameTruth]:
+    n = side * side
+    table = patterns(max(n // 4, 1), 1).take(np.arange(n) // 4 % max(n // 4, 1))
+    spec = FrameEffectsSpec(
+        frame_shape=(pixels, pixels), pixel_size=3.2 / pixels, disk_radius=4.0 * pixels / 128, **effects
+    )
+    return synthetic_frames(BraggScan(table, (side, side), 20.0, 300e3), spec, 0)
+
+
+def recovery(side: int, pixels: int) -> dict[str, Any]:
+    """Return how much of the truth is found under each effect, with parameters chosen automatically."""
+    found: dict[str, Any] = {}
+    for name, effects in EFFECTS.items():
+        scan, truth = frames(side, pixels, **effects)
+        setup = prepare_detection(scan, SetupRequest())
+        peaks = assemble([(b, setup.detector(b)) for b in frame_blocks(scan)], scan.shape).peaks
+        scores = {f"{weakest:g}": score_peaks(peaks, truth, weakest) for weakest in WEAKEST}
+        found[name] = {"disk_radius": setup.template.radius, "significance": setup.spec.min_significance}
+        found[name]["weakest peak asked for"] = scores
+        print(name, *(f"{w}: recall {s['recall']:.3f}" for w, s in scores.items()), flush=True)
+    return found
+
+
+def speed(side: int, pixels: int, folder: Path) -> dict[str, Any]:
+    """Return seconds of py4DSTEM's loop and of ours for the same frames, and how peaks differ."""
+    array = frames(side, pixels, electrons=1e5)[0].frames.to_numpy()
+    np.save(folder / "frames.npy", array)
+    scan = read_frame_scan(folder / "frames.npy", pixel_size=3.2 / pixels)
+    setup = prepare_detection(scan, SetupRequest())
+    spec = setup.spec.model_copy(update={"min_significance": 0.0, "min_relative_intensity": 0.003})
+    detector = Detector(setup.detector.kernel, spec, setup.detector.bad_pixels, setup.detector.saturation)
+    began = time.perf_counter()
+    theirs = _theirs(array, detector)
+    seconds = {"py4DSTEM, serial": time.perf_counter() - began}
+    blocks = frame_blocks(scan)
+    began = time.perf_counter()
+    ours = assemble([(block, detector(block)) for block in blocks], scan.shape).peaks
+    seconds["one process"] = time.perf_counter() - began
+    resources = Resources.of_this_machine(folder, 2)
+    with open_engine("local", 2, resources.worker_memory) as engine:
+        list(engine.run(detector, blocks[:2]))  # workers import first
+        began = time.perf_counter()
+        outcomes = list(engine.run(detector, blocks))
+        seconds["two workers"] = time.perf_counter() - began
+    assert all(outcome.error is None for outcome in outcomes)
+    return {
+        "frames": len(array.reshape(-1, pixels, pixels)), "frame_pixels": pixels,
+        "peaks": len(ours.intensity), "seconds": seconds,
+        "times as fast": {k: seconds["py4DSTEM, serial"] / v for k, v in seconds.items()},
+        "largest difference of a position in pixels": _difference(ours, theirs),
+        "frames with another number of peaks": int((ours.counts != theirs.counts).sum()),
+    }  # fmt: skip
+
+
+def _theirs(array: np.ndarray, detector: Detector) -> PeakTable:
+    spec = detector.spec
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        vectors = py4DSTEM.braggvectors.diskdetection.find_Bragg_disks(
+            py4DSTEM.DataCube(array), detector.kernel.values, corrPower=spec.corr_power, sigma_cc=spec.sigma,
+            subpixel=spec.subpixel, upsample_factor=spec.upsample_factor,
+            minAbsoluteIntensity=spec.min_absolute_intensity,
+            minRelativeIntensity=spec.min_relative_intensity,
+            minPeakSpacing=spec.min_spacing, edgeBoundary=spec.edge_boundary, maxNumPeaks=spec.max_peaks,
+        )  # fmt: skip
+    found = [vectors._v_uncal[y, x].data for y, x in np.ndindex(*array.shape[:2])]
+    q = [np.stack([peaks["qx"], peaks["qy"]], axis=1) for peaks in found]
+    return PeakTable.from_lists(q, [peaks["intensity"] for peaks in found], [-1] * len(found))
+
+
+def _difference(ours: PeakTable, theirs: PeakTable) -> float | None:
+    same = [i for i in range(len(ours)) if ours.counts[i] == theirs.counts[i]]
+    return max((float(np.abs(ours.pattern(i)[0] - theirs.pattern(i)[0]).max()) for i in same), default=None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--side", type=int, default=24, help="the scan has side × side positions")
+    parser.add_argument("--pixels", type=int, default=256, help="and frames of so many pixels a side")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    result = {"command": command(), **describe(), "recovery": recovery(max(options.side // 2, 2), 128)}
+    with tempfile.TemporaryDirectory() as folder:
+        result["speed"] = speed(options.side, options.pixels, Path(folder))
+    whole = json.loads(options.out.read_text()) if options.out.is_file() else {}
+    write_atomic(options.out, json.dumps({**whole, "detection": result}, indent=1) + "\n")
+    print(json.dumps(result["speed"], indent=1))
+
+
+if __name__ == "__main__":
+    main()

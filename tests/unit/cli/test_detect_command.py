@@ -1,0 +1,160 @@
+"""`diffractory detect` from a file of frames to peaks, pictures and a map's input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cli_runs import Answer, diffractory, fingerprint, succeeds
+from diffractory.cli import detect as command
+from diffractory.errors import SpecError
+from diffractory.scan.detection import Detector
+from diffractory.scan.emd_reader import read_bragg_scan
+from frame_scans import POWDER_A, frames_of, powder_patterns
+
+INLINE = ("--cluster", "inline")
+SHAPE = (10, 12)
+PICTURES = ("template", "examples", "threshold", "origin", "ellipse", "rings", "bragg-map", "frames")
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    scan, _ = frames_of(powder_patterns(120), SHAPE, drift=4.0, ellipticity=0.03, ellipse_angle=40.0)
+    array = scan.frames.to_numpy()
+    array[3, 4] = 0
+    path = tmp_path_factory.mktemp("frames") / "frames.npy"
+    np.save(path, array)
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
+    out = tmp_path_factory.mktemp("out") / "scan.h5"
+    known = ("--lattice", f"{POWDER_A}:F", "--ellipse", "fit", "--energy", "200", "--step", "20")
+    return out, succeeds("detect", frames, "--out", out, *known, *INLINE)
+
+
+def test_it_says_what_it_chose_and_where_to_go_on(done: tuple[Path, Answer]) -> None:
+    out, answer = done
+    for words in (
+        "disk radius", "direct beam of the mean frame", "1.5 disk radii", "neighbouring frames",
+        "119 good, 1 empty", "pixel size: 0.03", "(fit)", f"next: diffractory map {out}",
+    ):  # fmt: skip
+        assert words in answer.flat, words
+
+
+def test_it_writes_a_calibrated_scan(done: tuple[Path, Answer]) -> None:
+    scan = read_bragg_scan(done[0])
+    assert (scan.shape, scan.step, scan.energy_ev) == (SHAPE, 20.0, 200e3)
+    assert scan.status is not None
+    assert np.flatnonzero(scan.status).tolist() == [3 * 12 + 4]
+    assert scan.peaks.counts[3 * 12 + 4] == 0
+    provenance = scan.attrs["provenance"]
+    assert provenance["calibration"]["pixel_size"] == pytest.approx(0.03, rel=0.002)
+    assert provenance["detection"]["min_significance"] > 4.0
+
+
+def test_it_draws_every_step(done: tuple[Path, Answer]) -> None:
+    folder = done[0].with_name("scan-detection")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [*(f"{name}.png" for name in PICTURES), "detection.json"]
+    )
+    assert json.loads((folder / "detection.json").read_text())["calibration"]["ellipse"]["from"] == "fit"
+
+
+def test_nothing_is_left_behind(done: tuple[Path, Answer]) -> None:
+    assert {path.name for path in done[0].parent.iterdir()} == {"scan.h5", "scan-detection"}
+
+
+def test_json(frames: Path, tmp_path: Path) -> None:
+    options = ("--pixel-size", "0.03", "--disk-radius", "3", "--min-spacing", "6", "--json")
+    report = succeeds("detect", frames, "--out", tmp_path / "scan.h5", *options, *INLINE).json
+    assert report["positions"] == 120
+    assert report["detection"]["min_spacing"] == 6.0
+    assert report["disk_radius"] == 3.0
+    assert report["calibration"]["pixel_size_from"] == "stated"
+    assert all(Path(path).is_file() for path in report["pictures"])
+
+
+def test_workers_find_the_same(frames: Path, tmp_path: Path) -> None:
+    files = []
+    for name, where in (("a", INLINE), ("b", ("--cluster", "local", "--workers", "2"))):
+        succeeds("detect", frames, "--out", tmp_path / f"{name}.h5", "--pixel-size", "0.03", *where)
+        files.append(read_bragg_scan(tmp_path / f"{name}.h5").peaks)
+    np.testing.assert_array_equal(files[0].offsets, files[1].offsets)
+    np.testing.assert_array_equal(files[0].q, files[1].q)
+    np.testing.assert_array_equal(files[0].intensity, files[1].intensity)
+
+
+def test_it_goes_on_where_it_was_broken_off(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, calls = tmp_path / "scan.h5", []
+    whole = Detector.__call__
+
+    def breaks(self, block):  # type: ignore[no-untyped-def]
+        calls.append(block.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(self, block)
+
+    monkeypatch.setattr(Detector, "__call__", breaks)
+    arguments = ("detect", frames, "--out", out, "--pixel-size", "0.03", *INLINE)
+    answer = diffractory(*arguments)
+    assert answer.code == 130
+    assert "run the same command again" in answer.stderr
+    assert not out.exists()
+    assert list(tmp_path.glob(".scan.h5.parts-*/*.npz"))
+    succeeds(*arguments)
+    assert len(set(calls)) == len(calls) - 1  # only the one that was broken off was begun twice
+    assert {path.name for path in tmp_path.iterdir()} == {"scan.h5", "scan-detection"}
+
+
+def test_a_file_that_changes_meanwhile(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moving = tmp_path / "frames.npy"
+    moving.write_bytes(frames.read_bytes())
+    whole = command.detect_frames
+
+    def changed(*arguments):  # type: ignore[no-untyped-def]
+        found = whole(*arguments)
+        with moving.open("ab") as stream:
+            stream.write(b"more")
+        return found
+
+    monkeypatch.setattr(command, "detect_frames", changed)
+    out = tmp_path / "out" / "scan.h5"
+    answer = diffractory("detect", moving, "--out", out, "--pixel-size", "0.03", *INLINE)
+    assert answer.code == 2
+    assert "changed while it was read" in answer.stderr
+    assert fingerprint(out.parent) == {}
+
+
+def test_a_material_from_a_cif_file(frames: Path, tmp_path: Path) -> None:
+    cif = tmp_path / "al.cif"
+    cif.write_text(
+        "data_Al\n_symmetry_space_group_name_H-M 'F m -3 m'\n_symmetry_Int_Tables_number 225\n"
+        + "".join(f"_cell_length_{axis} {POWDER_A}\n" for axis in "abc")
+        + "".join(f"_cell_angle_{name} 90\n" for name in ("alpha", "beta", "gamma"))
+        + "loop_\n_atom_site_label\n_atom_site_type_symbol\n_atom_site_fract_x\n_atom_site_fract_y\n"
+        "_atom_site_fract_z\nAl1 Al 0 0 0\n"
+    )
+    options = ("--material", cif, "--pixel-size", "0.032", "--ellipse", "1.03,40", "--json", *INLINE)
+    report = succeeds("detect", frames, "--out", tmp_path / "scan.h5", *options).json
+    assert report["calibration"]["pixel_size"] == pytest.approx(0.03, rel=0.002)
+    assert report["calibration"]["ellipse"]["from"] == "option"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [(None, None), ("none", None), ("fit", "fit"), ("1.02,35", (1.02, 35.0))]
+)
+def test_ellipse_option(text: str | None, value: object) -> None:
+    assert command.parse_ellipse(text) == value
+
+
+@pytest.mark.parametrize("text", ["round", "1.02", "1,2,3", ""])
+def test_ellipse_option_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(SpecError, match="--ellipse"):
+        command.parse_ellipse(text)
