@@ -48,7 +48,10 @@ def test_train_says_what_the_model_is(workshop: Workshop) -> None:
     assert report["bytes"] == sum(path.stat().st_size for path in workshop.model.iterdir())
     assert report["training_materials"] == len(provenance["training_materials"])
     assert report["training_materials"] + report["held_out_materials"] == plan.n_crystals
-    assert report["training_patterns"] == report["training_materials"] * plan.orientations.count
+    catalogue = Run.open(workshop.run).catalogue
+    system = dict(zip(catalogue.ids, catalogue.table["crystal_system"], strict=True))
+    learned = [name for name in provenance["training_materials"] if system[name] != "triclinic"]
+    assert report["training_patterns"] == len(learned) * plan.orientations.count
     assert report["skipped"] == model.skipped_
     assert report["model"] == str(workshop.model)
     assert provenance["plan_id"] == plan.plan_id
