@@ -9,7 +9,8 @@ from diffractory.scan.overlap import find_overlaps
 from diffractory.specs import InvariantSpec
 from lattices import BRAVAIS, spots_of, table_of, turned_reciprocal
 
-SPEC = InvariantSpec()
+#: Spots of these patterns lie up to 0.05 Å⁻¹ off the Ewald sphere and scatter by 0.004 Å⁻¹.
+SPEC = InvariantSpec(tolerances=(0.004, 0.012), s_max=0.07)
 NAMES = ("mP", "oP", "oI", "tI", "hP", "hR", "cP", "cF")
 EACH = 10
 
