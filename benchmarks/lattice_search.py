@@ -1,6 +1,7 @@
 """How often the lattice of a single pattern is found, how fast, and how far real spots scatter.
 
-On materials that the models are trained on; the test materials are not looked at. With a scan of a known
+On materials that the models are trained on; the test materials are not looked at. Also how often two
+patterns above each other are flagged as overlapping grains, and single ones. With a scan of a known
 lattice, also how far its spots lie from that lattice, whatever its orientation. Results in
 results/lattice-search.json::
 
@@ -28,6 +29,7 @@ from diffractory.patterns.invariants import invariant_features
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import find_spot_lattices
 from diffractory.scan.emd_reader import read_bragg_scan
+from diffractory.scan.overlap import find_overlaps
 from diffractory.specs import BoostingSpec, InvariantSpec, LabProtocolSpec
 from diffractory.units import electron_wavelength
 
@@ -48,6 +50,8 @@ SPECS = {
     "tolerances 0.012, 0.03": InvariantSpec(tolerances=(0.012, 0.03)),
     "tolerances 0.004, 0.012, 0.024": InvariantSpec(tolerances=(0.004, 0.012, 0.024)),
 }
+#: Parts of the second of two patterns above each other, the weakest spot that is seen, and how far apart.
+SECOND, WEAKEST, APART = (0.0, 0.5, 0.3, 0.15), 3e-4, 0.02
 #: Orientations a known lattice is tried in, and how near its points count, across and along the beam.
 ORIENTATIONS, REACH, ALONG = 300_000, 0.035, 0.03
 
@@ -76,6 +80,35 @@ def searched(tables: list[PeakTable], truth: np.ndarray, spec: InvariantSpec) ->
     reciprocal = np.abs(np.linalg.det(np.concatenate([each.reciprocal for each in found])))
     right = np.abs(1.0 / np.maximum(reciprocal, 1e-9) / truth - 1.0) < NEAR
     return {"right": round(float(right.mean()), 4), "ms_a_pattern": round(seconds / len(truth) * 1e3, 3)}
+
+
+def overlaps(tables: list[PeakTable], spec: InvariantSpec) -> dict[str, float]:
+    """Return which share of single and of mixed patterns is flagged as overlapping grains."""
+    patterns = [table.pattern(index) for table in tables for index in range(len(table))]
+    partner = np.random.default_rng(0).permutation(len(patterns))
+    flagged = {}
+    for share in SECOND:
+        lists = [_mixed(*patterns[i], *patterns[j], share) for i, j in enumerate(partner)]
+        table = PeakTable.from_lists(
+            [q for q, _ in lists], [values for _, values in lists], [-1] * len(lists)
+        )
+        found = find_overlaps(table, find_spot_lattices(table, spec), spec)
+        flagged[f"second grain {share:.0%}"] = round(float(found.mean()), 4)
+    return flagged
+
+
+def _mixed(
+    q: np.ndarray, intensity: np.ndarray, other: np.ndarray, other_intensity: np.ndarray, share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    places = np.concatenate([q, other])
+    values = np.concatenate([(1.0 - share) * intensity, share * other_intensity])
+    seen = np.flatnonzero(values > WEAKEST)
+    kept: list[int] = []
+    for spot in seen[np.argsort(-values[seen])]:
+        # Spots that a detector cannot tell apart become one; single patterns stay as they are.
+        if share == 0.0 or not kept or np.hypot(*(places[kept] - places[spot]).T).min() > APART:
+            kept.append(int(spot))
+    return places[kept], values[kept]
 
 
 @njit(cache=False)
@@ -138,12 +171,14 @@ def main() -> None:
     parser.add_argument("--cubic-f", type=float, help="a in Å of the face-centred cubic lattice of the scan")
     arguments = parser.parse_args()
     run = Run.open(arguments.run)
-    content: dict[str, Any] = {"searches": {}, "features_ms_a_pattern": {}}
+    content: dict[str, Any] = {"searches": {}, "features_ms_a_pattern": {}, "flagged_as_overlapping": {}}
     for name, lab in PROTOCOLS.items():
         tables, truth = training_patterns(run, lab)
         content["searches"][name] = {
             label: searched(tables, truth, spec) for label, spec in SPECS.items()
         } | {"patterns": len(truth)}
+        if name != "turned":
+            content["flagged_as_overlapping"][name] = overlaps(tables, InvariantSpec())
         invariant_features(tables[0].take([0]))
         started = time.process_time()
         for table in tables:

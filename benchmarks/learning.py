@@ -3,7 +3,7 @@
 Each part writes its section of results/learning.json, so they can be run one at a time::
 
     python benchmarks/learning.py compare models/paper models/robust
-    python benchmarks/learning.py scan MAP
+    python benchmarks/learning.py scan MAP MAP-WITH-CUBIC-ASSUMED
     python benchmarks/learning.py votes RUN models/paper
     python benchmarks/learning.py scaling RUN
     python benchmarks/learning.py curves RUN
@@ -109,9 +109,8 @@ def _of_protocol(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def scan(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Keep what `diffractory map` said of a real scan."""
-    summary: dict[str, Any] = json.loads((arguments.map / "summary.json").read_text())
-    return summary
+    """Keep what `diffractory map` said of a real scan, by the names of the maps."""
+    return {path.name: json.loads((path / "summary.json").read_text()) for path in arguments.maps}
 
 
 def votes(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -309,7 +308,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("compare").add_argument("models", type=Path, nargs="+")
-    parts.add_parser("scan").add_argument("map", type=Path)
+    parts.add_parser("scan").add_argument("maps", type=Path, nargs="+")
     timed = parts.add_parser("votes")
     timed.add_argument("run", type=Path)
     timed.add_argument("model", type=Path)

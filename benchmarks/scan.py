@@ -23,7 +23,7 @@ from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.detection import Detector, assemble, frame_blocks
 from diffractory.scan.detection_setup import SetupRequest, prepare_detection
-from diffractory.scan.frame_reader import read_frame_scan
+from diffractory.scan.frame_blocks import FrameSource
 from diffractory.scan.frame_scan import FrameScan
 from diffractory.scan.synthetic_frames import FrameTruth, score_peaks, synthetic_frames
 from diffractory.settings import Resources
@@ -89,7 +89,7 @@ def speed(side: int, pixels: int, folder: Path) -> dict[str, Any]:
     """Return seconds of py4DSTEM's loop and of ours for the same frames, and how peaks differ."""
     array = frames(side, pixels, electrons=1e5)[0].frames.to_numpy()
     np.save(folder / "frames.npy", array)
-    scan = read_frame_scan(folder / "frames.npy", pixel_size=3.2 / pixels)
+    scan = FrameSource.of(folder / "frames.npy", pixel_size=3.2 / pixels).reopening()
     setup = prepare_detection(scan, SetupRequest())
     spec = setup.spec.model_copy(update={"min_significance": 0.0, "min_relative_intensity": 0.003})
     detector = Detector(setup.detector.kernel, spec, setup.detector.bad_pixels, setup.detector.saturation)

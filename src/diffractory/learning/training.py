@@ -39,7 +39,7 @@ from diffractory.specs import (
 #: Noise of training patterns is drawn with another seed than any test uses by default.
 TRAINING_NOISE_SEED = 1
 #: What a laboratory does to training patterns. Wider than the lab protocol of tests: positions of a real
-#: scan scatter by 0.012 Å⁻¹, three times as much, and a calibration may be off by more than 1 %.
+#: scan scatter by 0.011 Å⁻¹, nearly three times as much, and a calibration may be off by more than 1 %.
 TRAINING_NOISE = LabProtocolSpec(
     position_sigma=0.0057, position_spread=2.8, scale_error=0.02, ellipticity=0.02
 )
