@@ -116,7 +116,7 @@ def explained(q, curvature, primitive, reciprocal, rotations):  # type: ignore[n
     """Return the orientation in which a lattice explains most spots, and which of them."""
     best, at = -1, 0
     for index in range(len(rotations)):
-        turn, number = np.ascontiguousarray(rotations[index].T), 0
+        turn, number = rotations[index].T, 0
         for x, y in q:
             z = (x * x + y * y) * curvature
             point = turn[0] * x + turn[1] * y + turn[2] * z
@@ -184,6 +184,9 @@ def main() -> None:
         for table in tables:
             invariant_features(table)
         content["features_ms_a_pattern"][name] = round((time.process_time() - started) / len(truth) * 1e3, 3)
+    before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    if "scan" in before:
+        content["scan"] = before["scan"]
     if arguments.scan:
         content["scan"] = scatter(arguments.scan, arguments.cubic_f, 60)
     RESULT.write_text(json.dumps({**content, "command": command(), **describe()}, indent=1) + "\n")
