@@ -155,7 +155,7 @@ def scaling(arguments: argparse.Namespace) -> dict[str, Any]:
         section["patterns"], section["features"] = shape
         for workers in (1, 2, 1, 2):
             with (
-                LocalCluster(workers, threads_per_worker=1, dashboard_address=None) as cluster,
+                LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
                 Client(cluster) as client,
                 joblib.parallel_config(backend="dask", client=client),
             ):
