@@ -61,11 +61,11 @@ _REMOTE = (Source.MP, Source.OPTIMADE)
 
 
 @app.command(
-    epilog="Examples: diffractory catalogue build oxides.parquet --source cif --input cifs/ "
+    epilog="Example: diffractory catalogue build oxides.parquet --source cif --input cifs/ "
     "--elements Si,O --max-volume 600\n\n"
-    "Every observed crystal of the Materials Project up to 1000 Å³, as in the paper (about 36,600): "
+    "The paper's crystals, every observed one of the Materials Project up to 1000 Å³ (36,600 then): "
     "MP_API_KEY=… diffractory catalogue build crystals.parquet --source mp\n\n"
-    "diffractory catalogue build cod.parquet --source optimade "
+    "Any OPTIMADE provider: diffractory catalogue build cod.parquet --source optimade "
     '--provider https://www.crystallography.net/cod/optimade --filter \'elements HAS ONLY "Si","O"\''
 )
 def build(

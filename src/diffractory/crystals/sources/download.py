@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -178,7 +179,7 @@ class Download:
             )
 
     def _fix(self, count: int, first_step: str) -> str:
-        kept = f" ({count:,} entries are kept in {self.folder})" if count else ""
+        kept = f" ({count:,} entries are kept in {self.folder}; remove it to start anew)" if count else ""
         return f"{first_step.rstrip('.')}, then run the same command again{kept}"
 
     def _path(self, number: int) -> Path:
@@ -213,7 +214,10 @@ def optional_client(source: str, package: str, module: str) -> ModuleType:
         If it is not installed.
     """
     try:
-        return import_module(module)
+        with warnings.catch_warnings():
+            # What a client's own libraries deprecate is not the user's concern.
+            warnings.simplefilter("ignore")
+            return import_module(module)
     except ImportError as error:
         raise CatalogueError(
             f"--source {source} needs the package {package}",

@@ -158,7 +158,7 @@ class _Asker:
         total = first.total if first is not None else None
         if total is None:
             joined = {name: ",".join(v) if isinstance(v, list) else v for name, v in criteria.items()}
-            total = int(summary.count(joined))
+            total = int(summary.count({**joined, "_fields": "material_id", "_limit": 1}))
         entries = summary.search(
             **criteria,
             fields=_FIELDS,

@@ -194,11 +194,14 @@ class _Asker:
             raise self._failure("the answer is not a list of structures")
         link = answer.links.get("next")
         link = link.get("href") if isinstance(link, dict) else link
+        following = urljoin(request, str(link)) if link else None
+        if following is not None and not re.match(r"https?://", following):
+            raise self._failure(f"it says that the next page is at {following}")
         total = answer.meta.get("data_returned")
         return Page(
             request=request,
             entries=answer.data,
-            next_request=urljoin(request, str(link)) if link else None,
+            next_request=following,
             total=total if isinstance(total, int) else None,
             database=first.database if first is not None else _database(answer.meta, self.query),
             licence=first.licence if first is not None else self._licence_of_provider(),
@@ -231,7 +234,8 @@ class _Asker:
         """Return the licence that the provider's ``info`` states, if it does."""
         try:
             stated = self._ask("info", f"{self.query.base_url}/v1/info").data["attributes"]
-            licence = stated.get("available_licenses_for_entries") or stated.get("license")
+            names = ("available_licenses_for_entries", "available_licenses", "license")
+            licence = next((stated[name] for name in names if stated.get(name)), None)
         except (CatalogueError, AttributeError, KeyError, TypeError):
             licence = None
         if isinstance(licence, dict):
@@ -255,13 +259,16 @@ def _connected(query: OptimadeQuery) -> Any:
             one_line(error),
             """Write it as in 'elements HAS ALL "Si","O" AND nelements=2'""",
         ) from None
-    return client.OptimadeClient(
+    connected = client.OptimadeClient(
         base_urls=[query.base_url],
         use_async=False,
         silent=True,
         http_client=RetryingSession,
         http_timeout=_TIMEOUT,
     )
+    # ``silent`` does not silence errors (rich replaces the method that would); they are raised here.
+    connected._progress.console.quiet = True
+    return connected
 
 
 def _database(meta: dict[str, Any], query: OptimadeQuery) -> str:
