@@ -63,10 +63,10 @@ _REMOTE = (Source.MP, Source.OPTIMADE)
 @app.command(
     epilog="Example: diffractory catalogue build oxides.parquet --source cif --input cifs/ "
     "--elements Si,O --max-volume 600\n\n"
-    "The paper's crystals, every observed one of the Materials Project up to 1000 Å³ (36,600 then): "
-    "MP_API_KEY=… diffractory catalogue build crystals.parquet --source mp\n\n"
-    "Any OPTIMADE provider: diffractory catalogue build cod.parquet --source optimade "
-    '--provider https://www.crystallography.net/cod/optimade --filter \'elements HAS ONLY "Si","O"\''
+    "The paper's crystals, every observed one of the Materials Project up to 1000 Å³ (36,600 then), "
+    "with your key in MP_API_KEY: diffractory catalogue build crystals.parquet --source mp\n\n"
+    "Any OPTIMADE provider: diffractory catalogue build oqmd.parquet --source optimade "
+    '--provider https://oqmd.org/optimade --filter \'elements HAS ONLY "Si","O"\''
 )
 def build(
     target: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="Catalogue to write.")],
@@ -211,7 +211,7 @@ def _check_remote_options(
     source: Source, of_mp: str | bool, provider: str, filter_text: str, cache: Path | None
 ) -> None:
     given = {
-        "--chemsys and --theoretical": (of_mp, (Source.MP,)),
+        "--chemsys or --theoretical": (of_mp, (Source.MP,)),
         "--provider": (provider, (Source.OPTIMADE,)),
         "--filter": (filter_text, (Source.OPTIMADE,)),
         "--cache": (cache, _REMOTE),

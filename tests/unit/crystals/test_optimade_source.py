@@ -254,6 +254,7 @@ def _chloride(symbols: list[str], concentration: list[float]) -> dict[str, Any]:
         ({"structure_features": ["implicit_atoms"]}, "missing atoms"),
         ({"structure_features": ["unknown_positions"]}, "missing atoms"),
         ({"elements": ["Cl", "Cs", "H"]}, "missing atoms"),
+        ({"site_coordinate_span": "asymmetric_unit"}, "missing atoms"),
         ({"dimension_types": [1, 1, 0]}, "unusable cell"),
         (_chloride(["X"], [1.0]), "unsupported element"),
         ({"lattice_vectors": None}, "unreadable"),
@@ -300,6 +301,34 @@ def test_the_licence_is_kept_where_the_provider_states_one(tmp_path: Path, info:
         succeeds(*_build(tmp_path / "c.parquet", server.url))
     found = set(Catalogue.from_parquet(tmp_path / "c.parquet").table["licence"])
     assert found == {licence.format(url=server.url)}
+
+
+@pytest.mark.parametrize(("version", "asked"), [("1.2.0", False), ("1.3.0", True), (None, False)])
+def test_what_the_sites_span_is_asked_of_servers_that_know_it(
+    tmp_path: Path, version: str | None, asked: bool
+) -> None:
+    pages = Paged()
+    pages.info = {"api_version": version}
+    with stand_in(pages) as server:
+        succeeds(*_build(tmp_path / "c.parquet", server.url))
+    (fields,) = {one.query["response_fields"] for one in server.asked if "response_fields" in one.query}
+    assert ("site_coordinate_span" in fields) == asked
+
+
+def test_a_provider_that_counts_pages_instead_of_matches_is_read(tmp_path: Path) -> None:
+    pages = Paged()
+
+    def answer(asked: Asked, url: str) -> Said:
+        said = pages(asked, url)
+        if isinstance(said.body["data"], list):
+            last = asked.query.get("page_offset") == "4"
+            said.body["data"] = said.body["data"][: 1 if last else 2]
+            said.body["meta"] = {**META, "data_returned": len(said.body["data"])}
+        return said
+
+    with stand_in(answer) as server:
+        succeeds(*_build(tmp_path / "c.parquet", server.url))
+    assert len(Catalogue.from_parquet(tmp_path / "c.parquet")) == 5
 
 
 def test_links_may_be_objects_or_relative(tmp_path: Path) -> None:

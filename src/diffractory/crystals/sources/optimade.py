@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +35,8 @@ _FIELDS: Final = (
     *("lattice_vectors", "cartesian_site_positions", "species", "species_at_sites"),
     *("elements", "dimension_types", "structure_features"),
 )
+#: Says since version 1.3 whether the sites fill the cell; older servers refuse to be asked for it.
+_SPAN: Final = "site_coordinate_span"
 #: Seconds to wait for a connection, and between two bytes of an answer.
 _TIMEOUT: Final = 120.0
 #: Features (of the specification's ``structure_features``) that mean that atoms are not all listed.
@@ -61,10 +63,10 @@ class OptimadeQuery:
         """Base URL without version."""
         return re.sub(r"(/v\d+(\.\d+)*)?/*$", "", self.provider.strip())
 
-    def url(self, page_limit: int | None) -> str:
+    def url(self, page_limit: int | None = PAGE_LIMIT, fields: Sequence[str] = _FIELDS) -> str:
         """URL of the first page."""
         parameters: dict[str, object] = {"filter": self.filter} if self.filter else {}
-        parameters["response_fields"] = ",".join(_FIELDS)
+        parameters["response_fields"] = ",".join(fields)
         if page_limit is not None:
             parameters["page_limit"] = page_limit
         return f"{self.base_url}/v1/structures?{urlencode(parameters)}"
@@ -92,7 +94,7 @@ def optimade_download(query: OptimadeQuery, cache: Path) -> Download:
             f"{query.provider!r} is no address of an OPTIMADE provider",
             fix="Give its base URL; https://www.optimade.org/providers-dashboard lists them",
         )
-    return Download(cache, "optimade", query.url(PAGE_LIMIT), _Asker(query))
+    return Download(cache, "optimade", query.url(), _Asker(query))
 
 
 def optimade_candidates(download: Download, query: OptimadeQuery) -> Iterator[Candidate]:
@@ -146,6 +148,9 @@ def _problem_of_features(given: dict[str, Any]) -> Problem | None:
         return Problem("partial occupancy", f"it has {', '.join(sorted(features))}")
     if features & _INCOMPLETE:
         return Problem("missing atoms", f"it has {', '.join(sorted(features))}")
+    span = given.get(_SPAN)
+    if span not in (None, "unit_cell"):
+        return Problem("missing atoms", f"its sites are those of the {span}, not of the whole cell")
     return None
 
 
@@ -183,13 +188,8 @@ class _Asker:
     def __call__(self, request: str, first: Page | None) -> Page:
         if self._client is None:
             self._client = _connected(self.query)
-        try:
-            answer = self._ask("structures", request)
-        except CatalogueError as error:
-            if first is not None or not re.match(r"RuntimeError: 4\d\d ", error.why):
-                raise
-            # A provider refuses more entries on a page than it likes, in words of its own.
-            answer = self._ask("structures", self.query.url(None))
+        info = self._info() if first is None else {}
+        answer = self._first_page(info) if first is None else self._ask("structures", request)
         if not (isinstance(answer.data, list) and all(isinstance(one, dict) for one in answer.data)):
             raise self._failure("the answer is not a list of structures")
         link = answer.links.get("next")
@@ -198,16 +198,42 @@ class _Asker:
         if following is not None and not re.match(r"https?://", following):
             raise self._failure(f"it says that the next page is at {following}")
         total = answer.meta.get("data_returned")
+        if following is not None and total == len(answer.data):
+            total = None  # some providers count the page here, not the matches
         return Page(
             request=request,
             entries=answer.data,
             next_request=following,
             total=total if isinstance(total, int) else None,
             database=first.database if first is not None else _database(answer.meta, self.query),
-            licence=first.licence if first is not None else self._licence_of_provider(),
+            licence=first.licence if first is not None else _licence(info, self.query),
             client=client_name("optimade"),
             retrieved=today(),
         )
+
+    def _info(self) -> dict[str, Any]:
+        """Return what the provider says of itself; nothing if it answers with something else."""
+        try:
+            attributes = self._ask("info", f"{self.query.base_url}/v1/info").data["attributes"]
+        except CatalogueError as error:
+            if not error.why.startswith("RuntimeError"):  # no answer at all
+                raise
+            return {}
+        except (KeyError, TypeError):
+            return {}
+        return attributes if isinstance(attributes, dict) else {}
+
+    def _first_page(self, info: dict[str, Any]) -> Any:
+        version = re.match(r"v?(\d+)\.(\d+)", str(info.get("api_version")))
+        knows_span = version is not None and (int(version[1]), int(version[2])) >= (1, 3)
+        fields = (*_FIELDS, _SPAN) if knows_span else _FIELDS
+        try:
+            return self._ask("structures", self.query.url(fields=fields))
+        except CatalogueError as error:
+            if not re.match(r"RuntimeError: 4\d\d ", error.why):
+                raise
+            # A provider refuses more entries on a page than it likes, in words of its own.
+            return self._ask("structures", self.query.url(page_limit=None, fields=fields))
 
     def _ask(self, endpoint: str, url: str) -> Any:
         """Return one page's ``QueryResults``; the client turns pages only in memory, so we do."""
@@ -230,19 +256,15 @@ class _Asker:
             "Check the network, the address and the filter",
         )
 
-    def _licence_of_provider(self) -> str:
-        """Return the licence that the provider's ``info`` states, if it does."""
-        try:
-            stated = self._ask("info", f"{self.query.base_url}/v1/info").data["attributes"]
-            names = ("available_licenses_for_entries", "available_licenses", "license")
-            licence = next((stated[name] for name in names if stated.get(name)), None)
-        except (CatalogueError, AttributeError, KeyError, TypeError):
-            licence = None
-        if isinstance(licence, dict):
-            licence = licence.get("href")
-        if isinstance(licence, list):
-            licence = ", ".join(str(one) for one in licence)
-        return str(licence) if licence else f"unknown (ask the provider, {self.query.base_url})"
+
+def _licence(info: dict[str, Any], query: OptimadeQuery) -> str:
+    names = ("available_licenses_for_entries", "available_licenses", "license")
+    stated = next((info[name] for name in names if info.get(name)), None)
+    if isinstance(stated, dict):
+        stated = stated.get("href")
+    if isinstance(stated, list):
+        stated = ", ".join(str(one) for one in stated)
+    return str(stated) if stated else f"unknown (ask the provider, {query.base_url})"
 
 
 def _connected(query: OptimadeQuery) -> Any:
