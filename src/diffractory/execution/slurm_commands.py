@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 #: Seconds a SLURM command may take.
 COMMAND_PATIENCE = 60
@@ -27,6 +30,7 @@ def command(*words: str) -> str:
     CommandError
         If it is not there, takes too long, or fails; with its own words.
     """
+    logger.debug("running %s", words)
     try:
         # Without the settings of a person who likes other columns or another date.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
