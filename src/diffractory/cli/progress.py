@@ -58,6 +58,11 @@ class ProgressBar(Progress):
         super().__init__(*columns, console=err, transient=transient, disable=self._in_lines)
         self._label, self._told = label, time.monotonic()
 
+    def start(self) -> None:
+        """Begin to show progress."""
+        logger.debug("%s: begun", self._label)
+        super().start()
+
     def advance(self, task_id: TaskID, advance: float = 1.0) -> None:
         """Advance the task, and tell of it where it is time to."""
         super().advance(task_id, advance)
