@@ -72,7 +72,7 @@ def _memory_limits(own: Path = _OWN_GROUPS, mounted: Path = _MOUNTED) -> list[in
 
 
 def _processor_limits(own: Path = _OWN_GROUPS, mounted: Path = _MOUNTED) -> list[float]:
-    """Return the limits, in cores' worth of time, that a container or a job scheduler sets on this process."""
+    """Return the limits, in cores, that a container or a job scheduler sets on this process."""
     limits: list[float] = []
     for group, is_older in _control_groups("cpu", own, mounted):
         with contextlib.suppress(OSError, ValueError):

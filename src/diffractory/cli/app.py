@@ -6,6 +6,7 @@ import errno
 import io
 import logging
 import shlex
+import signal
 import sys
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
@@ -17,7 +18,7 @@ from typer.main import get_command
 from diffractory import __version__
 from diffractory.cli.common import ConfigOption, QuietOption, VerboseOption, add_common_options
 from diffractory.cli.console import Verbosity, complain, set_verbosity
-from diffractory.errors import AccessError, DiffractoryError, ExecutionError
+from diffractory.errors import AccessError, DefectError, DiffractoryError, ExecutionError
 from diffractory.settings import human_bytes, machine_memory
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,12 @@ class _LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, found, rest = super().resolve_command(ctx, args)
         if name in _COMMANDS:
+            on_ctrl_c = signal.getsignal(signal.SIGINT)
             module = import_module(f"diffractory.cli.{_COMMANDS[name][0]}")
+            # dask-jobqueue, when imported, has Ctrl-C end the program with 0 and without a word.
+            signal.signal(signal.SIGINT, on_ctrl_c)
             found = get_command(module.app)
+            assert isinstance(found, TyperCommand | TyperGroup)
             found.name = name
             # Each module is an app of its own; completion is installed once, for all of them.
             found.params = [option for option in found.params if option.name not in _COMPLETION]
@@ -121,12 +126,6 @@ def main() -> None:
         _exit_with(_defect(error), error)
 
 
-class _Defect(DiffractoryError):
-    """Something went wrong that no room foresaw; the code is sysexits.h's for an internal error."""
-
-    exit_code = 70
-
-
 def _exit_with(error: DiffractoryError, unforeseen: Exception | None = None) -> NoReturn:
     if unforeseen is not None:
         logger.debug("where the error comes from", exc_info=unforeseen)
@@ -134,12 +133,12 @@ def _exit_with(error: DiffractoryError, unforeseen: Exception | None = None) -> 
     sys.exit(error.exit_code)
 
 
-def _defect(error: Exception) -> _Defect:
+def _defect(error: Exception) -> DefectError:
     told = "; ".join(str(error).splitlines()) or "no message"
-    return _Defect(
+    return DefectError(
         f"unexpected {type(error).__name__}: {told}",
         "this is a defect of diffractory; what was finished is kept",
-        f"Run it again with --verbose and report what it prints, with the version (diffractory {__version__}) "
+        f"Run it again with --verbose and report what it prints, the version (diffractory {__version__}) "
         f"and the command: {shlex.join(['diffractory', *sys.argv[1:]])}",
     )
 

@@ -85,16 +85,14 @@ def _read_defaults(ctx: typer.Context) -> None:
     # Imported here: checking a file takes pydantic, which --help and completion do without.
     from diffractory.cli.config_file import read_config
 
-    path: list[str] = []
-    above = ctx
-    while above.parent is not None:
-        path.insert(0, above.info_name or "")
-        above = above.parent
-    assert isinstance(above.command, TyperGroup)
+    root = ctx.find_root().command
+    assert isinstance(root, TyperGroup)
     named = ctx.meta.get(_FILE)
-    config = read_config(named or config_file(), named is not None, above.command.commands)
+    config = read_config(named or config_file(), named is not None, root.commands)
     ctx.meta[_CONFIG] = config
-    ctx.default_map = config.defaults(path[0], (param.name for param in ctx.command.params if param.envvar))
+    # `catalogue build` has the table of `catalogue`.
+    command = ctx.command_path.split()[1]
+    ctx.default_map = config.defaults(command, (param.name for param in ctx.command.params if param.envvar))
 
 
 _PANEL = "Of every command"

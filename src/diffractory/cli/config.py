@@ -46,4 +46,9 @@ def _row(name: str, command: str | None, value: Any, place: str) -> dict[str, An
     # The command line asks the environment first, also for what a table says.
     if told := os.environ.get(variable(name)):
         value, place = told, f"environment {variable(name)}"
-    return {"setting": name, "command": command, "value": value, "from": "default" if value is None else place}
+    return {
+        "setting": name,
+        "command": command,
+        "value": value,
+        "from": "default" if value is None else place,
+    }

@@ -99,7 +99,9 @@ def check_packages() -> Iterator[Finding]:
             Level.PROBLEM,
             f"pip install '{each.name}{each.specifier}', or install diffractory anew",
         )
-    shown = ", ".join(f"{name} {_version(name)}" for name in ("numpy", "scipy", "scikit-learn", "dask", "zarr"))
+    shown = ", ".join(
+        f"{name} {_version(name)}" for name in ("numpy", "scipy", "scikit-learn", "dask", "zarr")
+    )
     yield Finding("packages", f"{fitting} of {len(wanted)} as needed, among them {shown}")
 
 
@@ -115,13 +117,19 @@ def check_linear_algebra() -> Iterator[Finding]:
     if found:
         yield Finding("BLAS", f"{found}; one in each worker")
     else:
-        yield Finding("BLAS", "none that is known", Level.NOTE, "Matrix products may be slow: use numpy's wheels")
+        yield Finding(
+            "BLAS", "none that is known", Level.NOTE, "Matrix products may be slow: use numpy's wheels"
+        )
 
 
 def check_processors() -> Iterator[Finding]:
     """Count the cores this process may use."""
     usable, all_of_them = usable_cores(), os.cpu_count() or 1
-    less = f" of {all_of_them}: bound to some, or limited by a container or a job" if usable < all_of_them else ""
+    less = (
+        f" of {all_of_them}: bound to some, or limited by a container or a job"
+        if usable < all_of_them
+        else ""
+    )
     yield Finding("cores", f"{usable} usable{less}")
 
 
@@ -155,9 +163,13 @@ def check_folder() -> Iterator[Finding]:
     if free < _LITTLE_DISK:
         yield Finding("folder", found, Level.NOTE, "Ask `diffractory plan --estimate` what a run will take")
     elif kind in _FORGETFUL:
-        yield Finding("folder", found, Level.NOTE, "It is memory, and empty after a restart: keep runs elsewhere")
+        yield Finding(
+            "folder", found, Level.NOTE, "It is memory, and empty after a restart: keep runs elsewhere"
+        )
     elif kind in _NETWORKED:
-        yield Finding("folder", found, Level.NOTE, "Fit for runs; where there is a parallel one, it is faster")
+        yield Finding(
+            "folder", found, Level.NOTE, "Fit for runs; where there is a parallel one, it is faster"
+        )
     else:
         yield Finding("folder", found)
 
@@ -176,7 +188,9 @@ def _file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
 def check_slurm() -> Iterator[Finding]:
     """Ask SLURM for its version and partitions, if it is here."""
     if not (shutil.which("sbatch") and shutil.which("sinfo")):
-        yield Finding("SLURM", "not on this machine", Level.NOTE, "--cluster local uses all cores of this one")
+        yield Finding(
+            "SLURM", "not on this machine", Level.NOTE, "--cluster local uses all cores of this one"
+        )
         return
     testbed = " (a testbed)" if "diffractory" in os.environ.get("SLURM_CONF", "") else ""
     try:
@@ -204,7 +218,9 @@ def check_gpu() -> Iterator[Finding]:
         return
     if not list(Path("/dev").glob("nvidia[0-9]*")):
         # PyTorch takes seconds to load, for an answer that is known.
-        yield Finding("GPU", f"PyTorch {version}, no NVIDIA device here", Level.NOTE, "Work runs on processors")
+        yield Finding(
+            "GPU", f"PyTorch {version}, no NVIDIA device here", Level.NOTE, "Work runs on processors"
+        )
         return
     import torch
 
@@ -276,7 +292,10 @@ def check_speed() -> Iterator[Finding]:
         yield Finding("speed", f"measured, {speed_file()}")
     else:
         yield Finding(
-            "speed", "not measured", Level.NOTE, "For plans that know this machine's seconds: diffractory calibrate"
+            "speed",
+            "not measured",
+            Level.NOTE,
+            "For plans that know this machine's seconds: diffractory calibrate",
         )
 
 

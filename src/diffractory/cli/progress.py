@@ -40,7 +40,7 @@ _LINE_EVERY = 30.0
 
 
 class ProgressBar(Progress):
-    """A bar of one task: redrawn on a terminal; in a log file or a pipe, a line now and then and one at the end.
+    """A bar of one task, redrawn on a terminal; in a log file or a pipe, a line now and then, and at the end.
 
     Parameters
     ----------
