@@ -83,7 +83,7 @@ def _on_config(ctx: typer.Context, value: Path | None) -> Path | None:
 
 def _read_defaults(ctx: typer.Context) -> None:
     # Imported here: checking a file takes pydantic, which --help and completion do without.
-    from diffractory.cli.config_file import read_config
+    from diffractory.cli.config_file import Settings, read_config
 
     root = ctx.find_root().command
     assert isinstance(root, TyperGroup)
@@ -92,7 +92,8 @@ def _read_defaults(ctx: typer.Context) -> None:
     ctx.meta[_CONFIG] = config
     # `catalogue build` has the table of `catalogue`.
     command = ctx.command_path.split()[1]
-    ctx.default_map = config.defaults(command, (param.name for param in ctx.command.params if param.envvar))
+    options = {option.name for option in ctx.command.params}
+    ctx.default_map = config.defaults(command, options & Settings.model_fields.keys())
 
 
 _PANEL = "Of every command"

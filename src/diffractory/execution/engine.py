@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing import resource_tracker
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -294,21 +295,36 @@ def _local_client(workers: int, worker_memory: int) -> Iterator[Client]:
         "distributed.worker.daemon": True,
         **WORKER_SETTINGS,
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=worker_memory,
-            host="127.0.0.1",
-            # Any free port: two runs on one machine must not quarrel about 8787.
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with dask.config.set(settings):
+        with _out_of_reach_of_ctrl_c():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=worker_memory,
+                host="127.0.0.1",
+                # Any free port: two runs on one machine must not quarrel about 8787.
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.ERROR,
+            )
+        with cluster, Client(cluster) as client:
+            yield client
+
+
+@contextmanager
+def _out_of_reach_of_ctrl_c() -> Iterator[None]:
+    """Block SIGINT for the threads and processes that are started here; it reaches this thread afterwards.
+
+    A terminal sends it to workers, too. This process ends them; they must not break off by themselves
+    and print how.
+    """
+    # Its first start unblocks signals in the thread that needs it.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

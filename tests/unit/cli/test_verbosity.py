@@ -148,7 +148,7 @@ def _on_a_terminal(folder: Path, **environment: str) -> str:
     """Run a command that fails on a terminal of its own, and return what it shows."""
     primary, secondary = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, "calibrate", "--out", str(folder)],
+        [sys.executable, "-c", SCRIPT, "config", "--config", str(folder)],
         stdin=secondary, stdout=secondary, stderr=secondary,
         env={**{k: v for k, v in os.environ.items() if k != "NO_COLOR"}, "TERM": "xterm", **environment},
     )  # fmt: skip
