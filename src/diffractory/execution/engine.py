@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import resource_tracker
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -26,6 +25,7 @@ from distributed import Client, Future, LocalCluster
 from joblib import parallel_config
 
 from diffractory.errors import DiffractoryError, ExecutionError
+from diffractory.interrupts import out_of_reach_of_ctrl_c
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -296,7 +296,7 @@ def _local_client(workers: int, worker_memory: int) -> Iterator[Client]:
         **WORKER_SETTINGS,
     }
     with dask.config.set(settings):
-        with _out_of_reach_of_ctrl_c():
+        with out_of_reach_of_ctrl_c():
             cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
@@ -309,22 +309,6 @@ def _local_client(workers: int, worker_memory: int) -> Iterator[Client]:
             )
         with cluster, Client(cluster) as client:
             yield client
-
-
-@contextmanager
-def _out_of_reach_of_ctrl_c() -> Iterator[None]:
-    """Block SIGINT for the threads and processes that are started here; it reaches this thread afterwards.
-
-    A terminal sends it to workers, too. This process ends them; they must not break off by themselves
-    and print how.
-    """
-    # Its first start unblocks signals in the thread that needs it.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
