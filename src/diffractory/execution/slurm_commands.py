@@ -22,15 +22,15 @@ class CommandError(Exception):
     """A SLURM command failed; the text is what it said."""
 
 
-def command(*words: str, patience: float = COMMAND_PATIENCE) -> str:
+def command(*words: str, patience: float | None = None) -> str:
     """Run a SLURM command and return what it prints.
 
     Parameters
     ----------
     words : str
         The command and its options.
-    patience : float
-        Seconds it may take.
+    patience : float, optional
+        Seconds it may take; a minute by default.
 
     Raises
     ------
@@ -42,7 +42,12 @@ def command(*words: str, patience: float = COMMAND_PATIENCE) -> str:
         # Without the settings of a person who likes other columns or another date.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
         answer = subprocess.run(
-            words, capture_output=True, text=True, timeout=patience, check=False, env=environment
+            words,
+            capture_output=True,
+            text=True,
+            timeout=patience or COMMAND_PATIENCE,
+            check=False,
+            env=environment,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CommandError(str(error)) from None
