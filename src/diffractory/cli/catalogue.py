@@ -12,11 +12,10 @@ from typing import Annotated, Any
 
 import typer
 from pymatgen.symmetry.groups import sg_symbol_from_int_number
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from diffractory.cli.console import JsonFlag, err, note, out, print_json
+from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.options import check_output_folder
 from diffractory.cli.progress import counting_bar
 from diffractory.crystals.build import MAX_VOLUME, BuildResult, CatalogueFilter, Dropped, build_catalogue
@@ -286,8 +285,7 @@ def _complete_with_bar(download: Download) -> int:
 
 
 def _build_with_bar(candidates: Iterator[Candidate], total: int, filters: CatalogueFilter) -> BuildResult:
-    columns = (TextColumn("crystals"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with counting_bar("crystals", transient=True) as bar:
         task = bar.add_task("crystals", total=total)
 
         def advance(number: int) -> None:
