@@ -122,7 +122,7 @@ def skip_generated(_: Sphinx, __: str, name: str, ___: object, skip: bool, ____:
 
 
 def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: Element) -> Element | None:
-    """Lead names to where the reference has them; others stay text in docstrings, and are faults elsewhere."""
+    """Lead names to where the reference has them; others are text in docstrings, and faults elsewhere."""
     if node.get("refdomain") != "py":
         return None
     module, _, name = node["reftarget"].rpartition(".")

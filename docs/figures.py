@@ -394,11 +394,11 @@ def rooms() -> Figure:
 
 def glow(axes: Axes, q: NDArray, intensity: NDArray, reach: float) -> None:
     """Draw a pattern as a camera sees it: bright disks on black."""
-    n, width = 440, 0.03
+    n, width = 440, 0.036
     ticks = np.linspace(-reach, reach, n)
     image = np.zeros((n, n))
     for (x, y), value in zip(
-        q, np.maximum(1 + np.log10(np.maximum(intensity, 1e-5)) / 5, 0) ** 1.3, strict=True
+        q, np.maximum(1 + np.log10(np.maximum(intensity, 1e-5)) / 5, 0) ** 0.9, strict=True
     ):
         image += (
             value
