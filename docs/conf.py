@@ -52,6 +52,8 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 add_module_names = False
 
+# Blocks without a language are commands.
+highlight_language = "text"
 copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "pydata_sphinx_theme"
@@ -113,7 +115,7 @@ def as_restructured_text(_: Sphinx, what: str, __: str, ___: object, ____: objec
         lines[i] = "".join(part if part.startswith("``") else _BAR.sub(r"\|", part) for part in parts)
     if what in {"attribute", "data", "property"}:
         # Napoleon takes what stands before a colon in the first line for a type.
-        lines.insert(0, "")
+        lines[:1] = lines[0].split(" ", 1)
 
 
 def skip_generated(_: Sphinx, __: str, name: str, ___: object, skip: bool, ____: object) -> bool | None:

@@ -57,7 +57,7 @@ def _section(name: str, command: Any) -> str:
     rows = [_row(names.replace("|", r"\|"), text) for names, text in filter(None, records)]
     usage = " ".join((name, *command.collect_usage_pieces(context)))
     parts = [f"## {name}", _plain(command.help), f"```\n{usage}\n```"]
-    parts += ["\n".join(["| | |", "|---|---|", *rows])] if rows else []
+    parts += ["\n".join(["| Argument or option | |", "|---|---|", *rows])] if rows else []
     parts += [f"```\n{command.epilog.removeprefix('Example: ')}\n```"] if command.epilog else []
     return "\n\n".join(parts) + "\n"
 

@@ -22,7 +22,7 @@ def _inline(self: Any, node: nodes.math) -> None:
 
 
 def _block(self: Any, node: nodes.math_block) -> None:
-    self.body.append(f'<div class="math">{_converted(node, as_block=True)}</div>')
+    self.body.append(f'<div class="equation">{_converted(node, as_block=True)}</div>')
     raise nodes.SkipNode
 
 
