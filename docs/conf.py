@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
 
-from docutils.nodes import Element
+from docutils.nodes import Element, document
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -43,6 +44,7 @@ nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 
 # Types stand in the docstrings, with shapes and units; annotations would only repeat them.
 autodoc_typehints = "none"
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_class_signature = "separated"
 autodoc_default_options = {"exclude-members": "__init__, __new__"}
@@ -82,6 +84,14 @@ html_sidebars = {"index": [], "start": [], "physics": []}
 
 #: A bar that is not escaped already.
 _BAR = re.compile(r"(?<!\\)\|")
+#: Pages of the repository outside the documentation -> where the site has them.
+_PAGES = {
+    "README": "start",
+    "CHANGELOG": "project/changelog",
+    "CONTRIBUTING": "project/contributing",
+    "cluster/README": "how-to/supercomputer",
+    "docs/decisions/README": "decisions/index",
+}
 _NOTEBOOK_PAGE = """\
 # Notebooks
 
@@ -123,6 +133,14 @@ def skip_generated(_: Sphinx, __: str, name: str, ___: object, skip: bool, ____:
     return True if re.fullmatch(r"set_\w+_request|get_metadata_routing", name) else None
 
 
+def lead_home(_: Sphinx, doctree: document) -> None:
+    """Lead links to the repository's own pages, which work where people read the files, to the site's."""
+    for node in doctree.findall(pending_xref):
+        if node.get("refdomain") == "doc":
+            path = os.path.relpath(HERE / node["reftarget"], ROOT)
+            node["reftarget"] = _PAGES.get(path, node["reftarget"])
+
+
 def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: Element) -> Element | None:
     """Lead names to where the reference has them; others are text in docstrings, and faults elsewhere."""
     if node.get("refdomain") != "py":
@@ -132,8 +150,7 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: Elemen
         "",
         getattr(getattr(diffractory, name), "__module__", None),
     }:
-        target = f"diffractory.{name}"
-        domain = env.get_domain("py")
+        target, domain = f"diffractory.{name}", env.get_domain("py")
         return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, text)
     return text if node["refdoc"].startswith("reference/api/") else None
 
@@ -143,4 +160,5 @@ def setup(app: Sphinx) -> None:
     app.connect("config-inited", copy_notebooks)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)
     app.connect("autodoc-skip-member", skip_generated)
+    app.connect("doctree-read", lead_home)
     app.connect("missing-reference", resolve)

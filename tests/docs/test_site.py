@@ -87,7 +87,9 @@ def test_every_section_is_there(pages: dict[Path, Page], site: Path) -> None:
     wanted = {"index", "start", "physics", "accuracy", "search", "notebooks/index", "decisions/index"}
     wanted |= {f"how-to/{name}" for name in ("supercomputer", "train", "microscope")}
     wanted |= {f"reference/{name}" for name in ("command-line", "api/package", "glossary")}
-    wanted |= {f"project/{name}" for name in ("architecture", "comparison", "citing", "changelog")}
+    wanted |= {
+        f"project/{name}" for name in ("architecture", "comparison", "contributing", "citing", "changelog")
+    }
     assert {f"{name}.html" for name in wanted} <= names
 
 
