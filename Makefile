@@ -9,12 +9,13 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help install demo test lint lock clean
+.PHONY: help install demo test lint docs lock clean
 
 help:
 	@echo "make demo   set up and run the whole road on embedded crystals (about two minutes)"
 	@echo "make test   set up and run every check and test"
 	@echo "make lint   ruff, mypy, import-linter"
+	@echo "make docs   build the documentation: docs/_build/html/index.html"
 	@echo "make lock   resolve requirements.lock anew from pyproject.toml"
 	@echo "make clean  remove the environment, caches and the demo's output"
 
@@ -33,10 +34,13 @@ demo: $(INSTALLED)
 	$(BIN)/diffractory demo --out demo
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -q -b html -W --keep-going docs docs/_build/html
 
 # The GPU engine is tested on PyTorch's CPU build, which is optional: 200 MB, and not on PyPI itself.
 $(VENV)/.torch: $(INSTALLED)
@@ -52,4 +56,4 @@ lock: $(INSTALLED)
 		--no-emit-find-links --python-version 3.11 --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) demo docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -131,6 +131,18 @@ class SimulationSpec(Spec):
     ------
     SpecError
         If a value is missing, not finite or out of range.
+
+    Examples
+    --------
+    >>> from diffractory import SimulationSpec
+    >>> spec = SimulationSpec(energy_ev=200e3, thicknesses=(100.0, 200.0))
+    >>> precessed = spec.model_copy(update={"precession_deg": 1.0})
+    >>> spec.q_max, precessed.precession_azimuths
+    (2.0, 72)
+    >>> SimulationSpec(q_max=-1.0)
+    Traceback (most recent call last):
+        ...
+    diffractory.errors.SpecError: SimulationSpec refused: q_max = -1.0: ...
     """
 
     energy_ev: float = Field(300e3, ge=30e3, le=1e6)

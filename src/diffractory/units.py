@@ -23,6 +23,12 @@ def electron_wavelength(energy_ev: float) -> float:
     float
         Wavelength in Å; 0.019687 Å at 300 keV.
 
+    Examples
+    --------
+    >>> from diffractory.units import electron_wavelength
+    >>> round(electron_wavelength(300e3), 6)
+    0.019687
+
     References
     ----------
     De Graef, *Introduction to Conventional Transmission Electron Microscopy* (2003), eq. 2.16.

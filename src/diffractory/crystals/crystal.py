@@ -70,6 +70,15 @@ class Crystal:
         ------
         StructureError
             If a site is partially occupied or the structure is otherwise unusable.
+
+        Examples
+        --------
+        >>> from pymatgen.core import Lattice, Structure
+        >>> from diffractory import Crystal
+        >>> iron = Structure.from_spacegroup("Im-3m", Lattice.cubic(2.866), ["Fe"], [[0, 0, 0]])
+        >>> crystal = Crystal.from_structure(iron)
+        >>> crystal.numbers.tolist(), round(crystal.volume, 2)
+        ([26, 26], 23.54)
         """
         if not structure.is_ordered:
             site = next(site for site in structure if not site.is_ordered)

@@ -62,6 +62,13 @@ def laue_operations(structure: Structure, symprec: float = SYMPREC) -> NDArray[n
     ------
     StructureError
         If the structure is no usable crystal or spglib finds no symmetry.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> from diffractory.crystals.symmetry import laue_operations
+    >>> laue_operations(Structure(Lattice.cubic(4.12), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])).shape
+    (48, 3, 3)
     """
     return laue_operations_of(Crystal.from_structure(structure), symprec)
 
@@ -99,6 +106,13 @@ def laue_operations_of(crystal: Crystal, symprec: float = SYMPREC) -> NDArray[np
 
 def laue_class(structure: Structure, symprec: float = SYMPREC) -> str:
     """Return the Laue class of a structure: -1, 2/m, mmm, 4/m, 4/mmm, -3, -3m, 6/m, 6/mmm, m-3 or m-3m.
+
+    Parameters
+    ----------
+    structure : pymatgen.core.Structure
+        Ordered structure in any cell.
+    symprec : float
+        Distance within which atoms count as equivalent, in Å.
 
     Raises
     ------

@@ -73,6 +73,17 @@ def iterate_batches(
         If a batch has less than one pattern.
     RunError
         If the thickness is not in the dataset, or this is not a dataset of a run.
+
+    Examples
+    --------
+    >>> import diffractory
+    >>> from diffractory.dataset.batches import iterate_batches
+    >>> dataset = diffractory.open_dataset("runs/first")
+    >>> for batch in iterate_batches(dataset, 8, thickness=200.0, seed=0):
+    ...     print(len(batch), len(batch.peaks) == len(dataset.space_group[batch.crystal]))
+    8 True
+    8 True
+    4 True
     """
     if patterns_per_batch < 1:
         raise SpecError(f"batches of {patterns_per_batch} patterns cannot be", fix="Give a number above 0")

@@ -80,6 +80,15 @@ def to_pointlist(dataset: xr.Dataset, crystal: int, orientation: int, thickness:
     ------
     RunError
         If there is no such pattern, or this is not a dataset of a run.
+
+    Examples
+    --------
+    >>> import diffractory
+    >>> from diffractory.dataset.export import to_pointlist
+    >>> dataset = diffractory.open_dataset("runs/first")
+    >>> points = to_pointlist(dataset, crystal=0, orientation=0, thickness=200.0)
+    >>> points.data.dtype.names
+    ('qx', 'qy', 'intensity', 'h', 'k', 'l')
     """
     from emdfile import PointList
 

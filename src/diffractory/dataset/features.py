@@ -210,6 +210,13 @@ def features_partition(run_path: Path | str, plan: FeaturePlan, partition: int) 
 
     As many thicknesses at a time as one shard holds, so that memory does not grow with their number.
 
+    Parameters
+    ----------
+    run_path : Path or str
+        Run folder.
+    plan : FeaturePlan
+    partition : int
+
     Raises
     ------
     RunError
@@ -278,6 +285,14 @@ def iterate_features(
     run: Run, plan: FeaturePlan, thickness: float | None = None
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield the first item of each partition and the features of its items, (n, n_features).
+
+    Parameters
+    ----------
+    run : Run
+    plan : FeaturePlan
+        Of a finished set.
+    thickness : float, optional
+        In Å, one of the set's; the first where not given.
 
     Raises
     ------

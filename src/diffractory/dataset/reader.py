@@ -44,9 +44,15 @@ def open_dataset(path: Path | str) -> xr.Dataset:
 
     Examples
     --------
-    >>> dataset = open_dataset("RUN")                             # doctest: +SKIP
-    >>> cubic = select(dataset, crystal_system="cubic")           # doctest: +SKIP
-    >>> cubic.intensity.sel(thickness=200.0)[:1000].to_numpy()    # doctest: +SKIP
+    >>> import diffractory
+    >>> dataset = diffractory.open_dataset("runs/first")
+    >>> dataset.intensity.dims, dataset.sizes["crystal"], dataset.sizes["orientation"]
+    (('peak', 'thickness'), 4, 5)
+    >>> dataset.crystal_system.values.tolist()
+    ['cubic', 'cubic', 'hexagonal', 'triclinic']
+    >>> count = int(dataset.peak_count[0, 0])  # peaks of the first pattern come first
+    >>> dataset.intensity.sel(thickness=200.0)[:count].to_numpy().shape == (count,)
+    True
     """
     run = Run.open(path)
     records = complete_records(run)
@@ -130,6 +136,12 @@ def _coordinates(run: Run) -> dict[str, Any]:
 
 def read_pattern(run: Run, crystal: int, orientation: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Read one pattern: positions (n, 2) in Å⁻¹ and intensities (n, n_thicknesses).
+
+    Parameters
+    ----------
+    run : Run
+    crystal, orientation : int
+        Numbers in the run, from 0.
 
     Raises
     ------

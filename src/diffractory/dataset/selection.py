@@ -74,8 +74,11 @@ def select(
 
     Examples
     --------
-    >>> dataset = open_dataset("RUN")                                                       # doctest: +SKIP
-    >>> thin_cubic = select(dataset, crystal_system="cubic", thickness=slice(100, 300))     # doctest: +SKIP
+    >>> import diffractory
+    >>> dataset = diffractory.open_dataset("runs/first")
+    >>> thin = diffractory.select(dataset, crystal_system="cubic", thickness=slice(100, 300))
+    >>> thin.sizes["crystal"], thin.thickness.values.tolist()
+    (2, [100.0, 200.0])
     """
     check_form(dataset)
     crystals = np.ones(dataset.sizes["crystal"], dtype=bool)

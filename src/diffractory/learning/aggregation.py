@@ -42,6 +42,12 @@ def difference_confidence(votes: ArrayLike) -> NDArray[np.float64]:
     -------
     ndarray of shape (n,)
         (top − second) / trees; 47 against 20 of 80 trees gives 0.3375.
+
+    Examples
+    --------
+    >>> from diffractory.learning.aggregation import difference_confidence
+    >>> difference_confidence([[47, 20, 13]]).tolist()
+    [0.3375]
     """
     counts = np.asarray(votes)
     ordered = np.sort(counts, axis=1)

@@ -125,6 +125,15 @@ def load_model(path: Path) -> tuple[Hierarchy, dict[str, Any]]:
     ------
     ModelError
         If the folder is no model, is of another format version, or is damaged.
+
+    Examples
+    --------
+    >>> from diffractory.crystals.systems import CRYSTAL_SYSTEMS
+    >>> from diffractory.learning.artefact import load_model
+    >>> from diffractory.learning.saved_model import packaged_model
+    >>> model, provenance = load_model(packaged_model())
+    >>> [CRYSTAL_SYSTEMS[code] for code in model.systems_][-1], provenance["features"]["kind"]
+    ('cubic', 'invariant')
     """
     header = _read_header(path)
     arrays = _read_arrays(path, header.get("arrays_sha256"))

@@ -40,6 +40,14 @@ def split_materials(
     ------
     ModelError
         If an id appears twice, the lengths differ, or the fraction is out of range.
+
+    Examples
+    --------
+    >>> from diffractory.learning.split import split_materials
+    >>> ids, systems = [f"mp-{n}" for n in range(8)], ["cubic"] * 4 + ["hexagonal"] * 4
+    >>> test = split_materials(ids, systems, test_fraction=0.25, seed=0)
+    >>> int(test[:4].sum()), int(test[4:].sum())
+    (1, 1)
     """
     strata = np.asarray(systems)
     ids = [str(material_id) for material_id in material_ids]

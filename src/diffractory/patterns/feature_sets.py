@@ -29,6 +29,19 @@ def compute_features(
     ------
     DiffractoryError
         If a position or an intensity is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from diffractory import Crystal, simulate
+    >>> from diffractory.patterns.feature_sets import compute_features
+    >>> from diffractory.patterns.peak_table import PeakTable
+    >>> from diffractory.specs import InvariantSpec
+    >>> iron = Crystal(2.866 * np.eye(3), [26, 26], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> pattern, = simulate(iron, np.eye(3)[None])
+    >>> table = PeakTable.from_lists([pattern.q], [pattern.intensity[0]], [0])
+    >>> compute_features(table, InvariantSpec()).shape
+    (1, 703)
     """
     if isinstance(spec, InvariantSpec):
         return invariant_features(table, spec, lattices)

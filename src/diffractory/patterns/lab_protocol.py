@@ -50,6 +50,15 @@ def apply_lab_protocol(
     DiffractoryError
         If the number of seeds differs from the number of patterns, or an intensity is negative
         or not finite.
+
+    Examples
+    --------
+    >>> from diffractory.patterns.lab_protocol import apply_lab_protocol
+    >>> from diffractory.patterns.peak_table import PeakTable
+    >>> from diffractory.specs import LabProtocolSpec
+    >>> table = PeakTable.from_lists([[[0.0, 0.0], [0.5, 0.0], [1.0, 0.0]]], [[0.9, 0.05, 1e-6]], [0])
+    >>> apply_lab_protocol(table, LabProtocolSpec(), [7]).counts.tolist()  # a spot of 1e-6 is lost
+    [2]
     """
     keys = _as_seeds(seeds, len(table))
     if not np.all(np.isfinite(table.intensity) & (table.intensity >= 0.0)):

@@ -33,6 +33,14 @@ class PeakTable:
     ------
     ValueError
         If the arrays do not fit each other.
+
+    Examples
+    --------
+    >>> from diffractory.patterns.peak_table import PeakTable
+    >>> q = [[[0.0, 0.0], [0.5, 0.0]], [[0.0, 0.0]]]  # two patterns, of two peaks and of one
+    >>> table = PeakTable.from_lists(q, [[0.8, 0.1], [0.9]], direct=[0, 0])
+    >>> len(table), table.counts.tolist(), table.offsets.tolist()
+    (2, [2, 1], [0, 2, 3])
     """
 
     q: NDArray[np.float64]

@@ -96,6 +96,23 @@ def find_spot_lattices(table: PeakTable, spec: InvariantSpec) -> SpotLattices:
         Positions in Å⁻¹, the direct beam at the origin.
     spec : InvariantSpec
         Energy, tolerances and largest excitation error.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from diffractory import Crystal, simulate
+    >>> from diffractory.patterns.peak_table import PeakTable
+    >>> from diffractory.patterns.spot_lattice import find_spot_lattices
+    >>> from diffractory.specs import InvariantSpec
+    >>> caesium_chloride = Crystal(4.12 * np.eye(3), [55, 17], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> z = np.array([1.0, 4.0, 9.0]) / 98**0.5  # far from any zone axis of low index
+    >>> x = np.cross([0.0, 1.0, 0.0], z) / np.linalg.norm(np.cross([0.0, 1.0, 0.0], z))
+    >>> pattern, = simulate(caesium_chloride, np.stack([x, np.cross(z, x), z], axis=1)[None])
+    >>> table = PeakTable.from_lists([pattern.q], [pattern.intensity[0]], [0])
+    >>> found = find_spot_lattices(table, InvariantSpec())
+    >>> volume = 1 / abs(np.linalg.det(found.reciprocal[0]))
+    >>> bool(0.9 < volume / 4.12**3 < 1.15)  # known to some per cent along the beam
+    True
     """
     n = len(table)
     reciprocal, numbers = np.zeros((n, 3, 3)), np.zeros((n, 10))

@@ -23,6 +23,13 @@ _TYPED = ("flag_values", "flag_masks", "valid_range")
 def write_map(dataset: xr.Dataset, path: Path) -> None:
     """Write a map as a Zarr 3 store that ``xarray.open_zarr`` reads.
 
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`diffractory.scan.label_map.to_dataset` makes it.
+    path : Path
+        Store to write.
+
     Raises
     ------
     ScanError
@@ -38,6 +45,13 @@ def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
     """Write a map as a classic NetCDF file (64-bit offsets) that ``xarray.open_dataset`` reads.
 
     The classic format needs nothing but SciPy, here and where the file is read.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`diffractory.scan.label_map.to_dataset` makes it.
+    path : Path
+        File to write.
 
     Raises
     ------
@@ -55,6 +69,13 @@ def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
 
 def write_particles(table: pd.DataFrame, folder: Path) -> None:
     """Write a table of particles as ``particles.csv`` and ``particles.parquet``.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As :func:`diffractory.scan.particle_table.particle_table` makes it.
+    folder : Path
+        Where they go; it exists.
 
     Raises
     ------

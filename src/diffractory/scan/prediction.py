@@ -292,6 +292,22 @@ def predict_scan(
         If ``map_spec.assume`` is not a crystal system.
     ModelError
         If the model was not trained on the assumed crystal system, or on too little of it.
+
+    Examples
+    --------
+    A scan, the model that comes with the package, a labelled map:
+
+    >>> from diffractory.learning.saved_model import SavedModel, packaged_model
+    >>> from diffractory.scan.emd_reader import read_bragg_scan
+    >>> from diffractory.scan.label_map import to_dataset
+    >>> from diffractory.scan.prediction import predict_scan
+    >>> from diffractory.specs import MapSpec, feature_spec
+    >>> from pathlib import Path
+    >>> model, scan, spec = SavedModel(packaged_model()), read_bragg_scan(Path("scan.h5")), MapSpec()
+    >>> prediction = predict_scan(model, scan, spec, feature_spec(model.provenance["features"]))
+    >>> labelled = to_dataset(scan, prediction, spec, {"model": str(model.path)})
+    >>> labelled.crystal_system.dims, dict(labelled.sizes)["scan_y"]
+    (('scan_y', 'scan_x'), 8)
     """
     columns = tuple(int(code) for code in model.systems_)
     assumed = _assumed_code(map_spec, columns)

@@ -53,6 +53,16 @@ def sample_orientations(
     -------
     ndarray of shape (spec.count, 3, 3)
         Orientation matrices, one for each symmetry-unique zone axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from diffractory import sample_orientations
+    >>> from diffractory.specs import OrientationSpec
+    >>> inversion_only = np.stack([np.eye(3), -np.eye(3)])
+    >>> matrices = sample_orientations(inversion_only, OrientationSpec(count=20))
+    >>> matrices.shape, bool(np.allclose(matrices @ matrices.transpose(0, 2, 1), np.eye(3)))
+    ((20, 3, 3), True)
     """
     matrices = minimal_rotations(sample_zone_axes(laue_operations, spec.count))
     if spec.in_plane == "random":

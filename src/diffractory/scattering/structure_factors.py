@@ -115,7 +115,7 @@ def structure_factors(crystal: Crystal, g_max: float, factors: Mapping[int, Form
     Notes
     -----
     exp(2πi(hx + ky + lz)) separates: an atom's waves along h, k and l are tabulated once.
-    S_-g is the conjugate of S_g (f is not: it is complex), so only h ≥ 0 is summed.
+    The sum without f at −g is the conjugate of that at g, so only h ≥ 0 is summed (f is complex).
     """
     limits = index_limits(crystal, g_max)
     h, k, l = np.arange(limits[0] + 1), *(np.arange(-n, n + 1) for n in limits[1:])
