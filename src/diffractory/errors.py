@@ -79,3 +79,9 @@ class ExecutionError(DiffractoryError):
     """Some units of work failed; the rest was finished."""
 
     exit_code = 1
+
+
+class DefectError(DiffractoryError):
+    """Something went wrong that no room foresaw; the code is that of ``sysexits.h`` for internal errors."""
+
+    exit_code = 70

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +50,8 @@ class Resources:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Return how many cores this process may use: those it is bound to, or its container's share of them."""
+    return max(1, math.ceil(min([len(os.sched_getaffinity(0)), *_processor_limits()])))
 
 
 def machine_memory() -> int:
@@ -57,32 +59,57 @@ def machine_memory() -> int:
     return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_memory_limits()])
 
 
-def _memory_limits(
-    own: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")
-) -> list[int]:
+_OWN_GROUPS, _MOUNTED = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+
+def _memory_limits(own: Path = _OWN_GROUPS, mounted: Path = _MOUNTED) -> list[int]:
     """Return the limits, in bytes, that a container or a job scheduler sets on this process."""
     limits: list[int] = []
+    for group, is_older in _control_groups("memory", own, mounted):
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int((group / ("memory.limit_in_bytes" if is_older else "memory.max")).read_text()))
+    return limits
+
+
+def _processor_limits(own: Path = _OWN_GROUPS, mounted: Path = _MOUNTED) -> list[float]:
+    """Return the limits, in cores, that a container or a job scheduler sets on this process."""
+    limits: list[float] = []
+    for group, is_older in _control_groups("cpu", own, mounted):
+        with contextlib.suppress(OSError, ValueError):
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if is_older else ("cpu.max",)
+            quota, period = (int(word) for name in names for word in (group / name).read_text().split())
+            # The older groups write -1, the newer ones a word, where there is no limit.
+            limits += [quota / period] if quota > 0 and period > 0 else []
+    return limits
+
+
+def _control_groups(controller: str, own: Path, mounted: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield the folders of all control groups around this process, and whether they are of the older kind."""
     lines = own.read_text().splitlines() if own.is_file() else []
     for _, controllers, group in (line.split(":", 2) for line in lines):
-        if not controllers:
-            root, name = mounted, "memory.max"
-        elif "memory" in controllers.split(","):
-            root, name = mounted / "memory", "memory.limit_in_bytes"
-        else:
+        if controllers and controller not in controllers.split(","):
             continue
+        root = mounted / controller if controllers else mounted
         folder = root / group.strip("/")
         # The tightest of all groups around this process counts; most of them set none.
         for level in (folder, *(parent for parent in folder.parents if parent.is_relative_to(root))):
-            with contextlib.suppress(OSError, ValueError):
-                limits.append(int((level / name).read_text()))
-    return limits
+            yield level, bool(controllers)
 
 
 def speed_file() -> Path:
     """Return where the measured speed of this machine is kept: the user's configuration folder."""
+    return _configuration_folder() / "speed.json"
+
+
+def config_file() -> Path:
+    """Return where the user's settings are kept, unless another file is named."""
+    return _configuration_folder() / "config.toml"
+
+
+def _configuration_folder() -> Path:
     # Not Path.home(): it fails where neither HOME nor an account is known.
     base = os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME", ".")) / ".config"
-    return Path(base) / "diffractory" / "speed.json"
+    return Path(base) / "diffractory"
 
 
 def human_bytes(count: float) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -48,6 +51,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _rename_into_place(temporary, path)
+        logger.debug("wrote %s", path)
     except OSError as error:
         if error.filename is not None and Path(os.fsdecode(error.filename)) == temporary:
             error.filename, error.filename2 = str(path), None

@@ -12,17 +12,24 @@ from typing import Annotated, Any
 
 import typer
 from pymatgen.symmetry.groups import sg_symbol_from_int_number
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from diffractory.cli.console import JsonFlag, err, note, out, print_json
+from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.options import check_output_folder
+from diffractory.cli.progress import counting_bar
 from diffractory.crystals.build import MAX_VOLUME, BuildResult, CatalogueFilter, Dropped, build_catalogue
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.crystals.sources import Candidate
 from diffractory.crystals.sources.aflow import aflow_candidates, read_prototypes
 from diffractory.crystals.sources.cif import cif_candidates, cif_files
+from diffractory.crystals.sources.download import Download
+from diffractory.crystals.sources.materials_project import (
+    MaterialsProjectQuery,
+    materials_project_candidates,
+    materials_project_download,
+)
+from diffractory.crystals.sources.optimade import OptimadeQuery, optimade_candidates, optimade_download
 from diffractory.crystals.sources.parquet import parquet_candidates
 from diffractory.crystals.symmetry import SYMPREC
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
@@ -45,20 +52,52 @@ class Source(StrEnum):
     AFLOW = "aflow"
     CIF = "cif"
     PARQUET = "parquet"
+    MP = "mp"
+    OPTIMADE = "optimade"
+
+
+_REMOTE = (Source.MP, Source.OPTIMADE)
 
 
 @app.command(
     epilog="Example: diffractory catalogue build oxides.parquet --source cif --input cifs/ "
-    "--elements Si,O --max-volume 600"
+    "--elements Si,O --max-volume 600\n\n"
+    "The paper's crystals, every observed one of the Materials Project up to 1000 Å³ (36,600 then), "
+    "with your key in MP_API_KEY: diffractory catalogue build crystals.parquet --source mp\n\n"
+    "Any OPTIMADE provider: diffractory catalogue build oqmd.parquet --source optimade "
+    '--provider https://oqmd.org/optimade --filter \'elements HAS ONLY "Si","O"\''
 )
 def build(
     target: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="Catalogue to write.")],
     source: Annotated[
         Source,
-        typer.Option(help="aflow: prototypes that come with pymatgen; cif: a folder; parquet: a catalogue."),
+        typer.Option(
+            help="aflow: prototypes that come with pymatgen; cif: a folder; parquet: a catalogue; "
+            "mp: the Materials Project, with the key in MP_API_KEY; optimade: any OPTIMADE provider."
+        ),
     ] = Source.AFLOW,
     input_path: Annotated[
         Path | None, typer.Option("--input", metavar="PATH", help="Folder of CIF files, or Parquet file.")
+    ] = None,
+    chemsys: Annotated[
+        str, typer.Option(metavar="Si-O,Si", help="mp only: ask for these chemical systems; all by default.")
+    ] = "",
+    theoretical: Annotated[
+        bool, typer.Option("--theoretical", help="mp only: also crystals that were never observed.")
+    ] = False,
+    provider: Annotated[
+        str, typer.Option(metavar="URL", help="optimade only: base URL of the provider.")
+    ] = "",
+    filter_text: Annotated[
+        str, typer.Option("--filter", metavar="TEXT", help="optimade only: ask for what matches this filter.")
+    ] = "",
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="mp and optimade: keeps what was downloaded; OUT.download by default. "
+            "A download that broke off goes on from there.",
+        ),
     ] = None,
     max_volume: Annotated[
         float, typer.Option(help="Largest volume of the conventional cell, in Å³.")
@@ -103,8 +142,17 @@ def build(
         trust_symmetry=trust_symmetry,
     )
     _check_options(source, input_path, trust_symmetry)
+    _check_remote_options(source, chemsys or theoretical, provider, filter_text, cache)
     _check_targets(target, dropped)
-    candidates, total = _open_source(source, input_path)
+    if source in _REMOTE:
+        place = cache or target.with_suffix(".download")
+        check_output_folder(place)
+        if source is Source.MP:
+            candidates, total = _open_mp(MaterialsProjectQuery(tuple(_names(chemsys)), theoretical), place)
+        else:
+            candidates, total = _open_optimade(OptimadeQuery(provider, filter_text.strip()), place)
+    else:
+        candidates, total = _open_source(source, input_path)
     result = _build_with_bar(candidates, total, filters)
     result.catalogue.to_parquet(target)
     if dropped is not None:
@@ -140,13 +188,14 @@ def _names(text: str) -> frozenset[str]:
 
 
 def _check_options(source: Source, input_path: Path | None, trust_symmetry: bool) -> None:
-    if source is Source.AFLOW and input_path is not None:
+    without_input = (Source.AFLOW, *_REMOTE)
+    if source in without_input and input_path is not None:
         raise CatalogueError(
-            f"--input {input_path} is not used by the source aflow",
-            "its prototypes come with pymatgen",
+            f"--input {input_path} is not used by the source {source.value}",
+            "its prototypes come with pymatgen" if source is Source.AFLOW else "it is downloaded",
             "Add --source cif or --source parquet, or leave --input out",
         )
-    if source is not Source.AFLOW and input_path is None:
+    if source not in without_input and input_path is None:
         what = "a folder of CIF files" if source is Source.CIF else "a catalogue"
         raise CatalogueError(f"--source {source.value} needs --input", fix=f"Name {what} with --input PATH")
     if trust_symmetry and source is not Source.PARQUET:
@@ -154,6 +203,28 @@ def _check_options(source: Source, input_path: Path | None, trust_symmetry: bool
             f"--trust-symmetry does not go with --source {source.value}",
             "only a catalogue states the symmetry of its cells",
             "Leave it out",
+        )
+
+
+def _check_remote_options(
+    source: Source, of_mp: str | bool, provider: str, filter_text: str, cache: Path | None
+) -> None:
+    given = {
+        "--chemsys or --theoretical": (of_mp, (Source.MP,)),
+        "--provider": (provider, (Source.OPTIMADE,)),
+        "--filter": (filter_text, (Source.OPTIMADE,)),
+        "--cache": (cache, _REMOTE),
+    }
+    for option, (value, sources) in given.items():
+        if value and source not in sources:
+            raise CatalogueError(
+                f"{option} does not go with --source {source.value}",
+                fix="Add " + " or ".join(f"--source {one.value}" for one in sources) + ", or leave it out",
+            )
+    if source is Source.OPTIMADE and not provider:
+        raise CatalogueError(
+            "--source optimade needs --provider",
+            fix="Name a base URL; https://www.optimade.org/providers-dashboard lists them",
         )
 
 
@@ -193,9 +264,28 @@ def _open_source(source: Source, input_path: Path | None) -> tuple[Iterator[Cand
     return parquet_candidates(catalogue), len(catalogue)
 
 
+def _open_mp(query: MaterialsProjectQuery, cache: Path) -> tuple[Iterator[Candidate], int]:
+    download = materials_project_download(query, cache)
+    total = _complete_with_bar(download)
+    return materials_project_candidates(download, query), total
+
+
+def _open_optimade(query: OptimadeQuery, cache: Path) -> tuple[Iterator[Candidate], int]:
+    download = optimade_download(query, cache)
+    total = _complete_with_bar(download)
+    return optimade_candidates(download, query), total
+
+
+def _complete_with_bar(download: Download) -> int:
+    with counting_bar("structures downloaded") as bar:
+        task = bar.add_task("download", total=None)
+        total = download.complete(lambda count, of: bar.update(task, completed=count, total=of))
+    note(f"{total:,} structures downloaded, kept in {download.folder}; remove it to download them anew")
+    return total
+
+
 def _build_with_bar(candidates: Iterator[Candidate], total: int, filters: CatalogueFilter) -> BuildResult:
-    columns = (TextColumn("crystals"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with counting_bar("crystals", transient=True) as bar:
         task = bar.add_task("crystals", total=total)
 
         def advance(number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +16,8 @@ from diffractory.execution.site import SlurmRequest, read_site
 from diffractory.execution.slurm import job_script, open_slurm
 from diffractory.settings import Resources
 
+logger = logging.getLogger(__name__)
+
 
 def engine_here(
     cluster: str, workers: int | None, folder: Path, slurm: SlurmRequest | None = None
@@ -23,6 +26,7 @@ def engine_here(
     if slurm is not None:
         return open_slurm(slurm)
     resources = Resources.of_this_machine(folder, workers)
+    logger.info("work runs on %s: %s", cluster, resources)
     return open_engine(cluster, resources.workers, resources.worker_memory)
 
 

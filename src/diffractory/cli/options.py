@@ -6,30 +6,46 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from diffractory.cli.common import is_given
 from diffractory.errors import AccessError, ScanError, SpecError
 
 
-def _known_cluster(name: str) -> str:
-    if name == "slurm":
+def _known_cluster(ctx: typer.Context, value: str) -> str:
+    if value == "slurm":
         raise SpecError(
             "--cluster slurm is not there for this command",
             "it does not hand out work in parts",
-            "Run it inside one SLURM job with --cluster local",
+            "Run it inside one SLURM job with --cluster local"
+            if is_given(ctx, "cluster")
+            else f"Your settings ask for it: add --cluster local, or set cluster in [{ctx.info_name}]",
         )
-    return _known_or_slurm(name)
+    return known_or_slurm(value)
 
 
-def _known_or_slurm(name: str) -> str:
+def known_or_slurm(name: str) -> str:
+    """Return the name of a cluster that there is.
+
+    Raises
+    ------
+    SpecError
+        If it is unknown.
+    """
     if name not in ("local", "inline", "slurm") and "://" not in name:
         raise SpecError(
             f"--cluster {name!r} is unknown",
             fix="Use local, inline, slurm, or a scheduler's address tcp://host:port",
         )
     return name
+
+
+def _only_with_slurm(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """Leave a site or a number of jobs of the user's settings aside where work runs elsewhere."""
+    elsewhere = ctx.params.get("cluster", "slurm") != "slurm"
+    return None if elsewhere and not is_given(ctx, param.name) else value
 
 
 Preset = Literal["paper", "robust"]
@@ -46,6 +62,8 @@ ClusterOption = Annotated[
     typer.Option(
         metavar="WHERE",
         callback=_known_cluster,
+        envvar="DIFFRACTORY_CLUSTER",
+        show_envvar=True,
         help="Where work runs: local (Dask workers), inline, or tcp://host:port of a scheduler.",
     ),
 ]
@@ -53,22 +71,47 @@ SlurmClusterOption = Annotated[
     str,
     typer.Option(
         metavar="WHERE",
-        callback=_known_or_slurm,
+        callback=known_or_slurm,
+        envvar="DIFFRACTORY_CLUSTER",
+        show_envvar=True,
+        # Before --site and --jobs, which depend on it.
+        is_eager=True,
         help="Where work runs: local (Dask workers), inline, slurm (with --site), or tcp://host:port.",
     ),
 ]
 SiteOption = Annotated[
     Path | None,
-    typer.Option("--site", metavar="FILE", help="Site file of a SLURM cluster: partition, size of a job, …"),
+    typer.Option(
+        "--site",
+        metavar="FILE",
+        callback=_only_with_slurm,
+        envvar="DIFFRACTORY_SITE",
+        show_envvar=True,
+        help="Site file of a SLURM cluster: partition, size of a job, …",
+    ),
 ]
 JobsOption = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="SLURM jobs to keep running; the site file's by default.")
+    int | None,
+    typer.Option(
+        "--jobs",
+        min=1,
+        callback=_only_with_slurm,
+        envvar="DIFFRACTORY_JOBS",
+        show_envvar=True,
+        help="SLURM jobs to keep running; the site file's by default.",
+    ),
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the SLURM job script and submit nothing.")
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Local worker processes, one core each; all cores by default.")
+    int | None,
+    typer.Option(
+        min=1,
+        envvar="DIFFRACTORY_WORKERS",
+        show_envvar=True,
+        help="Local worker processes, one core each; all cores by default.",
+    ),
 ]
 
 #: More thicknesses than this in one range is a slip of the pen.

@@ -82,7 +82,12 @@ def plan(
     ] = None,
     speed: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Speed of the machine that will run it (diffractory calibrate)."),
+        typer.Option(
+            metavar="FILE",
+            envvar="DIFFRACTORY_SPEED",
+            show_envvar=True,
+            help="Speed of the machine that will run it (diffractory calibrate).",
+        ),
     ] = None,
     workers: WorkersOption = None,
     site: SiteOption = None,

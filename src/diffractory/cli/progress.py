@@ -1,25 +1,32 @@
-"""Work on an engine with a progress bar: share done by predicted cost, time left, failures."""
+"""Progress of work: a bar on a terminal, a line now and then elsewhere; and work on an engine with it."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-from diffractory.cli.console import err, note
+from diffractory.cli.console import complain, err, note
 from diffractory.errors import ExecutionError
 from diffractory.execution.engine import Engine
+from diffractory.settings import human_seconds
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,15 +35,85 @@ R = TypeVar("R")
 _NAMED_FAILURES = 5
 
 
-def counting_bar(label: str) -> Progress:
-    """Return a bar that counts steps of equal cost."""
-    return Progress(
+#: Seconds between two lines where there is no terminal.
+_LINE_EVERY = 30.0
+
+
+class ProgressBar(Progress):
+    """A bar of one task, redrawn on a terminal; in a log file or a pipe, a line now and then, and at the end.
+
+    Parameters
+    ----------
+    label : str
+        What is being done, for people.
+    columns : ProgressColumn
+        Of the bar on a terminal.
+    transient : bool
+        Whether the bar goes away at the end.
+    """
+
+    def __init__(self, label: str, *columns: ProgressColumn, transient: bool = False) -> None:
+        # rich would draw a bar once, at the end, where it cannot be redrawn.
+        self._in_lines = not err.is_terminal or err.is_dumb_terminal
+        super().__init__(*columns, console=err, transient=transient, disable=self._in_lines)
+        self._label, self._told = label, time.monotonic()
+
+    def start(self) -> None:
+        """Begin to show progress."""
+        logger.debug("%s: begun", self._label)
+        super().start()
+
+    def advance(self, task_id: TaskID, advance: float = 1.0) -> None:
+        """Advance the task, and tell of it where it is time to."""
+        super().advance(task_id, advance)
+        self._tell_in_time()
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Change the task, and tell of it where it is time to."""
+        super().update(task_id, **changes)
+        self._tell_in_time()
+
+    def stop(self) -> None:
+        """End the bar; without a terminal, say how far it came."""
+        super().stop()
+        if self._in_lines:
+            self._tell()
+
+    def _tell_in_time(self) -> None:
+        if self._in_lines and time.monotonic() > self._told + _LINE_EVERY:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        for task in self.tasks:
+            fields = task.fields
+            parts = (
+                f"{fields['done']}/{fields['count']} parts{fields['failed']}"
+                if "done" in fields
+                else f"{task.completed:,.0f}/{task.total or 0:,.0f}"
+            )
+            left = f", {human_seconds(task.time_remaining)} left" if task.time_remaining else ""
+            note(f"{self._label}: {task.percentage:.0f}%, {parts}{left}")
+
+
+def counting_bar(label: str, transient: bool = False) -> ProgressBar:
+    """Return a bar that counts steps of equal cost.
+
+    Parameters
+    ----------
+    label : str
+        What is being done, for people.
+    transient : bool
+        Whether the bar goes away at the end.
+    """
+    return ProgressBar(
+        label,
         SpinnerColumn(),
         TextColumn(label),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=err,
+        transient=transient,
     )
 
 
@@ -80,7 +157,7 @@ def run_all(
         TimeRemainingColumn(),
         TextColumn("{task.fields[done]}/{task.fields[count]} parts{task.fields[failed]}"),
     )
-    with Progress(*columns, console=err) as progress:
+    with ProgressBar(label, *columns) as progress:
         total = max(sum(weights.values()), 1e-9)
         task = progress.add_task(label, total=total, done=0, count=len(items), failed="")
         for outcome in engine.run(_Numbered(function), list(enumerate(items))):
@@ -92,6 +169,7 @@ def run_all(
             elif outcome.result is not None:
                 results.append(outcome.result[1])
                 on_outcome(outcome.item[1], outcome.result[1])
+            logger.debug("%s: part %s of %d ended", label, outcome.item[0], len(items))
             failed = f", {len(failures)} failed" if failures else ""
             progress.update(
                 task,
@@ -128,7 +206,7 @@ def _raise_failures(failures: list[str], count: int, label: str) -> None:
     if not failures:
         return
     for text in failures[:_NAMED_FAILURES]:
-        note(f"  failed: {text}")
+        complain(f"  failed: {text}")
     raise ExecutionError(
         f"{label}: {len(failures)} of {count} parts failed, the others are finished",
         failures[0],

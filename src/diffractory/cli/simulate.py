@@ -45,6 +45,8 @@ def simulate(
         str | None,
         typer.Option(
             metavar="NAME",
+            envvar="DIFFRACTORY_DEVICE",
+            show_envvar=True,
             help="Solve on a GPU with PyTorch (extra 'gpu'): cuda, cuda:1; or cpu, for a rehearsal. "
             "One worker a GPU, unless --workers says otherwise.",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,8 @@ from diffractory.settings import human_seconds, usable_cores
 from diffractory.specs import BoostingSpec, ForestSpec, TrainingSpec
 
 app = typer.Typer()
+
+logger = logging.getLogger(__name__)
 
 
 @app.command(epilog="Example: diffractory train runs/first --preset robust --out models/first")
@@ -117,6 +120,7 @@ def _telling(status: Status) -> Callable[[str], None]:
     told: set[str] = set()
 
     def tell(what: str) -> None:
+        logger.debug("training: %s", what)
         status.update(f"training: {what}")
         stage = what.partition(",")[0]
         if not err.is_terminal and stage not in told:

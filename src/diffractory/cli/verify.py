@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from diffractory.cli.console import JsonFlag, note, out, print_json
+from diffractory.cli.console import JsonFlag, complain, out, print_json
 from diffractory.cli.engines import engine_here, slurm_request
 from diffractory.cli.options import (
     DryRunOption,
@@ -98,7 +98,7 @@ def refuse_damaged(run: Run, findings: list[Verification], repaired: bool = Fals
     if not bad:
         return
     for finding in bad[:_NAMED]:
-        note(f"  partition {finding.partition}: {finding.problems[0]}")
+        complain(f"  partition {finding.partition}: {finding.problems[0]}")
     raise RunError(
         f"{run.path}: {len(bad)} of {len(run.plan.partitions)} partitions are missing or damaged",
         f"partition {bad[0].partition}: {bad[0].problems[0]}",

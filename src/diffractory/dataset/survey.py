@@ -12,6 +12,7 @@ from diffractory.crystals.catalogue import Catalogue
 from diffractory.crystals.crystal import Crystal
 from diffractory.crystals.symmetry import laue_operations_of
 from diffractory.errors import PlanError
+from diffractory.interrupts import out_of_reach_of_ctrl_c
 from diffractory.scattering.beams import count_beams, reciprocal_points
 from diffractory.scattering.cost import scattering_strength
 from diffractory.scattering.orientations import sample_orientations
@@ -104,9 +105,11 @@ def _blocks(
     # Imported here: a fifth of a second that only large plans need.
     from joblib import Parallel, delayed
 
-    yield from Parallel(n_jobs=processes, return_as="generator")(
-        delayed(_survey_block)(part, simulation, orientations) for part in parts
-    )
+    with out_of_reach_of_ctrl_c():
+        blocks = Parallel(n_jobs=processes, return_as="generator")(
+            delayed(_survey_block)(part, simulation, orientations) for part in parts
+        )
+    yield from blocks
 
 
 def _survey_block(catalogue: Catalogue, simulation: SimulationSpec, orientations: OrientationSpec) -> Survey:

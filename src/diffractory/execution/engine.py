@@ -25,6 +25,7 @@ from distributed import Client, Future, LocalCluster
 from joblib import parallel_config
 
 from diffractory.errors import DiffractoryError, ExecutionError
+from diffractory.interrupts import out_of_reach_of_ctrl_c
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -294,21 +295,20 @@ def _local_client(workers: int, worker_memory: int) -> Iterator[Client]:
         "distributed.worker.daemon": True,
         **WORKER_SETTINGS,
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=worker_memory,
-            host="127.0.0.1",
-            # Any free port: two runs on one machine must not quarrel about 8787.
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with dask.config.set(settings):
+        with out_of_reach_of_ctrl_c():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=worker_memory,
+                host="127.0.0.1",
+                # Any free port: two runs on one machine must not quarrel about 8787.
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.ERROR,
+            )
+        with cluster, Client(cluster) as client:
+            yield client
 
 
 @contextmanager

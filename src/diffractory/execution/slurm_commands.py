@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 #: Seconds a SLURM command may take.
 COMMAND_PATIENCE = 60
@@ -19,19 +22,32 @@ class CommandError(Exception):
     """A SLURM command failed; the text is what it said."""
 
 
-def command(*words: str) -> str:
+def command(*words: str, patience: float | None = None) -> str:
     """Run a SLURM command and return what it prints.
+
+    Parameters
+    ----------
+    words : str
+        The command and its options.
+    patience : float, optional
+        Seconds it may take; a minute by default.
 
     Raises
     ------
     CommandError
         If it is not there, takes too long, or fails; with its own words.
     """
+    logger.debug("running %s", words)
     try:
         # Without the settings of a person who likes other columns or another date.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
         answer = subprocess.run(
-            words, capture_output=True, text=True, timeout=COMMAND_PATIENCE, check=False, env=environment
+            words,
+            capture_output=True,
+            text=True,
+            timeout=patience or COMMAND_PATIENCE,
+            check=False,
+            env=environment,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CommandError(str(error)) from None

@@ -21,7 +21,7 @@ from diffractory.errors import DiffractoryError, ExecutionError, RunError
 
 COMMANDS = (
     *("demo", "calibrate", "plan", "simulate", "verify", "status", "features"),
-    *("export", "train", "evaluate", "inspect", "detect", "map"),
+    *("export", "train", "evaluate", "inspect", "detect", "map", "doctor", "config"),
 )
 
 
@@ -81,12 +81,6 @@ def test_known_errors_are_one_line_and_an_exit_code(
     _raises(monkeypatch, error)
     answer = diffractory("status", tmp_path)
     assert (answer.code, answer.stdout, answer.stderr) == (code, "", "error: a. b. c.\n")
-
-
-def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    _raises(monkeypatch, ZeroDivisionError("ours"))
-    with pytest.raises(ZeroDivisionError, match="ours"):
-        diffractory("status", tmp_path)
 
 
 BRACKETS = "[bold]runs[/italic] :smile: [1, 2] [/] \\[x]"

@@ -4,7 +4,7 @@ import pickle
 import pytest
 
 from diffractory import errors
-from diffractory.errors import DiffractoryError, ExecutionError, SpecError
+from diffractory.errors import DefectError, DiffractoryError, ExecutionError, SpecError
 
 KINDS = [
     kind
@@ -34,7 +34,7 @@ def test_every_error_comes_back_whole_from_another_process(kind: type[Diffractor
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_exit_codes(kind: type[DiffractoryError]) -> None:
-    assert kind.exit_code == (1 if kind is ExecutionError else 2)
+    assert kind.exit_code == {ExecutionError: 1, DefectError: 70}.get(kind, 2)
 
 
 def test_wrong_values_are_value_errors_too() -> None:

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffractory.settings import Resources, _memory_limits, human_bytes, human_seconds
+from diffractory.settings import (
+    Resources,
+    _memory_limits,
+    _processor_limits,
+    human_bytes,
+    human_seconds,
+    usable_cores,
+)
 
 
 def test_this_machine_is_measured(tmp_path: Path) -> None:
@@ -80,3 +87,21 @@ def test_bytes_are_not_off_by_a_prefix(count: float) -> None:
     number, unit = human_bytes(count).split()
     factor = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
     assert float(number) * factor == pytest.approx(count, rel=0.06)
+
+
+def test_a_share_of_processors_counts_as_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, mounted = tmp_path / "cgroup", tmp_path / "sys"
+    own.write_text("0::/job\n")
+    _write(mounted / "job" / "cpu.max", "150000 100000\n")
+    _write(mounted / "cpu.max", "max 100000\n")
+    assert _processor_limits(own, mounted) == [1.5]
+    own.write_text("3:cpuacct,cpu:/job\n2:memory:/job\n")
+    _write(mounted / "cpu" / "job" / "cpu.cfs_quota_us", "50000\n")
+    _write(mounted / "cpu" / "job" / "cpu.cfs_period_us", "100000\n")
+    _write(mounted / "cpu" / "cpu.cfs_quota_us", "-1\n")
+    _write(mounted / "cpu" / "cpu.cfs_period_us", "100000\n")
+    assert _processor_limits(own, mounted) == [0.5]
+    monkeypatch.setattr("diffractory.settings._processor_limits", lambda: [0.5])
+    assert usable_cores() == 1
+    monkeypatch.setattr("diffractory.settings._processor_limits", lambda: [1000.0])
+    assert usable_cores() == len(os.sched_getaffinity(0))

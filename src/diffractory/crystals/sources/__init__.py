@@ -1,4 +1,7 @@
-"""Sources of structures, one file each; all yield :class:`Candidate`, none raises for one bad entry."""
+"""Sources of structures, one file each; all yield :class:`Candidate`, none raises for one bad entry.
+
+What the remote ones share is in ``download`` (pages on disk) and ``retrying_session``.
+"""
 
 from __future__ import annotations
 

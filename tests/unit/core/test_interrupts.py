@@ -1,0 +1,29 @@
+"""Who Ctrl-C reaches."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from diffractory.interrupts import out_of_reach_of_ctrl_c
+
+
+def _blocked_signals() -> int:
+    """Return the mask of blocked signals of a process started here."""
+    lines = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+    return int(next(line.split()[1] for line in lines.splitlines() if line.startswith("SigBlk")), 16)
+
+
+def test_processes_started_there_do_not_hear_it_and_this_one_hears_it_afterwards() -> None:
+    reached = False
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        with out_of_reach_of_ctrl_c():
+            assert _blocked_signals() & 1 << (signal.SIGINT - 1)
+            os.kill(os.getpid(), signal.SIGINT)
+            reached = True
+        pytest.fail("nobody heard it")
+    assert reached
+    assert not _blocked_signals() & 1 << (signal.SIGINT - 1)
