@@ -179,14 +179,6 @@ def test_a_queue_that_does_not_answer_loses_nothing(
     assert set(asked.told) == {"squeue does not answer, going on: slurmctld is busy"}
 
 
-def test_forests_are_refused(asked: Asked):
-    with (
-        open_slurm(asked.jobs(1)) as engine,
-        pytest.raises(ExecutionError, match="inside one job with --cluster local"),
-    ):
-        engine.joblib()
-
-
 def test_a_job_that_reaches_its_walltime_is_followed_by_another(testbed: Testbed, asked: Asked):
     victims: list[str] = []
 

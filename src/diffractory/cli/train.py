@@ -12,15 +12,19 @@ import typer
 from rich.status import Status
 
 from diffractory.cli.console import JsonFlag, err, note, out, print_json
-from diffractory.cli.engines import engine_here
+from diffractory.cli.engines import engine_here, slurm_request
 from diffractory.cli.options import (
-    ClusterOption,
+    DryRunOption,
+    JobsOption,
     PresetOption,
     RunArgument,
+    SiteOption,
+    SlurmClusterOption,
     WorkersOption,
     check_output_folder,
 )
 from diffractory.dataset.run import Run
+from diffractory.errors import SpecError
 from diffractory.execution.engine import Engine
 from diffractory.learning.artefact import check_model_folder, save_model
 from diffractory.learning.training import Subset, train_on_run
@@ -48,8 +52,11 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the trees.")] = 0,
-    cluster: ClusterOption = "local",
+    cluster: SlurmClusterOption = "local",
     workers: WorkersOption = None,
+    site: SiteOption = None,
+    jobs: JobsOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a preset on the features of a run; a quarter of the materials is held out from all of it."""
@@ -59,7 +66,14 @@ def train(
     opened = Run.open(run)
     check_output_folder(model)
     check_model_folder(model)
-    with engine_here(cluster, workers, run) as engine:
+    if preset == "robust" and cluster == "slurm":
+        raise SpecError(
+            "the robust preset is not trained on SLURM workers",
+            "its boosted trees grow with the threads of one machine",
+            "Run the command inside one job with --cluster local",
+        )
+    slurm = slurm_request(cluster, site, jobs, dry_run, run)
+    with engine_here(cluster, workers, run, slurm) as engine:
         note(f"running on {engine.description}")
         result = train_model(opened, model, spec, engine)
     if as_json:

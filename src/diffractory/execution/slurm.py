@@ -12,7 +12,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +21,11 @@ from dask_jobqueue.slurm import SLURMCluster, SLURMJob
 from distributed import Client
 from distributed.core import Status
 from distributed.security import Security
+from joblib import parallel_config
 
 from diffractory.errors import ExecutionError
 from diffractory.execution.engine import WORKER_SETTINGS, DaskEngine, Engine, Outcome, terminable
+from diffractory.execution.joblib_backend import WatchedBackend
 from diffractory.execution.site import SlurmRequest, slurm_megabytes
 from diffractory.execution.slurm_commands import CommandError, command
 from diffractory.execution.slurm_watchdog import Watchdog
@@ -156,12 +158,19 @@ class SlurmEngine(DaskEngine):
             self._watchdog.want_workers(len(items) - finished)
             yield outcome
 
-    def joblib(self) -> AbstractContextManager[Any]:
-        """Refuse: joblib waits for its workers without looking after them."""
-        raise ExecutionError(
-            "forests are not trained on SLURM workers",
-            fix="Run the command inside one job with --cluster local",
-        )
+    @contextmanager
+    def joblib(self) -> Iterator[None]:
+        """Let joblib send its tasks to the workers; they are looked after meanwhile.
+
+        Raises
+        ------
+        ExecutionError
+            If more jobs were lost than are replaced.
+        """
+        self._watchdog.want_workers(self.workers)
+        backend = WatchedBackend(self._client, self.workers, self._check)
+        with parallel_config(backend=backend):
+            yield
 
     def _check(self) -> None:
         self._watchdog.check()

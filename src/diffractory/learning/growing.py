@@ -2,13 +2,16 @@
 
 scikit-learn's forests hand the whole matrix to every task, which a cluster would ship over the
 network. Here a matrix that lies in a ``.npy`` file travels as its path: each worker maps it, and the
-workers of one node share its pages. Seeds are drawn as scikit-learn draws them, so the trees are
+workers of one node share its pages. The targets lie in a file beside it, so that nothing is lost with
+a worker. Seeds are drawn as scikit-learn draws them, so the trees are
 those of its own forests, whatever the number of tasks or workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -65,11 +68,12 @@ def grow_trees(
     # As scikit-learn's forests seed their trees.
     seeds = [int(generator.randint(np.iinfo(np.int32).max)) for _ in range(n_trees)]
     n_tasks = min(n_trees, _TASKS_A_WORKER * max(joblib.effective_n_jobs(n_jobs), 1))
-    rows = _mapped_rows(X) or X
-    parts = joblib.Parallel(n_jobs=n_jobs)(
-        joblib.delayed(_grow)(kind, rows, y, [seeds[i] for i in chosen], dict(settings))
-        for chosen in np.array_split(np.arange(n_trees), n_tasks)
-    )
+    mapped = _mapped_rows(X)
+    with contextlib.nullcontext(y) if mapped is None else _beside(mapped.path, y) as targets:
+        parts = joblib.Parallel(n_jobs=n_jobs)(
+            joblib.delayed(_grow)(kind, mapped or X, targets, [seeds[i] for i in chosen], dict(settings))
+            for chosen in np.array_split(np.arange(n_trees), n_tasks)
+        )
     return TreeArrays.concatenate(parts)
 
 
@@ -86,11 +90,12 @@ def training_memory(n_rows: int, n_features: int, n_outputs: int, workers: int) 
 def _grow(
     kind: str,
     rows: _MappedRows | NDArray[np.float32],
-    y: NDArray[Any],
+    targets: Path | NDArray[Any],
     seeds: list[int],
     settings: dict[str, Any],
 ) -> TreeArrays:
     X = rows.read() if isinstance(rows, _MappedRows) else rows
+    y = np.load(targets) if isinstance(targets, Path) else targets
     make = DecisionTreeClassifier if kind == "classifier" else DecisionTreeRegressor
     grown = []
     for seed in seeds:
@@ -99,6 +104,15 @@ def _grow(
         tree = make(**settings, random_state=seed)
         grown.append(tree.fit(X, y, sample_weight=counts, check_input=False).tree_)
     return TreeArrays.from_trees(grown, classifier=kind == "classifier")
+
+
+@contextlib.contextmanager
+def _beside(matrix: Path, targets: NDArray[Any]) -> Iterator[Path]:
+    """Keep targets in a file beside the matrix while trees grow."""
+    with tempfile.NamedTemporaryFile(prefix=".targets-", suffix=".npy", dir=matrix.parent) as file:
+        np.save(file, targets)
+        file.flush()
+        yield Path(file.name)
 
 
 def _mapped_rows(X: NDArray[np.float32]) -> _MappedRows | None:
