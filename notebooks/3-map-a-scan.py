@@ -160,9 +160,12 @@ else:
 shown
 
 # %% [markdown]
-# Do not read more from it than it says: five oxides that are all in the Materials Project, so the model may
-# have learned from them, and one crystal at a position. What to expect of materials that it has never seen is
-# in the README (*Measured: learning*); what happened on a real particle is there, too.
+# What is wrong is wrong for whole grains: all positions of a grain show one orientation, and where that shows
+# one lattice plane only, no number of positions tells the third direction.
+#
+# Do not read more from the number than it says: five oxides that are all in the Materials Project, so the
+# model may have learned from them, and one crystal at a position. What to expect of materials that it has
+# never seen is in the README (*Measured: learning*); what happened on a real particle is there, too.
 #
 # ## Grains
 #

@@ -1,6 +1,6 @@
 """Executes the notebooks: makes ``NAME.ipynb``, with its pictures, from ``NAME.py``.
 
-``python notebooks/build.py`` makes all of them (``make notebooks``), with names only those.
+``python notebooks/execute.py`` makes all of them (``make notebooks``), with names only those.
 """
 
 from __future__ import annotations
