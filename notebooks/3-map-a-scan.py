@@ -163,9 +163,9 @@ shown
 # What is wrong is wrong for whole grains: all positions of a grain show one orientation, and where that shows
 # one lattice plane only, no number of positions tells the third direction.
 #
-# Do not read more from the number than it says: five oxides that are all in the Materials Project, so the
-# model may have learned from them, and one crystal at a position. What to expect of materials that it has
-# never seen is in the README (*Measured: learning*); what happened on a real particle is there, too.
+# Do not read more from the number than it says: the model was trained on four of these five oxides (not on
+# rutile, TiO2), and no two crystals lie above each other here. What to expect of materials that it has never
+# seen is in the README (*Measured: learning*); what happened on a real particle is there, too.
 #
 # ## Grains
 #
