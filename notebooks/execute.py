@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -58,15 +58,20 @@ def _smaller(picture: str) -> str:
     return base64.b64encode(packed.getvalue()).decode()
 
 
-def main(names: list[str]) -> None:
-    """Build the notebooks named, or all."""
+def main() -> None:
+    """Execute the notebooks named on the command line, or all."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="such as 1-look-at-a-crystal")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write to; beside the sources")
+    asked = parser.parse_args()
+    # Of libraries, about themselves: nothing that a reader of a notebook should see.
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     for source in SOURCES:
-        if not names or source.stem in names:
-            target = source.with_suffix(".ipynb")
+        if not asked.names or source.stem in asked.names:
+            target = asked.out / f"{source.stem}.ipynb"
             write(execute(source), target)
             print(f"{target.name}: {target.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -6,8 +6,6 @@ import ast
 import base64
 import importlib
 import io
-import os
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -50,18 +48,16 @@ def is_drawn(picture: str) -> bool:
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[NotebookNode]]]:
     """All notebooks, executed two at a time, where there is no SLURM and no scan of the user."""
-    settings = {
-        "DIFFRACTORY_TESTBED": str(tmp_path_factory.getbasetemp() / "no-testbed"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONWARNINGS": "ignore",
-        "TMPDIR": str(tmp_path_factory.mktemp("notebooks")),
-    }
+    folder = tmp_path_factory.mktemp("notebooks")
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
         for name in ("DIFFRACTORY_SCAN", "SLURM_CONF"):
             patch.delenv(name, raising=False)
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        yield {source.stem: pool.submit(execute_notebook, source) for source in SOURCES}
+        nowhere = str(folder / "no-testbed")
+        # The one that takes longest goes first.
+        yield {
+            name: pool.submit(execute_notebook, name, folder, DIFFRACTORY_TESTBED=nowhere)
+            for name in reversed(NAMES)
+        }
 
 
 def test_there_are_four() -> None:
@@ -69,7 +65,6 @@ def test_there_are_four() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_notebook_runs_and_shows_the_pictures_that_are_stored(
     name: str, executed: dict[str, Future[NotebookNode]]
 ) -> None:

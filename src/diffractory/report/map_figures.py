@@ -243,7 +243,7 @@ def _draw_histogram(axes: Axes, known: NDArray[np.float64], axis: str, dataset: 
     )  # fmt: skip
     median = float(np.median(known))
     axes.axvline(median, color=INK, linewidth=1.2, linestyle="--", label=f"median {median:.2f} Å")
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
     title(axes, f"{axis} of {known.size:,} positions")
 
 
