@@ -5,11 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0+cpu
 INSTALLED := $(VENV)/.installed
+RELEASE_TOOLS := .venv-release
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' src/diffractory/__init__.py)
 # Workers are many and single-threaded: threads of a BLAS would only fight over the cores.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help install demo test lint docs lock clean
+.PHONY: help install demo test lint docs lock notebooks dist check-dist sbom audit clean
 
 help:
 	@echo "make demo   set up and run the whole road on embedded crystals (about two minutes)"
@@ -17,6 +19,11 @@ help:
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make docs   build the documentation: docs/_build/html/index.html"
 	@echo "make lock   resolve requirements.lock anew from pyproject.toml"
+	@echo "make notebooks   execute the notebooks and store them with their pictures"
+	@echo "make dist        build wheel and sdist, and test both"
+	@echo "make check-dist  install the wheel alone, as a user would, and run the demo from it"
+	@echo "make sbom        list the locked packages as CycloneDX JSON (needs the network once)"
+	@echo "make audit       look for known vulnerabilities in the lock file (needs the network)"
 	@echo "make clean  remove the environment, caches and the demo's output"
 
 install: $(INSTALLED)
@@ -34,8 +41,8 @@ demo: $(INSTALLED)
 	$(BIN)/diffractory demo --out demo
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests benchmarks docs
-	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs notebooks
+	$(BIN)/ruff format --check src tests benchmarks docs notebooks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -55,5 +62,36 @@ lock: $(INSTALLED)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --python-version 3.11 --output-file requirements.lock
 
+notebooks: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python notebooks/execute.py
+
+dist: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/pytest -q tests/release
+	@ls -l dist
+
+# As a user has it: an environment of its own, dependencies as pip finds them, no checkout in sight.
+check-dist: dist
+	rm -rf build/check-dist
+	$(PYTHON) -m venv build/check-dist/venv
+	build/check-dist/venv/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd build/check-dist && env -u PYTHONPATH venv/bin/diffractory --version
+	cd build/check-dist && env -u PYTHONPATH venv/bin/diffractory demo --out demo
+
+# Tools of a release need libraries of their own, which must not enter the locked environment.
+$(RELEASE_TOOLS):
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check "cyclonedx-bom>=7,<8" "pip-audit>=2.9,<3"
+
+sbom: $(RELEASE_TOOLS)
+	mkdir -p dist
+	$(RELEASE_TOOLS)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml \
+		--output-reproducible --of JSON -o dist/diffractory-$(VERSION).cdx.json
+
+# --strict: a package that could not be asked about is an error, not "no known vulnerabilities".
+audit: $(RELEASE_TOOLS)
+	$(RELEASE_TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.lock
+
 clean:
-	rm -rf $(VENV) demo docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(RELEASE_TOOLS) build dist demo docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from diffractory.dataset.reader import open_dataset as open_dataset
     from diffractory.dataset.selection import select as select
     from diffractory.errors import DiffractoryError as DiffractoryError
+    from diffractory.scattering.kinematic import simulate_kinematic as simulate_kinematic
     from diffractory.scattering.orientations import sample_orientations as sample_orientations
     from diffractory.scattering.peak_list import PeakList as PeakList
     from diffractory.scattering.simulate import TiltSeries as TiltSeries
     from diffractory.scattering.simulate import simulate as simulate
     from diffractory.scattering.simulate import simulate_tilts as simulate_tilts
+    from diffractory.specs import OrientationSpec as OrientationSpec
     from diffractory.specs import SimulationSpec as SimulationSpec
 
 __version__ = "0.2.0"
@@ -30,6 +32,7 @@ _HOME = {
     "Catalogue": "diffractory.crystals.catalogue",
     "Crystal": "diffractory.crystals.crystal",
     "DiffractoryError": "diffractory.errors",
+    "OrientationSpec": "diffractory.specs",
     "PeakList": "diffractory.scattering.peak_list",
     "SimulationSpec": "diffractory.specs",
     "TiltSeries": "diffractory.scattering.simulate",
@@ -37,6 +40,7 @@ _HOME = {
     "sample_orientations": "diffractory.scattering.orientations",
     "select": "diffractory.dataset.selection",
     "simulate": "diffractory.scattering.simulate",
+    "simulate_kinematic": "diffractory.scattering.kinematic",
     "simulate_tilts": "diffractory.scattering.simulate",
 }
 
@@ -44,6 +48,7 @@ __all__ = [
     "Catalogue",
     "Crystal",
     "DiffractoryError",
+    "OrientationSpec",
     "PeakList",
     "SimulationSpec",
     "TiltSeries",
@@ -52,6 +57,7 @@ __all__ = [
     "sample_orientations",
     "select",
     "simulate",
+    "simulate_kinematic",
     "simulate_tilts",
 ]
 

@@ -14,6 +14,7 @@ from diffractory.learning.aggregation import EvidenceRule
 from diffractory.learning.artefact import load_model
 from diffractory.learning.system_hierarchy import SystemVotes, WithinSystem
 from diffractory.learning.training import Hierarchy
+from diffractory.specs import FeatureSpec, feature_spec
 
 
 def _loaded(path: Path) -> tuple[Hierarchy, dict[str, Any]]:
@@ -56,6 +57,11 @@ class SavedModel:
     def provenance(self) -> dict[str, Any]:
         """Where the model comes from."""
         return _loaded(self.path)[1]
+
+    @property
+    def features(self) -> FeatureSpec:
+        """Features that the model was trained on."""
+        return feature_spec(self.provenance["features"])
 
     def vote_systems(self, X: ArrayLike) -> SystemVotes:
         """As :meth:`SymmetryHierarchy.vote_systems`."""

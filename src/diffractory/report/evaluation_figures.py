@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from diffractory.report.style import new_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -40,7 +42,7 @@ def figure_of_evaluation(evaluations: Mapping[str, Mapping[str, Any]]) -> Figure
     if not evaluations:
         raise ValueError("there is no evaluation to draw")
     n = len(evaluations)
-    figure = Figure(figsize=(4.6 * (n + 1), 8.4), layout="constrained")
+    figure = new_figure(4.6 * (n + 1), 8.4)
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.15, 1.0])[:, 0]
     axes = upper.subplots(1, n + 1, squeeze=False)[0]
     _draw_accuracies(axes[0], evaluations)

@@ -142,7 +142,8 @@ def figure_of_domain(dataset: xr.Dataset, training: NDArray[np.float64]) -> Figu
     left.set_ylabel("principal component 2 (standard deviations)")
     tidy(left)
     title(left, "The scan among the training patterns")
-    left.legend(frameon=False, fontsize=8, markerscale=3)
+    # Not where matplotlib finds most room: among many positions that takes seconds.
+    left.legend(frameon=False, fontsize=8, markerscale=3, loc="upper right")
     shape = dataset["outside_training"].shape
     values = np.where(asked, 1.0 + outside, 0.0).reshape(shape)
     colours = ListedColormap([UNLABELLED_COLOUR, "#0072B2", "#D55E00"])
@@ -242,7 +243,7 @@ def _draw_histogram(axes: Axes, known: NDArray[np.float64], axis: str, dataset: 
     )  # fmt: skip
     median = float(np.median(known))
     axes.axvline(median, color=INK, linewidth=1.2, linestyle="--", label=f"median {median:.2f} Å")
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
     title(axes, f"{axis} of {known.size:,} positions")
 
 

@@ -21,14 +21,14 @@ class PeakList:
         Position on the detector in Å⁻¹: x and y of the reciprocal vector in the lab frame.
     intensity : ndarray of shape (n_thicknesses, n)
         Share of the incident beam.
-    solver : {"chebyshev", "dense"}
+    solver : {"chebyshev", "dense", "kinematic"}
         What gave the intensities; "dense" where the series was asked for but did not converge.
     """
 
     hkl: NDArray[np.int64]
     q: NDArray[np.float64]
     intensity: NDArray[np.float64]
-    solver: Literal["chebyshev", "dense"] = "chebyshev"
+    solver: Literal["chebyshev", "dense", "kinematic"] = "chebyshev"
 
     def __len__(self) -> int:
         return len(self.hkl)
