@@ -22,7 +22,7 @@ from diffractory.patterns.spot_lattice import SpotLattices
 #: Constants that are tried, in Å, and their relative distance.
 _SMALLEST, _LARGEST, _STEP = 2.4, 18.0, 0.002
 #: Most patterns of a particle that are asked.
-_MOST: Final = 200
+_MOST: Final = 2000
 #: Share of patterns whose lattice is believed to be wrong …
 _WRONG = 0.2
 #: … and of those that show the reflections of a smaller cell alone, with products that are all multiples
