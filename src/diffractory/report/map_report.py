@@ -194,12 +194,16 @@ def _list_particles(page: Page, table: pd.DataFrame) -> None:
         "orientation of one crystal, however many positions there are."
     )
     shown = table.nlargest(_ROWS, "n_positions", keep="first").sort_values("particle")
-    caption = "Lattice: median [quartiles] over the particle's patterns. All columns: particles.csv"
+    caption = (
+        "Lattice: median [quartiles] over the particle's patterns; pooled: what explains the lattices of all "
+        "of them together, if cubic, the share explained and ln of the odds against the next best. "
+        "All columns: particles.csv"
+    )
     if len(shown) < len(table):
         caption += f". The {len(shown):,} largest of {len(table):,}"
     header = [
         "", "y, x", "positions", "nm²", "spots", "crystal system", "by difference", "by evidence",
-        "lattice of", "space group", "a (Å)", "b (Å)", "c (Å)", "flags",
+        "lattice of", "space group", "a (Å)", "b (Å)", "c (Å)", "cubic a, pooled (Å)", "flags",
     ]  # fmt: skip
     page.table(caption, header, [_row(row) for row in shown.to_dict("records")])
 
@@ -226,6 +230,7 @@ def _row(row: dict[Any, Any]) -> list[str]:
         row["lattice_system"] if isinstance(row["lattice_system"], str) else "–",
         str(row["space_group"] or "–"),
         *(length(axis) for axis in "abc"),
+        _pooled(row),
         ", ".join(flag.replace("_", " ") for flag in row["flags"].split()),
     ]
 
@@ -234,6 +239,12 @@ def _quartiles(numbers: dict[str, float] | None) -> str:
     if numbers is None or np.isnan(numbers["median"]):
         return "–"
     return f"{numbers['median']:.3f} [{numbers['lower_quartile']:.3f}–{numbers['upper_quartile']:.3f}]"
+
+
+def _pooled(row: dict[Any, Any]) -> str:
+    if np.isnan(row["a_pooled"]):
+        return "–"
+    return f"{row['a_pooled']:.3f} ({100 * row['a_pooled_support']:.0f} %, {row['a_pooled_margin']:.1f})"
 
 
 def _provenance(page: Page, dataset: xr.Dataset) -> None:

@@ -20,6 +20,9 @@ from diffractory.patterns.peak_table import PeakTable
 
 #: No detected spot lies further out, in Å⁻¹: 10 Å⁻¹ is 200 mrad at 300 keV.
 MAX_REACH = 10.0
+#: A spot further from the origin than this is not the direct beam, in Å⁻¹: one ring of the radial
+#: basis, and less than any reflection of a cell up to 20 Å.
+DIRECT_RADIUS = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +97,46 @@ def _check_peaks(peaks: PeakTable) -> None:
             f"nothing is detected beyond {MAX_REACH:g} Å⁻¹, so the calibration is wrong",
             "Give the size of a detector pixel with --pixel-size (in Å⁻¹)",
         )
+
+
+def measured_peaks(
+    q: NDArray[np.float64], intensity: NDArray[np.float64], counts: NDArray[np.int64]
+) -> tuple[PeakTable, int]:
+    """Make a table of measured peaks: what is no peak is left out, the direct beam is told.
+
+    Parameters
+    ----------
+    q : ndarray of shape (n_peaks, 2)
+        In Å⁻¹ from the direct beam, pattern by pattern.
+    intensity : ndarray of shape (n_peaks,)
+    counts : ndarray of shape (n_patterns,), int
+        Number of peaks of each pattern.
+
+    Returns
+    -------
+    peaks : PeakTable
+        The direct beam of a pattern is the peak nearest the origin, if that is near it.
+    dropped : int
+        How many peaks were left out: not finite, or without an intensity above 0.
+    """
+    usable = np.isfinite(q).all(axis=1) & np.isfinite(intensity) & (intensity > 0.0)
+    q, pattern = q[usable], np.repeat(np.arange(len(counts)), counts)[usable]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(pattern, minlength=len(counts)))])
+    direct = _direct_beams(q, pattern, offsets)
+    return PeakTable(q, intensity[usable], offsets, direct), int((~usable).sum())
+
+
+def _direct_beams(
+    q: NDArray[np.float64], pattern: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the peak nearest the origin of each pattern; -1 where none is near it."""
+    radius = np.hypot(*q.T)
+    order = np.lexsort((radius, pattern))
+    filled = np.diff(offsets) > 0
+    nearest = np.full(len(offsets) - 1, -1, dtype=np.int64)
+    nearest[filled] = order[offsets[:-1][filled]]
+    nearest[filled & (np.append(radius, np.inf)[nearest] > DIRECT_RADIUS)] = -1
+    return nearest
 
 
 def write_bragg_emd(scan: BraggScan, path: Path) -> None:

@@ -27,16 +27,13 @@ from py4DSTEM.io.legacy.legacy13 import Calibration as LegacyCalibration
 
 from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.bragg_scan import BraggScan, measured_peaks
 from diffractory.scan.file_kinds import bragg_lists
 
 #: Fields every list of Bragg peaks has.
 _FIELDS: Final = ("qx", "qy", "intensity")
 #: Units of the scan step that py4DSTEM files carry, in Å.
 _STEP_UNITS: Final = {"A": 1.0, "Å": 1.0, "nm": 10.0, "um": 1e4, "µm": 1e4, "μm": 1e4}
-#: A spot further from the origin than this is not the direct beam, in Å⁻¹: one ring of the radial
-#: basis, and less than any reflection of a cell up to 20 Å.
-DIRECT_RADIUS: Final = 0.05
 #: Reach up to which centred positions without any stated unit are taken as Å⁻¹.
 _REACH_OF_INVERSE_ANGSTROM: Final = 6.0
 
@@ -282,24 +279,7 @@ def _calibrated_table(lists: Lists, calibration: Calibration) -> tuple[PeakTable
     counts = np.array([len(peaks) for peaks in calibrated])
     flat = np.concatenate(calibrated)
     q = np.stack([flat["qx"], flat["qy"]], axis=1)
-    usable = np.isfinite(q).all(axis=1) & np.isfinite(flat["intensity"]) & (flat["intensity"] > 0.0)
-    pattern = np.repeat(np.arange(len(counts)), counts)[usable]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(pattern, minlength=len(counts)))])
-    direct = _direct_beams(q[usable], pattern, offsets)
-    return PeakTable(q[usable], flat["intensity"][usable], offsets, direct), int((~usable).sum())
-
-
-def _direct_beams(
-    q: NDArray[np.float64], pattern: NDArray[np.int64], offsets: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return the peak nearest the origin of each pattern; -1 where none is near it."""
-    radius = np.hypot(*q.T)
-    order = np.lexsort((radius, pattern))
-    filled = np.diff(offsets) > 0
-    nearest = np.full(len(offsets) - 1, -1, dtype=np.int64)
-    nearest[filled] = order[offsets[:-1][filled]]
-    nearest[filled & (np.append(radius, np.inf)[nearest] > DIRECT_RADIUS)] = -1
-    return nearest
+    return measured_peaks(q, flat["intensity"], counts)
 
 
 def _step(calibration: Calibration) -> float | None:

@@ -43,7 +43,9 @@ def check_frames(
     ndarray of shape (n,), int8
         GOOD, EMPTY (all pixels alike), NOT_FINITE or SATURATED.
     """
-    pixels: NDArray[Any] = frames.reshape(len(frames), -1)[:, ~bad_pixels.ravel()]
+    pixels: NDArray[Any] = frames.reshape(len(frames), -1)
+    if bad_pixels.any():
+        pixels = pixels[:, ~bad_pixels.ravel()]
     status = np.full(len(frames), GOOD, dtype=np.int8)
     if saturation is not None:
         status[(pixels >= saturation).mean(axis=1) > SATURATED_SHARE] = SATURATED

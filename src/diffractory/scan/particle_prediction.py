@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffractory.learning.aggregation import AggregatedLabels, EvidenceRule, aggregate_labels
+from diffractory.patterns.cubic_constant import CubicConstants
 from diffractory.scan.label_map import UNLABELLED, SystemBlock, WithinBlock
 from diffractory.specs import ParticleSpec
 
@@ -54,6 +55,9 @@ class ParticlePrediction:
         System whose space groups and lattices were asked for: the answer, or the assumed one.
     within : WithinBlock
         Of n positions, what the models of that system say.
+    cubic : CubicConstants or None
+        Lattice constants that explain all patterns of a particle whose system is cubic; None where the
+        model reads no lattices.
     """
 
     spec: ParticleSpec
@@ -64,6 +68,7 @@ class ParticlePrediction:
     system: NDArray[np.int8]
     within_system: NDArray[np.int8]
     within: WithinBlock
+    cubic: CubicConstants | None = None
 
     @property
     def n_particles(self) -> int:

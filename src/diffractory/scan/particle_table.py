@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ScanError
 from diffractory.learning.aggregation import aggregate_labels
+from diffractory.patterns.cubic_constant import CubicConstants
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.flags import FLAG_MASKS, flag_texts, particle_flags, position_flags
 from diffractory.scan.label_map import LATTICE_AXES, ScanPrediction
@@ -54,6 +55,10 @@ def particle_table(scan: BraggScan, prediction: ScanPrediction) -> pd.DataFrame:
             Of its patterns under that system, weighted by difference confidence; 0 = none.
         ``a``, ``a_lower_quartile``, ``a_upper_quartile``; the same for b and c
             In Å, over its patterns.
+        ``a_pooled``, ``a_pooled_support``, ``a_pooled_margin``
+            Cubic ``lattice_system`` only: the constant in Å that explains the lattices of all its patterns
+            together, the share of them that it explains, and the natural logarithm of how much likelier
+            it is than the next best.
         ``outside_share``, ``overlap_share``, ``flags``
             Shares of its patterns that are flagged, and the flags of most of them, as text.
 
@@ -81,6 +86,7 @@ def particle_table(scan: BraggScan, prediction: ScanPrediction) -> pd.DataFrame:
         "lattice_system": _names(divided.within_system),
         **_space_groups(divided, n),
         **_lattices(divided, n),
+        **_pooled(divided, n),
         "outside_share": _mean((flags & FLAG_MASKS[1]) > 0, particle, used),
         "overlap_share": np.full(n, np.nan) if overlapping is None else _mean(overlapping, particle, used),
         "flags": flag_texts(particle_flags(flags, particle)),
@@ -156,6 +162,16 @@ def _lattices(divided: ParticlePrediction, n: int) -> dict[str, Any]:
         f"{axis}{suffix}": _quantile(values, divided.particle, n, level)
         for axis, values in zip(LATTICE_AXES, divided.within.lattice.T, strict=True)
         for suffix, level in _QUARTILES.items()
+    }
+
+
+def _pooled(divided: ParticlePrediction, n: int) -> dict[str, Any]:
+    nothing = np.full(n, np.nan)
+    pooled = divided.cubic or CubicConstants(nothing, nothing, nothing)
+    return {
+        "a_pooled": pooled.a,
+        "a_pooled_support": pooled.support,
+        "a_pooled_margin": pooled.margin,
     }
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
 from diffractory.errors import ModelError, SpecError
 from diffractory.learning.aggregation import EvidenceRule
+from diffractory.patterns.cubic_constant import pool_cubic_constants
 from diffractory.patterns.feature_sets import compute_features, lattices_of
 from diffractory.patterns.invariants import invariant_lattices
 from diffractory.patterns.peak_table import PeakTable
@@ -339,8 +340,12 @@ def _by_particle(second: _SecondPhase, labels: NDArray[np.int8], spec: ParticleS
     of_positions[systems.system < 0] = UNLABELLED
     within = second.within(of_positions)
     of_within = system if second.assumed is None else np.where(system >= 0, second.assumed, UNLABELLED)
+    cubic = None
+    if second.found.lattices is not None:
+        is_cubic = of_within == system_code("cubic")
+        cubic = pool_cubic_constants(second.found.lattices, scan.peaks.counts, particle, is_cubic)
     return ParticlePrediction(
-        spec, image, particle, difference, evidence, system, of_within.astype(np.int8), within
+        spec, image, particle, difference, evidence, system, of_within.astype(np.int8), within, cubic
     )
 
 

@@ -6,6 +6,7 @@ that a frame depends neither on how the scan is cut into blocks nor on which blo
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,7 +146,11 @@ def render_frame(
 
 
 def score_peaks(
-    found: PeakTable, truth: FrameTruth, weakest: float, tolerance: float = 2.0
+    found: PeakTable,
+    truth: FrameTruth,
+    weakest: float,
+    tolerance: float = 2.0,
+    strongest: float = math.inf,
 ) -> dict[str, float | int | None]:
     """Compare detected peaks with the true ones.
 
@@ -159,6 +164,8 @@ def score_peaks(
         whose disk is cut off by the frame's edge; to find them is no mistake.
     tolerance : float
         A peak within so many pixels of a true one is that one.
+    strongest : float
+        True peaks of this share and above need not be found either, and are no mistake.
 
     Returns
     -------
@@ -176,7 +183,7 @@ def score_peaks(
     edge = truth.effects.disk_radius + 1.0
     end = np.array(truth.effects.frame_shape) - 1.0 - edge
     inside = np.all((truth.pixels >= edge) & (truth.pixels <= end), axis=1)
-    want = inside & (truth.peaks.intensity >= weakest)
+    want = inside & (truth.peaks.intensity >= weakest) & (truth.peaks.intensity < strongest)
     seen = np.zeros(len(want), dtype=bool)
     errors, false = [np.empty(0)], 0
     for index in range(len(found)):

@@ -12,13 +12,15 @@ from scipy import ndimage
 
 from diffractory.errors import ScanError
 from diffractory.scan.frame_blocks import FrameBlock, FrameSource, read_block
+from diffractory.scan.frame_checks import (
+    FRAME_STATUS,
+    GOOD,
+    NOT_FINITE,
+    SATURATED,
+    check_frames,
+    saturation_of,
+)
 
-#: What is wrong with a frame; the index is its code in :attr:`ScanImages.status`.
-FRAME_STATES: Final = ("good", "all zero", "all equal", "saturated", "not finite")
-GOOD, ALL_ZERO, ALL_EQUAL, SATURATED, NOT_FINITE = range(len(FRAME_STATES))
-
-#: A frame with more than this share of pixels at the largest storable number is saturated.
-SATURATED_SHARE: Final = 0.5
 #: The virtual dark field begins this many radii of the direct disk away from its centre.
 _DARK_FROM: Final = 1.5
 #: Frames are widened to float64 this many bytes at a time.
@@ -105,7 +107,7 @@ class BlockImages:
     bright, dark : ndarray over the block's positions
         Sum over the virtual detectors.
     status : ndarray of int8, over the block's positions
-        Code in ``FRAME_STATES``.
+        Codes of :data:`~diffractory.scan.frame_checks.FRAME_STATUS`.
     clipped : ndarray of float32, over the block's positions
         Share of pixels at the largest storable number; 0 where numbers are not integers.
     """
@@ -130,22 +132,15 @@ def frame_status(frames: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.flo
     Returns
     -------
     status : ndarray of shape (n,), int8
-        Code in ``FRAME_STATES``.
+        Codes of :data:`~diffractory.scan.frame_checks.FRAME_STATUS`.
     clipped : ndarray of shape (n,), float32
         Share of pixels at the largest number of an integer type.
     """
-    flat = frames.reshape(len(frames), -1)
-    status = np.zeros(len(frames), dtype=np.int8)
+    end = saturation_of(frames)
     clipped = np.zeros(len(frames), dtype=np.float32)
-    if frames.dtype.kind in "iu":
-        clipped[:] = (flat == np.iinfo(frames.dtype).max).mean(axis=1)
-    status[clipped > SATURATED_SHARE] = SATURATED
-    lowest, highest = flat.min(axis=1), flat.max(axis=1)
-    status[(lowest == highest) & (status == GOOD)] = ALL_EQUAL
-    status[(lowest == 0) & (highest == 0)] = ALL_ZERO
-    if frames.dtype.kind == "f":
-        status[~(np.isfinite(lowest) & np.isfinite(highest))] = NOT_FINITE
-    return status, clipped
+    if end is not None:
+        clipped[:] = (frames.reshape(len(frames), -1) == end).mean(axis=1)
+    return check_frames(frames, np.zeros(frames.shape[1:], dtype=bool), end), clipped
 
 
 def block_images(frames: NDArray[Any], block: FrameBlock, masks: NDArray[np.float64]) -> BlockImages:
@@ -222,7 +217,7 @@ class ScanImages:
     bright, dark : ndarray of shape (n_y, n_x)
         Virtual bright and dark field; NaN where no block was added.
     status : ndarray of shape (n_y, n_x), int8
-        Code in ``FRAME_STATES``.
+        Codes of :data:`~diffractory.scan.frame_checks.FRAME_STATUS`.
     clipped : ndarray of shape (n_y, n_x), float32
         Share of clipped pixels of each frame.
     good : int
@@ -259,7 +254,7 @@ class ScanImages:
         return self._highest if self.good else np.zeros_like(self._highest)
 
     def counts(self) -> dict[str, int]:
-        """Return the number of frames in each state of ``FRAME_STATES``, and of those with clipped pixels."""
-        numbers = np.bincount(self.status.ravel(), minlength=len(FRAME_STATES))
-        named = {name: int(number) for name, number in zip(FRAME_STATES, numbers, strict=True)}
+        """Return the number of frames of each status that is told here, and of those with clipped pixels."""
+        told = range(SATURATED + 1)  # peaks are not looked for
+        named = {FRAME_STATUS[code]: int((self.status == code).sum()) for code in told}
         return {**named, "with clipped pixels": int((self.clipped > 0).sum())}

@@ -55,11 +55,11 @@ def test_json_holds_everything(tmp_path: Path) -> None:
         "option": "--energy",
     }
     assert said["calibration"]["step"] == {"value": None, "from": "unknown", "option": "--step"}
-    assert said["frames"]["all zero"] == 1
+    assert said["frames"]["empty"] == 1
     assert said["frames"]["good"] == 19
     assert said["frames"]["with clipped pixels"] == 1
     assert said["bytes"] == 5 * 4 * 256
-    assert "bad frames: 1 of 20 (1 all zero)" in said["notes"][0]
+    assert "bad frames: 1 of 20 (1 empty)" in said["notes"][0]
     assert said["direct_beam"]["center"] == pytest.approx([7.0, 9.0], abs=0.1)
     assert Path(said["picture"]).is_file()
 
@@ -121,7 +121,7 @@ def test_the_real_block_file(shared_data: Path, tmp_path: Path) -> None:
         "inspect", shared_data / "rosettasciio_sped" / "test1.blo", "--out", tmp_path, "--json"
     ).json
     assert said["frames"] == {
-        **dict.fromkeys(("all zero", "all equal", "saturated", "not finite"), 0),
+        **dict.fromkeys(("empty", "not finite", "saturated"), 0),
         "good": 6,
         "with clipped pixels": 6,
     }

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 import scan_files
 from diffractory.errors import ScanError
 from diffractory.scan.file_kinds import FileState
+from diffractory.scan.frame_checks import EMPTY
 from diffractory.scan.frame_reader import read_frame_scan
-from diffractory.scan.virtual_images import ALL_ZERO, frame_status
+from diffractory.scan.virtual_images import frame_status
 from scan_files import FOUR_DIMENSIONAL
 
 FRAMES = scan_files.example()
@@ -81,7 +82,7 @@ def test_missing_chunks_of_a_zarr_store_are_frames_of_zeros(tmp_path, name):
     chunks[0].unlink()
     frames = read_frame_scan(path).frames.to_numpy()
     status, _ = frame_status(frames.reshape(20, 16, 16))
-    lost = status == ALL_ZERO
+    lost = status == EMPTY
     assert 0 < lost.sum() <= 20
     np.testing.assert_array_equal(frames.reshape(20, 16, 16)[~lost], FRAMES.reshape(20, 16, 16)[~lost])
 

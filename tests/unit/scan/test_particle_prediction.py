@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from diffractory.errors import ScanError
 from diffractory.learning.aggregation import aggregate_labels, pool_evidence
+from diffractory.patterns.cubic_constant import CubicConstants
 from diffractory.scan.flags import FLAG_MASKS, flag_texts, particle_flags, position_flags
 from diffractory.scan.label_map import ScanPrediction, summarise, to_dataset
 from diffractory.scan.particle_prediction import ParticlePrediction, draw_patterns, pool_particles
@@ -176,3 +179,17 @@ def test_the_dataset_holds_particles_and_flags():
     )
     assert "particle" not in plain
     assert "not looked for" in plain["flags"].attrs["comment"]
+
+
+def test_pooled_constants_are_listed_where_there_are_any():
+    none = particle_table(scan(), prediction())
+    assert none[["a_pooled", "a_pooled_support", "a_pooled_margin"]].isna().all(axis=None)
+    predicted = prediction()
+    cubic = CubicConstants(
+        *(np.array(values) for values in ([4.0, np.nan, 5.0], [0.9, np.nan, 0.4], [30.0, np.nan, 2.0]))
+    )
+    table = particle_table(scan(), replace(predicted, particles=replace(predicted.particles, cubic=cubic)))
+    np.testing.assert_array_equal(table["a_pooled"], cubic.a)
+    np.testing.assert_array_equal(table["a_pooled_support"], cubic.support)
+    np.testing.assert_array_equal(table["a_pooled_margin"], cubic.margin)
+    assert table["a"].equals(none["a"])

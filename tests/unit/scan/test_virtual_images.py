@@ -8,13 +8,9 @@ import pytest
 import scan_files
 from diffractory.errors import ScanError
 from diffractory.scan.frame_blocks import FrameBlock, FrameSource, frame_blocks, read_block, sample_frames
+from diffractory.scan.frame_checks import EMPTY, GOOD, NOT_FINITE, SATURATED
 from diffractory.scan.raw_frames import CHUNK_BYTES
 from diffractory.scan.virtual_images import (
-    ALL_EQUAL,
-    ALL_ZERO,
-    GOOD,
-    NOT_FINITE,
-    SATURATED,
     DirectBeam,
     ImageBlocks,
     ScanImages,
@@ -100,14 +96,14 @@ def bad_frames():
 
 def test_bad_frames_are_told_apart():
     status, clipped = frame_status(bad_frames())
-    assert status.tolist() == [GOOD, ALL_ZERO, ALL_EQUAL, NOT_FINITE, NOT_FINITE, GOOD]
+    assert status.tolist() == [GOOD, EMPTY, EMPTY, NOT_FINITE, NOT_FINITE, GOOD]
     assert not clipped.any()
     counts = np.nan_to_num(bad_frames(), posinf=0).astype(np.uint8)
     counts[5] = 255
     counts[0, 0, :2] = 255
     counts[4, :3] = 255
     status, clipped = frame_status(counts)
-    assert status.tolist() == [GOOD, ALL_ZERO, ALL_EQUAL, GOOD, SATURATED, SATURATED]
+    assert status.tolist() == [SATURATED, EMPTY, EMPTY, GOOD, SATURATED, SATURATED]
     np.testing.assert_allclose(clipped, [2 / 16, 0, 0, 0, 12 / 16, 1])
 
 
@@ -129,8 +125,8 @@ def test_images_equal_what_numpy_gives(tmp_path, small_chunks, dtype):
     np.testing.assert_array_equal(images.max_pattern, wide[good].max(axis=0))
     np.testing.assert_allclose(images.bright, (wide * bright).sum(axis=(2, 3)))
     np.testing.assert_allclose(images.dark, (wide * dark).sum(axis=(2, 3)))
-    np.testing.assert_array_equal(images.status == ALL_ZERO, ~good)
-    assert images.counts()["all zero"] == 1
+    np.testing.assert_array_equal(images.status == EMPTY, ~good)
+    assert images.counts()["empty"] == 1
     assert sum(images.counts().values()) - images.counts()["with clipped pixels"] == 30
 
 

@@ -1,0 +1,150 @@
+"""The cubic lattice constant that explains the lattices of many patterns of one particle together.
+
+A single pattern often shows a part of the lattice, and the cell read from it is a guess. But whatever part it
+is, scalar products of its reciprocal vectors, times a², are whole numbers if the crystal is cubic:
+h·h' = hh' + kk' + ll'. So every a is judged by how near the six products of every pattern come to whole
+numbers. Which of them are absent is left open; large constants come near by chance, and the density of a
+hit, relative to that of numbers that lie anywhere, takes it into account.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from diffractory.patterns.spot_lattice import SpotLattices
+
+#: Constants that are tried, in Å, and their relative distance.
+_SMALLEST, _LARGEST, _STEP = 2.4, 18.0, 0.002
+#: Most patterns of a particle that are asked.
+_MOST: Final = 2000
+#: Share of patterns whose lattice is believed to be wrong …
+_WRONG = 0.2
+#: … and of those that show the reflections of a smaller cell alone, with products that are all multiples
+#: of 2, 3 or 4: superstructures are weak.
+_COARSE = 0.01
+_SHIFTS = tuple(round(0.5 * math.log(multiple) / _STEP) for multiple in (2, 3, 4))
+#: Relative error of lengths across the beam, and absolute errors across and along it, in Å⁻¹.
+_RELATIVE, _ACROSS, _ALONG = 0.006, 0.001, 0.01
+#: A product this uncertain, in units of whole numbers, says nothing.
+_VAGUE = 0.45
+#: Logarithms of densities: below the first nothing is added up any more, below the second it is 0.
+_HOPELESS, _NOTHING = -60.0, -30.0
+_FIRST, _SECOND = np.array([0, 1, 2, 0, 0, 1]), np.array([0, 1, 2, 1, 2, 2])
+#: Constants this near, relatively, are the same.
+_SAME = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class CubicConstants:
+    """Pooled cubic lattice constants of n particles; NaN where no pattern has a lattice.
+
+    Parameters
+    ----------
+    a : ndarray of shape (n,)
+        In Å.
+    support : ndarray of shape (n,)
+        Share of the patterns whose lattice this constant explains better than chance does.
+    margin : ndarray of shape (n,)
+        Natural logarithm of the likelihood over that of the best constant that is 2 % or more off.
+    """
+
+    a: NDArray[np.float64]
+    support: NDArray[np.float64]
+    margin: NDArray[np.float64]
+
+
+def pool_cubic_constants(
+    lattices: SpotLattices, spots: NDArray[np.int64], particle: NDArray[np.int32], wanted: NDArray[np.bool_]
+) -> CubicConstants:
+    """Find the lattice constant of particles that are taken to be cubic.
+
+    Parameters
+    ----------
+    lattices : SpotLattices
+        Of n patterns.
+    spots : ndarray of shape (n,), int
+        Number of spots of each.
+    particle : ndarray of shape (n,), int32
+        Number of the particle of each pattern, 0 = none.
+    wanted : ndarray of shape (n_particles,), bool
+        Particles that are cubic.
+
+    Returns
+    -------
+    CubicConstants
+        Of the particles 1 … n_particles; NaN where not wanted.
+    """
+    result = CubicConstants(*(np.full(len(wanted), np.nan) for _ in range(3)))
+    # From half of the smallest on, for smaller cells that the coarse ones are.
+    tried = np.exp(np.arange(math.log(0.5 * _SMALLEST), math.log(_LARGEST), _STEP))
+    allowed = tried >= _SMALLEST
+    usable = np.flatnonzero((particle > 0) & (lattices.score > 0.0))
+    members = np.split(
+        usable[np.argsort(particle[usable], kind="stable")],
+        np.cumsum(np.bincount(particle[usable], minlength=len(wanted) + 1))[:-1],
+    )[1:]
+    for number, member in enumerate(members):
+        if not (wanted[number] and len(member)):
+            continue
+        # Evenly from all over the particle: more say nothing new.
+        chosen = member[np.linspace(0, len(member) - 1, min(len(member), _MOST)).round().astype(np.int64)]
+        products, errors = _products(lattices.take(chosen), spots[chosen])
+        total, explains = _judge(products, errors, tried**2)
+        total[~allowed] = -np.inf
+        best = int(total.argmax())
+        other = np.abs(tried / tried[best] - 1.0) >= _SAME
+        result.a[number] = tried[best]
+        result.support[number] = explains[best] / len(chosen)
+        result.margin[number] = total[best] - total[other].max()
+    return result
+
+
+def _products(
+    lattices: SpotLattices, spots: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the six scalar products of each lattice's basis, in Å⁻², and their standard deviations."""
+    basis = lattices.reciprocal.transpose(0, 2, 1)
+    # The more spots a lattice was fitted to, the better it is known.
+    fitted = (lattices.misfit + _ACROSS) / np.sqrt(np.maximum(lattices.explained * spots, 3.0))
+    across = (basis[:, :, :2] ** 2).sum(axis=2)
+    variance = across * (fitted**2)[:, None] + (_RELATIVE * across) ** 2 + (basis[:, :, 2] * _ALONG) ** 2
+    errors = np.sqrt(variance[:, _FIRST] + variance[:, _SECOND])
+    errors[:, _FIRST == _SECOND] *= math.sqrt(2.0)
+    return (basis[:, _FIRST] * basis[:, _SECOND]).sum(axis=2), errors
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _judge(products, errors, squares):  # type: ignore[no-untyped-def]
+    """Return the log likelihood of each constant, and how many patterns each explains."""
+    n = len(squares)
+    total, explains, logs = np.zeros(n), np.zeros(n), np.empty(n)
+    for pattern in range(len(products)):
+        # No reciprocal vector is shorter than 1/a.
+        shortest = products[pattern, :3].min()
+        for i in range(n):
+            log = -np.inf if shortest * squares[i] < 0.5 else 0.0
+            for k in range(products.shape[1]):
+                sigma = errors[pattern, k] * squares[i]
+                if log < _HOPELESS or sigma > _VAGUE:
+                    continue
+                value = products[pattern, k] * squares[i]
+                off = (value - np.rint(value)) / sigma
+                log -= 0.5 * off * off + math.log(math.sqrt(2.0 * math.pi) * sigma)
+            logs[i] = log
+        for i in range(n):
+            coarse = -np.inf
+            for shift in _SHIFTS:
+                if i >= shift:
+                    coarse = max(coarse, logs[i - shift])
+            density = 0.0
+            if max(logs[i], coarse) > _NOTHING:
+                density = (1.0 - _COARSE) * math.exp(logs[i]) + _COARSE * math.exp(coarse)
+            total[i] += math.log(_WRONG + (1.0 - _WRONG) * density)
+            explains[i] += density > 1.0
+    return total, explains

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from diffractory.patterns.cubic_constant import pool_cubic_constants
+from diffractory.patterns.spot_lattice import SpotLattices
+
+#: Primitive reciprocal bases in units of 1/a: of P, F and I lattices, rows h, k, l.
+P = np.eye(3)
+F = np.array([[1.0, 1.0, -1.0], [1.0, -1.0, 1.0], [-1.0, 1.0, 1.0]])
+I = np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+YES = np.array([True])
+
+
+def lattices_of(bases, noise=0.001, seed=0):
+    """Lattices of bases (n, 3, 3), rows in Å⁻¹, each turned at random, worst known along the beam."""
+    generator = np.random.default_rng(seed)
+    turned = []
+    for basis in bases:
+        # The same lattice in another basis, as a pattern may show it.
+        basis = np.array([basis[0], basis[1] + basis[0], basis[2] - basis[1]])
+        turn, _ = np.linalg.qr(generator.normal(size=(3, 3)))
+        turned.append(basis @ turn + generator.normal(size=(3, 3)) * [noise, noise, 5.0 * noise])
+    n = len(turned)
+    ones, zero = np.ones(n), np.zeros(n)
+    reciprocal = np.array(turned).reshape(n, 3, 3).transpose(0, 2, 1)
+    return SpotLattices(reciprocal, ones, ones, ones, 0.004 * ones, zero, ones, np.zeros((n, 3)), zero)
+
+
+def pooled(lattices, particle=None, wanted=YES):
+    n = len(lattices.score)
+    owner = np.ones(n, np.int32) if particle is None else np.asarray(particle, np.int32)
+    return pool_cubic_constants(lattices, np.full(n, 25), owner, wanted)
+
+
+@pytest.mark.parametrize("basis", [P, F, I], ids="PFI")
+@pytest.mark.parametrize("a", [3.6, 5.4, 8.26])
+def test_a_is_found_whatever_is_absent(basis, a):
+    found = pooled(lattices_of([basis / a] * 10))
+    assert found.a[0] == pytest.approx(a, rel=0.005)
+    assert found.support[0] == 1.0
+    assert found.margin[0] > 10.0
+
+
+def test_parts_of_the_lattice_tell_the_whole_together():
+    a = 8.0
+    # Products that are all multiples of 4, of 2 and of 3: each alone tells a smaller constant.
+    parts = {
+        2.0: 2.0 * P,
+        np.sqrt(2.0): np.array([[1.0, 1.0, 0.0], [1.0, -1.0, 0.0], [0.0, 0.0, 2.0]]),
+        np.sqrt(3.0): np.array([[1.0, 1.0, 1.0], [1.0, -2.0, 1.0], [3.0, 0.0, -3.0]]),
+    }
+    for factor, part in parts.items():
+        assert pooled(lattices_of([part / a] * 4)).a[0] == pytest.approx(a / factor, rel=0.005)
+    assert pooled(lattices_of([part / a for part in parts.values()] * 4)).a[0] == pytest.approx(a, rel=0.005)
+
+
+def test_wrong_lattices_and_superstructures_do_not_pull():
+    a, generator = 5.0, np.random.default_rng(3)
+    wrong = generator.normal(size=(4, 3, 3)) * 0.3
+    found = pooled(lattices_of([*([P / a] * 8), *wrong]))
+    assert found.a[0] == pytest.approx(a, rel=0.005)
+    assert found.support[0] == pytest.approx(8 / 12, abs=0.1)
+    # Half of the patterns show the doubled cell's weak reflections, half the simple cell's alone.
+    doubled = pooled(lattices_of([*([P / a] * 6), *([P / (2.0 * a)] * 6)]))
+    assert doubled.a[0] == pytest.approx(2.0 * a, rel=0.005)
+
+
+def test_each_particle_has_its_own_and_only_those_that_are_wanted():
+    lattices = lattices_of([*([P / 4.0] * 5), *([F / 6.0] * 5), *([P / 5.0] * 5)])
+    lattices.score[-5:-3] = 0.0  # no lattice was found
+    particle = np.repeat([2, 1, 4], 5)
+    found = pooled(lattices, particle, np.array([True, True, True, False]))
+    np.testing.assert_allclose(found.a, [6.0, 4.0, np.nan, np.nan], rtol=0.005)
+    alone = pooled(lattices.take(np.arange(5, 10)))
+    assert alone.a[0] == found.a[0]
+    assert alone.margin[0] == found.margin[0]
+    lattices.score[:] = 0.0
+    assert np.isnan(pooled(lattices, particle, np.ones(4, bool)).a).all()
+    assert pooled(lattices, np.zeros(15), np.zeros(0, bool)).a.shape == (0,)
+
+
+def test_many_patterns_are_thinned_out(monkeypatch):
+    lattices = lattices_of([P / 4.0] * 40)
+    monkeypatch.setattr("diffractory.patterns.cubic_constant._MOST", 7)
+    thinned = pooled(lattices)
+    chosen = np.linspace(0, 39, 7).round().astype(int)
+    assert thinned.margin[0] == pooled(lattices.take(chosen)).margin[0]
