@@ -24,10 +24,10 @@ def _known_cluster(name: str) -> str:
 
 
 def _known_or_slurm(name: str) -> str:
-    if name not in ("local", "inline", "slurm") and "://" not in name:
+    if name not in ("local", "threads", "inline", "slurm") and "://" not in name:
         raise SpecError(
             f"--cluster {name!r} is unknown",
-            fix="Use local, inline, slurm, or a scheduler's address tcp://host:port",
+            fix="Use local, threads, inline, slurm, or a scheduler's address tcp://host:port",
         )
     return name
 
@@ -46,7 +46,7 @@ ClusterOption = Annotated[
     typer.Option(
         metavar="WHERE",
         callback=_known_cluster,
-        help="Where work runs: local (Dask workers), inline, or tcp://host:port of a scheduler.",
+        help="Where work runs: local (Dask workers), threads, inline, or tcp://host:port of a scheduler.",
     ),
 ]
 SlurmClusterOption = Annotated[
@@ -54,7 +54,7 @@ SlurmClusterOption = Annotated[
     typer.Option(
         metavar="WHERE",
         callback=_known_or_slurm,
-        help="Where work runs: local (Dask workers), inline, slurm (with --site), or tcp://host:port.",
+        help="Where work runs: local (Dask workers), threads, inline, slurm (with --site), or tcp://host:port.",
     ),
 ]
 SiteOption = Annotated[

@@ -13,8 +13,10 @@ from numba import njit
 
 from diffractory.patterns.linear_equations import solve_small
 
-#: Spots that are looked at together, before it is asked whether enough of them can still fit.
-LANES = 16
+#: Spots of which a processor's vectors hold a whole number.
+_LANES = 8
+#: Spots that are counted before it is asked whether enough of the others can still fit.
+_TOGETHER = 24
 #: Index of a spot that lies on no lattice point.
 MISSING = -(2.0**31)
 _LARGEST_INDEX = 1e6
@@ -27,7 +29,7 @@ def spot_columns(n):  # type: ignore[no-untyped-def]
     Rows: position across (2) and along the beam, weight, the three indices, excitation error, and three
     to work in.
     """
-    return np.full((11, -(-max(n, 1) // LANES) * LANES), np.nan)
+    return np.full((11, -(-max(n, 1) // _LANES) * _LANES), np.nan)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -76,16 +78,19 @@ def count_explained(columns, n, basis, tolerance, s_max, needed):  # type: ignor
         ax, bx, cx, ay, by, cy, az, bz, cz, to_x, to_y, to_z, u_x, u_y, v_x, v_y,
         reach, per_tolerance, _,
     ) = _constants(basis, tolerance, s_max)  # fmt: skip
-    steps = _steps(reach)
-    xs, ys, zs, hit = columns[0], columns[1], columns[2], columns[8]
-    found = 0
-    for start in range(0, n, LANES):
+    steps, found = _steps(reach), 0
+    for start in range(0, n, _TOGETHER):
         if found + n - start < needed:
             return found
-        for spot in range(start, start + LANES):
+        # Parts, each counted from 0: the compiler need not think of indices below 0.
+        stop = start + _TOGETHER
+        xs, ys, zs, hit = (
+            columns[0][start:stop], columns[1][start:stop], columns[2][start:stop], columns[8][start:stop],
+        )  # fmt: skip
+        for spot in range(len(hit)):
             hit[spot] = 0.0
         for step in range(steps):
-            for spot in range(start, start + LANES):
+            for spot in range(len(hit)):
                 x, y, z = xs[spot], ys[spot], zs[spot]
                 middle = to_x * x + to_y * y + to_z * z
                 l = np.ceil(middle - reach) + step
@@ -100,9 +105,9 @@ def count_explained(columns, n, basis, tolerance, s_max, needed):  # type: ignor
                     & (l <= middle + reach)
                     & (abs(middle) < _LARGEST_INDEX)
                 )
-                hit[spot] = 1.0 if here else hit[spot]
-        for spot in range(start, start + LANES):
-            found += int(hit[spot])
+                hit[spot] += 1.0 if here else 0.0
+        for spot in range(len(hit)):
+            found += hit[spot] > 0.0
     return found
 
 
