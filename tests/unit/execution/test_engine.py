@@ -244,7 +244,7 @@ def _open(address: str) -> None:
 
 @pytest.mark.parametrize("name", ["slrum", "", "LOCAL", "localhost:8786"])
 def test_an_unknown_cluster_is_named(name: str):
-    with pytest.raises(ExecutionError, match=rf"unknown cluster '{name}'.*inline, local, or .*tcp://"):
+    with pytest.raises(ExecutionError, match=rf"unknown cluster '{name}'.*inline, threads, local, or .*tcp://"):
         _open(name)
 
 
