@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from emdfile import Metadata
 from numpy.typing import NDArray
 
+from diffractory.dataset.bragg_vectors import bragg_vectors_of, save_bragg_vectors
 from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
 
 if TYPE_CHECKING:
+    # Takes seconds to import, and who only reads a scan does not need it.
     from py4DSTEM.braggvectors import BraggVectors
 
 #: No detected spot lies further out, in Å⁻¹: 10 Å⁻¹ is 200 mrad at 300 keV.
@@ -116,9 +119,6 @@ def write_bragg_emd(scan: BraggScan, path: Path) -> None:
     ScanError
         If the file cannot be written.
     """
-    # py4DSTEM takes seconds to import, and who only reads a scan does not need it.
-    from diffractory.dataset.bragg_vectors import save_bragg_vectors
-
     try:
         save_bragg_vectors(_bragg_vectors(scan), path)
     except OSError as error:
@@ -126,10 +126,6 @@ def write_bragg_emd(scan: BraggScan, path: Path) -> None:
 
 
 def _bragg_vectors(scan: BraggScan) -> BraggVectors:
-    from emdfile import Metadata
-
-    from diffractory.dataset.bragg_vectors import bragg_vectors_of
-
     vectors = bragg_vectors_of(scan.peaks, scan.shape)
     if scan.step is not None:
         vectors.calibration.set_R_pixel_size(scan.step)
