@@ -33,7 +33,7 @@ def test_slurm_and_this_process_give_the_same_peaks_and_labels(
         folder = tmp_path / name
         folder.mkdir()
         answer = succeeds("detect", frames, "--out", folder / "scan.h5", *CALIBRATION, *where)
-        assert ("frames.npy: 8 × 10 positions" in answer.flat) and answer.code == 0
+        assert "frames.npy: 8 × 10 positions" in answer.flat
         scans[name] = read_bragg_scan(folder / "scan.h5").peaks
         succeeds("map", folder / "scan.h5", "--out", folder / "map", "--no-report", *where)
         maps[name] = xr.open_zarr(folder / "map" / "map.zarr")

@@ -6,7 +6,6 @@ several spots at once. Not a rounding depends on it: every spot sees the operati
 
 from __future__ import annotations
 
-import math
 
 import numpy as np
 from numba import njit
@@ -187,7 +186,14 @@ def refit(columns, n, size, basis, room):  # type: ignore[no-untyped-def]
     normal[0, 0], normal[0, 1], normal[0, 2] = n00, n01, n02
     normal[1, 0], normal[1, 1], normal[1, 2] = n01, n11, n12
     normal[2, 0], normal[2, 1], normal[2, 2] = n02, n12, n22
-    right[0, 0], right[0, 1], right[1, 0], right[1, 1], right[2, 0], right[2, 1] = r00, r01, r10, r11, r20, r21
+    right[0, 0], right[0, 1], right[1, 0], right[1, 1], right[2, 0], right[2, 1] = (
+        r00,
+        r01,
+        r10,
+        r11,
+        r20,
+        r21,
+    )
     instruments[0, 0], instruments[0, 1], instruments[0, 2] = i00, i01, i02
     instruments[1, 0], instruments[1, 1], instruments[1, 2] = i10, i11, i12
     instruments[2, 0], instruments[2, 1], instruments[2, 2] = i20, i21, i22

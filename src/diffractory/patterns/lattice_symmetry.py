@@ -135,14 +135,18 @@ def lattice_groups() -> LatticeGroups:
         if group:
             groups.setdefault(frozenset(group), list(group.values()))
 
+    every = np.array(two_folds)
+    # Most products leave −1 … 1 at once: they need not be followed.
+    allowed = np.abs(every[:, None] @ every).max(axis=(2, 3)) <= 1
     for index, first in enumerate(two_folds):
         add([first])
-        for second in two_folds[:index]:
-            add([first, second])
+        for second in np.flatnonzero(allowed[index, :index]):
+            add([first, two_folds[second]])
     # Two two-fold rotations make a dihedral group at most; a third one makes the cubic ones.
     for group in [members for members in groups.values() if len(members) == 8]:
-        for third in two_folds:
-            add([*group, third])
+        products = np.abs(np.array(group)[:, None] @ every).max(axis=(0, 2, 3))
+        for third in np.flatnonzero(products <= 1):
+            add([*group, two_folds[third]])
     ordered = sorted(groups.values(), key=lambda group: _FAMILY_OF_ORDER[len(group)])
     family, dimension, metrics, axes = zip(*map(_described, ordered), strict=True)
     place = {_two_folds(group)[0].tobytes(): i for i, group in enumerate(ordered) if len(group) == 2}
@@ -375,9 +379,7 @@ def _fit_group(strain, target, family, dimension, metrics, axes, fits, cos_beta,
         total += left * left
         if row in (0, 1, 5):
             across += left * left
-    return _keep_best(
-        total, across, right[:, 0], dimension, family, metrics, axes, fits, cos_beta, metric
-    )
+    return _keep_best(total, across, right[:, 0], dimension, family, metrics, axes, fits, cos_beta, metric)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -109,7 +109,9 @@ def apply_calibration(peaks: PeakTable, shape: tuple[int, int], calibration: Cal
         stop = min(first + step, n)
         counts = peaks.counts[first:stop]
 
-        def here(values: NDArray[np.float64], first: int = first, stop: int = stop, counts: Any = counts) -> Any:
+        def here(
+            values: NDArray[np.float64], first: int = first, stop: int = stop, counts: Any = counts
+        ) -> Any:
             return values if values.ndim == 0 else np.repeat(values[first:stop], counts)
 
         q = peaks.q[peaks.offsets[first] : peaks.offsets[stop]]
@@ -127,7 +129,9 @@ def apply_calibration(peaks: PeakTable, shape: tuple[int, int], calibration: Cal
             q *= calibration.pixel_size
         if calibration.rotation is not None:
             sine, cosine = np.sin(calibration.rotation), np.cos(calibration.rotation)
-            x, y = (q[:, 1].copy(), q[:, 0].copy()) if calibration.flipped else (q[:, 0].copy(), q[:, 1].copy())
+            x, y = (
+                (q[:, 1].copy(), q[:, 0].copy()) if calibration.flipped else (q[:, 0].copy(), q[:, 1].copy())
+            )
             q[:, 0], q[:, 1] = cosine * x - sine * y, sine * x + cosine * y
 
 
