@@ -6,7 +6,6 @@ several spots at once. Not a rounding depends on it: every spot sees the operati
 
 from __future__ import annotations
 
-
 import numpy as np
 from numba import njit
 

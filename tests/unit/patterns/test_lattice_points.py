@@ -14,9 +14,10 @@ BASIS = np.array([[0.21, 0.03, 0.05], [-0.02, 0.24, 0.08], [0.01, -0.03, 0.19]])
 def _spots(n: int, seed: int) -> np.ndarray:
     """Return room with spots near points of the lattice, and others anywhere."""
     generator = np.random.default_rng(seed)
-    points = BASIS @ generator.integers(-5, 6, (3, n))
-    xy = np.where(generator.random(n) < 0.5, points[:2] + generator.normal(0.0, 0.005, (2, n)),
-                  generator.uniform(-1.2, 1.2, (2, n)))  # fmt: skip
+    points = BASIS @ generator.integers(-5, 6, (3, 400 * n))
+    seen = np.abs(points[2] - CURVATURE * (points[:2] ** 2).sum(axis=0)) < S_MAX
+    near = points[:2, seen][:, :n] + generator.normal(0.0, 0.005, (2, n))
+    xy = np.where(generator.random(n) < 0.5, near, generator.uniform(-1.2, 1.2, (2, n)))
     columns = spot_columns(n)
     columns[:2, :n], columns[2, :n] = xy, CURVATURE * (xy**2).sum(axis=0)
     return columns
