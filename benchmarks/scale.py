@@ -213,7 +213,9 @@ def memory(folder: Path, catalogue: Catalogue) -> dict[str, Any]:
         plan = make_plan(some, SimulationSpec(thicknesses=thicknesses), OrientationSpec(count=count), 1e9)
         run = Run.create(folder / name, plan, some)
         with (
-            LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster,
+            LocalCluster(
+                n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+            ) as cluster,
             Client(cluster) as client,
         ):
             list(

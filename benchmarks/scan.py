@@ -1,6 +1,8 @@
-"""Disk detection: speed beside py4DSTEM's serial loop at equal peaks, and recovery of the truth.
+"""Disk detection: speed beside py4DSTEM's serial loop at equal peaks, and recovery of the truth; maps.
 
-``python benchmarks/scan.py`` writes the part ``detection`` of ``benchmarks/results/scan.json``.
+``python benchmarks/scan.py`` writes the part ``detection`` of ``benchmarks/results/scan.json``,
+``python benchmarks/scan.py map`` the part ``map``: time and memory of ``diffractory map`` as a whole process
+for 65,536 and 1,000,000 positions.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import py4DSTEM
 from machine import command, describe
+from scan_map import map_benchmark
 
 from diffractory.execution.engine import open_engine
 from diffractory.patterns.peak_table import PeakTable
@@ -138,16 +141,26 @@ def _difference(ours: PeakTable, theirs: PeakTable) -> float | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=24, help="the scan has side × side positions")
+    parser.add_argument("part", nargs="?", choices=("detection", "map"), default="detection")
+    parser.add_argument("--side", type=int, help="the scan has side × side positions; 24, map: 256")
     parser.add_argument("--pixels", type=int, default=256, help="and frames of so many pixels a side")
+    parser.add_argument("--large-side", type=int, default=1000, help="side of the large map; 0 = none")
+    parser.add_argument("--paper-model", type=Path, help="a trained model of the paper's preset, for maps")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    result = {"command": command(), **describe(), "recovery": recovery(max(options.side // 2, 2), 128)}
+    result = {"command": command(), **describe()}
     with tempfile.TemporaryDirectory() as folder:
-        result["speed"] = speed(options.side, options.pixels, Path(folder))
+        if options.part == "map":
+            result |= map_benchmark(
+                options.side or 256, options.large_side, options.paper_model, Path(folder)
+            )
+        else:
+            side = options.side or 24
+            result["recovery"] = recovery(max(side // 2, 2), 128)
+            result["speed"] = speed(side, options.pixels, Path(folder))
+            print(json.dumps(result["speed"], indent=1))
     whole = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    write_atomic(options.out, json.dumps({**whole, "detection": result}, indent=1) + "\n")
-    print(json.dumps(result["speed"], indent=1))
+    write_atomic(options.out, json.dumps({**whole, options.part: result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,16 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
-from diffractory.cli.engines import engine_here
-from diffractory.cli.options import ClusterOption, WorkersOption, check_output_folder, parse_scan_shape
+from diffractory.cli.engines import engine_here, slurm_request
+from diffractory.cli.options import (
+    DryRunOption,
+    JobsOption,
+    SiteOption,
+    SlurmClusterOption,
+    WorkersOption,
+    check_output_folder,
+    parse_scan_shape,
+)
 from diffractory.cli.progress import run_all
 from diffractory.crystals.crystal import Crystal
 from diffractory.crystals.sources.cif import cif_candidates
@@ -189,12 +197,16 @@ def detect(
             metavar="A:F", help="… or its cubic lattice, such as 4.078:F.", rich_help_panel=_CALIBRATION
         ),
     ] = None,
-    cluster: ClusterOption = "local",
+    cluster: SlurmClusterOption = "local",
     workers: WorkersOption = None,
+    site: SiteOption = None,
+    jobs: JobsOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find disks in raw frames, calibrate them, and write Bragg peaks that `diffractory map` reads."""
     check_output(out_file, file)
+    slurm = slurm_request(cluster, site, jobs, dry_run, out_file.parent)
     chosen = {
         "trench": trench, "min_significance": significance, "min_absolute_intensity": min_absolute,
         "min_relative_intensity": min_relative, "min_spacing": min_spacing, "edge_boundary": edge,
@@ -220,7 +232,7 @@ def detect(
     if not as_json:
         print_setup(scan, setup)
     parts = out_file.with_name(f".{out_file.name}.parts-{work_id(source.state, scan, setup)[:12]}")
-    with engine_here(cluster, workers, out_file.parent) as engine:
+    with engine_here(cluster, workers, out_file.parent, slurm) as engine:
         found = detect_frames(scan, setup.detector, engine, parts)
     try:
         source.state.check()

@@ -13,7 +13,6 @@ from diffractory.cli.console import note
 from diffractory.errors import SpecError
 from diffractory.execution.engine import Engine, open_engine
 from diffractory.execution.site import SlurmRequest, read_site
-from diffractory.execution.slurm import job_script, open_slurm
 from diffractory.settings import Resources
 
 logger = logging.getLogger(__name__)
@@ -24,6 +23,9 @@ def engine_here(
 ) -> AbstractContextManager[Engine]:
     """Open an engine with this machine's resources, or with those asked of SLURM."""
     if slurm is not None:
+        # Takes a second to import, which other clusters do not need.
+        from diffractory.execution.slurm import open_slurm
+
         return open_slurm(slurm)
     resources = Resources.of_this_machine(folder, workers)
     logger.info("work runs on %s: %s", cluster, resources)
@@ -68,6 +70,8 @@ def slurm_request(
         )
     request = _request(site, jobs, folder)
     if dry_run:
+        from diffractory.execution.slurm import job_script
+
         typer.echo(job_script(request))
         raise typer.Exit
     return request

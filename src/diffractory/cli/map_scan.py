@@ -12,8 +12,15 @@ import xarray as xr
 from rich.table import Table
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
-from diffractory.cli.engines import engine_here
-from diffractory.cli.options import ClusterOption, WorkersOption, check_output_folder
+from diffractory.cli.engines import engine_here, slurm_request
+from diffractory.cli.options import (
+    DryRunOption,
+    JobsOption,
+    SiteOption,
+    SlurmClusterOption,
+    WorkersOption,
+    check_output_folder,
+)
 from diffractory.cli.progress import map_ordered
 from diffractory.errors import ModelError, SpecError
 from diffractory.execution.engine import Engine
@@ -119,8 +126,11 @@ def map_scan(
     with_report: Annotated[
         bool, typer.Option("--report/--no-report", help="Draw pictures and write the HTML page.")
     ] = True,
-    cluster: ClusterOption = "local",
+    cluster: SlurmClusterOption = "threads",
     workers: WorkersOption = None,
+    site: SiteOption = None,
+    jobs: JobsOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Map crystal system, space group and lattice over a scan of Bragg peaks, and list its particles."""
@@ -143,10 +153,11 @@ def map_scan(
         seed=seed,
     )
     check_output_folder(folder)
+    slurm = slurm_request(cluster, site, jobs, dry_run, folder)
     saved = SavedModel(packaged_model() if model is None else model)
     _ = saved.systems_  # a broken model is refused before the scan is read and workers are started
     loaded = read_bragg_scan(scan, pixel_size=pixel_size, center=center, dataset=dataset)
-    with engine_here(cluster, workers, folder) as engine:
+    with engine_here(cluster, workers, folder, slurm) as engine:
         made = map_with_model(
             loaded,
             saved,

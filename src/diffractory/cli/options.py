@@ -34,10 +34,10 @@ def known_or_slurm(name: str) -> str:
     SpecError
         If it is unknown.
     """
-    if name not in ("local", "inline", "slurm") and "://" not in name:
+    if name not in ("local", "threads", "inline", "slurm") and "://" not in name:
         raise SpecError(
             f"--cluster {name!r} is unknown",
-            fix="Use local, inline, slurm, or a scheduler's address tcp://host:port",
+            fix="Use local, threads, inline, slurm, or a scheduler's address tcp://host:port",
         )
     return name
 
@@ -64,7 +64,7 @@ ClusterOption = Annotated[
         callback=_known_cluster,
         envvar="DIFFRACTORY_CLUSTER",
         show_envvar=True,
-        help="Where work runs: local (Dask workers), inline, or tcp://host:port of a scheduler.",
+        help="Where work runs: local (Dask workers), threads, inline, or tcp://host:port of a scheduler.",
     ),
 ]
 SlurmClusterOption = Annotated[
@@ -76,7 +76,7 @@ SlurmClusterOption = Annotated[
         show_envvar=True,
         # Before --site and --jobs, which depend on it.
         is_eager=True,
-        help="Where work runs: local (Dask workers), inline, slurm (with --site), or tcp://host:port.",
+        help="Where work runs: local (Dask workers), threads, inline, slurm (with --site), or tcp://host:port.",
     ),
 ]
 SiteOption = Annotated[

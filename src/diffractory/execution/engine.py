@@ -1,4 +1,6 @@
-"""Where work runs: in this process, on local Dask workers, or on a scheduler that is up already.
+"""Where work runs: in this process, on its threads, on local Dask workers, or on a scheduler that is up.
+
+Dask is imported where it is used: threads do without, and it takes a second.
 
 An engine receives a callable and its arguments and knows nothing of what they mean. Results that
 matter go to disk inside the callable; only small receipts come back.
@@ -13,19 +15,21 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import Future as ThreadFuture
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-import dask
-from dask.utils import funcname
-from distributed import Client, Future, LocalCluster
 from joblib import parallel_config
 
 from diffractory.errors import DiffractoryError, ExecutionError
 from diffractory.interrupts import out_of_reach_of_ctrl_c
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -114,6 +118,51 @@ class InlineEngine:
         return context
 
 
+class ThreadEngine:
+    """Runs work on threads of this process: nothing to start, nothing to send, one copy of everything.
+
+    For compiled work that lets go of the interpreter's lock; other work it does not speed up.
+
+    Parameters
+    ----------
+    workers : int
+        Number of threads.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    @property
+    def description(self) -> str:
+        """Number of threads."""
+        return f"{self.workers} thread(s) of this process"
+
+    def run(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[Outcome[T, R]]:
+        """Yield the outcome of each item as it finishes."""
+        waiting = iter(items)
+        with ThreadPoolExecutor(self.workers) as pool:
+            running: dict[ThreadFuture[R], T] = {}
+            try:
+                while True:
+                    for item in islice(waiting, _WINDOW_PER_WORKER * self.workers - len(running)):
+                        running[pool.submit(function, item)] = item
+                    if not running:
+                        return
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        item = running.pop(future)
+                        try:
+                            yield Outcome(item, future.result())
+                        except DiffractoryError as error:
+                            yield Outcome(item, None, error)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def joblib(self) -> AbstractContextManager[Any]:
+        """Return a context in which joblib uses threads too."""
+        context: AbstractContextManager[Any] = parallel_config(backend="threading", n_jobs=self.workers)
+        return context
+
+
 class DaskEngine:
     """Runs work on the workers of a Dask client, a bounded number of tasks at a time."""
 
@@ -176,6 +225,8 @@ class DaskEngine:
     def _submit(
         self, function: Callable[[T], R], item: T, owners: dict[str, T], finished: SimpleQueue[Future[R]]
     ) -> None:
+        from dask.utils import funcname
+
         key = f"{funcname(function)}-{uuid.uuid4().hex}"
         owners[key] = item
         try:
@@ -243,9 +294,9 @@ def open_engine(cluster: str, workers: int, worker_memory: int) -> Iterator[Engi
     Parameters
     ----------
     cluster : str
-        ``inline``, ``local``, or the address of a running scheduler (``tcp://host:port``).
+        ``inline``, ``threads``, ``local``, or the address of a running scheduler (``tcp://host:port``).
     workers : int
-        Worker processes of a local cluster, one thread each.
+        Threads, or worker processes of a local cluster, one thread each.
     worker_memory : int
         Bytes each of them may use.
 
@@ -259,6 +310,9 @@ def open_engine(cluster: str, workers: int, worker_memory: int) -> Iterator[Engi
         if cluster == "inline":
             yield InlineEngine()
             return
+        if cluster == "threads":
+            yield ThreadEngine(workers)
+            return
         if cluster == "local":
             client = stack.enter_context(_local_client(workers, worker_memory))
         elif "://" in cluster:
@@ -266,7 +320,7 @@ def open_engine(cluster: str, workers: int, worker_memory: int) -> Iterator[Engi
         else:
             raise ExecutionError(
                 f"unknown cluster {cluster!r}",
-                fix="Use inline, local, or a scheduler's address tcp://host:port",
+                fix="Use inline, threads, local, or a scheduler's address tcp://host:port",
             )
         yield DaskEngine(client)
 
@@ -288,6 +342,9 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _local_client(workers: int, worker_memory: int) -> Iterator[Client]:
+    import dask
+    from distributed import Client, LocalCluster
+
     settings = {
         "distributed.scheduler.allowed-failures": 10,
         # Kernels hold the interpreter lock for seconds: a silent worker is not a dead one.
@@ -313,6 +370,8 @@ def _local_client(workers: int, worker_memory: int) -> Iterator[Client]:
 
 @contextmanager
 def _remote_client(address: str) -> Iterator[Client]:
+    from distributed import Client
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(_quiet())
         try:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,6 @@ from diffractory.learning.card import card_of
 from diffractory.learning.domain import TrainingDomain
 from diffractory.learning.forests import MedianForestRegressor, VoteForestClassifier
 from diffractory.learning.hierarchy import SymmetryHierarchy, TrainingSummary
-from diffractory.learning.training import Hierarchy
 from diffractory.learning.trees import TreeArrays
 from diffractory.patterns.feature_sets import number_of_features
 from diffractory.specs import (
@@ -40,6 +39,10 @@ from diffractory.specs import (
     feature_spec,
 )
 from diffractory.storage import atomic_path, write_atomic
+
+if TYPE_CHECKING:
+    # What training needs takes longer to import than a model takes to load.
+    from diffractory.learning.training import Hierarchy
 
 FORMAT_VERSION = 2
 _HEADER, _ARRAYS, _CARD = "model.json", "trees.npz", "card.md"

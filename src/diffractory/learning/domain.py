@@ -12,10 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-import dask
-import dask.array as da
 import numpy as np
-from dask_ml.decomposition import IncrementalPCA
 from numpy.typing import NDArray
 
 from diffractory.errors import ModelError
@@ -68,6 +65,11 @@ class TrainingDomain:
         ModelError
             If there are fewer than three patterns.
         """
+        # Only training needs these, and they take as long to import as a small map takes to make.
+        import dask
+        import dask.array as da
+        from dask_ml.decomposition import IncrementalPCA
+
         if len(X) < 3:
             raise ModelError(f"{len(X)} patterns are too few to learn a training domain from")
         rows = np.random.default_rng(seed).permutation(len(X))[:_MOST_PATTERNS]

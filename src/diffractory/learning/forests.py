@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from diffractory.errors import ModelError
-from diffractory.learning.growing import grow_trees
 from diffractory.learning.trees import TreeArrays, median, vote
 
 
@@ -166,6 +165,9 @@ def _grown(
     targets: NDArray[Any],
 ) -> TreeArrays:
     settings = {"max_depth": forest.max_depth, "max_features": forest.max_features}
+    # Growing takes scikit-learn's own trees, which predicting does without.
+    from diffractory.learning.growing import grow_trees
+
     return grow_trees(
         kind, features, targets, forest.n_estimators, settings, forest.random_state, forest.n_jobs
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from diffractory.learning.aggregation import EvidenceRule
 from diffractory.learning.artefact import load_model
 from diffractory.learning.system_hierarchy import SystemVotes, WithinSystem
-from diffractory.learning.training import Hierarchy
 from diffractory.specs import FeatureSpec, feature_spec
+
+if TYPE_CHECKING:
+    from diffractory.learning.training import Hierarchy
 
 
 def _loaded(path: Path) -> tuple[Hierarchy, dict[str, Any]]:

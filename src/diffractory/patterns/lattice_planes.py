@@ -13,68 +13,90 @@ _PROPOSING, _VECTORS, _PLANES = 30, 12, 6
 _SHORTEST, _LONGEST = 0.04, 0.9
 #: Smallest area of a primitive reciprocal plane in Å⁻²: that of a plane of 25 × 25 Å.
 SMALLEST_AREA = 0.0015
+#: Most lists that difference vectors are kept in by their length.
+_LENGTHS = 256
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _differences(q, tolerance):  # type: ignore[no-untyped-def]
+def _differences(xs, ys, n_spots, tolerance):  # type: ignore[no-untyped-def]
     """Return distinct difference vectors of bright spots (and the origin), the most frequent first."""
-    n = min(len(q), _PROPOSING)
+    n = min(n_spots, _PROPOSING)
     vectors, counts = np.empty((n * (n + 1) // 2, 2)), np.zeros(n * (n + 1) // 2)
+    # Vectors that are the same have nearly the same length: lists of those of each length, the newest
+    # first. A little wider than the tolerance, so that no rounding moves one two lists away.
+    width = 1.001 * max(tolerance, _LONGEST / _LENGTHS)
+    newest = np.full(int(_LONGEST / width) + 3, -1, dtype=np.int64)
+    older = np.empty(len(counts), dtype=np.int64)
     found = 0
     for i in range(n):
         for j in range(-1, i):
-            x, y = q[i, 0], q[i, 1]
+            x, y = xs[i], ys[i]
             if j >= 0:
-                x, y = x - q[j, 0], y - q[j, 1]
+                x, y = x - xs[j], y - ys[j]
             square = x * x + y * y
             if square < _SHORTEST**2 or square > _LONGEST**2:
                 continue
-            known = False
-            for k in range(found):
-                # A vector and its opposite are the same, whichever of two spots came first.
-                across = abs(vectors[k, 0] * x + vectors[k, 1] * y)
-                apart = vectors[k, 0] ** 2 + vectors[k, 1] ** 2 + square - 2.0 * across
-                if apart < tolerance * tolerance:
-                    counts[k] += 1.0
-                    known = True
-                    break
-            if not known:
-                vectors[found, 0], vectors[found, 1], counts[found] = x, y, 1.0
+            place, first = int(math.sqrt(square) / width) + 1, found
+            for near in range(place - 1, place + 2):
+                k = newest[near]
+                while k >= 0:
+                    # A vector and its opposite are the same, whichever of two spots came first.
+                    across = abs(vectors[k, 0] * x + vectors[k, 1] * y)
+                    apart = vectors[k, 0] ** 2 + vectors[k, 1] ** 2 + square - 2.0 * across
+                    if apart < tolerance * tolerance:
+                        first = min(first, k)
+                    k = older[k]
+            if first == found:
+                vectors[found, 0], vectors[found, 1] = x, y
+                older[found], newest[place] = newest[place], found
                 found += 1
+            counts[first] += 1.0
     lengths = np.sqrt((vectors[:found] * vectors[:found]).sum(axis=1))
     return vectors[np.argsort(-counts[:found] / (1.0 + 0.5 * lengths))[:_VECTORS]]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def likely_planes(q, tolerance):  # type: ignore[no-untyped-def]
+def likely_planes(xs, ys, n_spots, tolerance):  # type: ignore[no-untyped-def]
     """Return the lattice planes (columns: two vectors) that explain most, and their shares of spots."""
-    vectors = _differences(q, tolerance)
+    vectors = _differences(xs, ys, n_spots, tolerance)
     n = len(vectors)
     planes, scores, shares = np.empty((n * n, 2, 2)), np.empty(n * n), np.empty(n * n)
+    areas, plane = np.empty(n * n), np.empty((2, 2))
     found = 0
     for i in range(n):
         for j in range(i):
-            plane = np.empty((2, 2))
-            plane[:, 0], plane[:, 1] = vectors[i], vectors[j]
+            plane[0, 0], plane[1, 0] = vectors[i, 0], vectors[i, 1]
+            plane[0, 1], plane[1, 1] = vectors[j, 0], vectors[j, 1]
             _reduce_plane(plane)
             area = abs(plane[0, 0] * plane[1, 1] - plane[0, 1] * plane[1, 0])
             if area < SMALLEST_AREA or plane[0, 0] ** 2 + plane[1, 0] ** 2 < 0.5 * _SHORTEST**2:
                 continue
-            explained = 0
-            for spot in range(len(q)):
-                u, v = plane_coordinates(q[spot], plane)
-                explained += distance2(u - np.rint(u), v - np.rint(v), plane) < tolerance * tolerance
+            explained = _explained(xs, ys, n_spots, plane, tolerance)
             score = explained * math.log(1.0 / min(0.9, math.pi * tolerance * tolerance / area))
             known = False
             for k in range(found):
                 if abs(scores[k] - score) <= 0.02 * score:
-                    other = abs(planes[k, 0, 0] * planes[k, 1, 1] - planes[k, 0, 1] * planes[k, 1, 0])
-                    known = known or abs(other - area) < 0.02 * area
+                    known = known or abs(areas[k] - area) < 0.02 * area
             if not known:
-                planes[found], scores[found], shares[found] = plane, score, explained / len(q)
+                planes[found], scores[found], shares[found] = plane, score, explained / n_spots
+                areas[found] = area
                 found += 1
     order = np.argsort(-scores[:found])[:_PLANES]
     return planes[order], shares[order]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _explained(xs, ys, n_spots, plane, tolerance):  # type: ignore[no-untyped-def]
+    """Return how many spots lie on points of a plane."""
+    ax, bx, ay, by = plane[0, 0], plane[0, 1], plane[1, 0], plane[1, 1]
+    area, explained = ax * by - bx * ay, 0
+    for spot in range(n_spots):
+        u = (xs[spot] * by - ys[spot] * bx) / area
+        v = (ax * ys[spot] - ay * xs[spot]) / area
+        u, v = u - np.rint(u), v - np.rint(v)
+        left, up = u * ax + v * bx, u * ay + v * by
+        explained += left * left + up * up < tolerance * tolerance
+    return explained
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -91,17 +113,3 @@ def _reduce_plane(plane):  # type: ignore[no-untyped-def]
             break
         for row in range(2):
             plane[row, 1] -= turns * plane[row, 0]
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def plane_coordinates(q, plane):  # type: ignore[no-untyped-def]
-    """Return a position in units of a plane's two vectors (the leading columns)."""
-    determinant = plane[0, 0] * plane[1, 1] - plane[0, 1] * plane[1, 0]
-    u = (q[0] * plane[1, 1] - q[1] * plane[0, 1]) / determinant
-    return u, (plane[0, 0] * q[1] - plane[1, 0] * q[0]) / determinant
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def distance2(u, v, plane):  # type: ignore[no-untyped-def]
-    """Return the squared length of u and v times a plane's two vectors."""
-    return (u * plane[0, 0] + v * plane[0, 1]) ** 2 + (u * plane[1, 0] + v * plane[1, 1]) ** 2

@@ -115,7 +115,8 @@ def fit_families(reciprocal: NDArray[np.float64]) -> FamilyFits:
     n, families = len(reciprocal), len(LATTICE_FAMILIES)
     fits = np.full((n, families, 6), np.nan)
     cos_beta, reduced = np.full(n, np.nan), np.full((n, 6), np.nan)
-    arrays = (groups.family, groups.dimension, groups.metrics, groups.axes, groups.two_folds)
+    monoclinic = np.ascontiguousarray(groups.metrics[groups.family == _MONOCLINIC].transpose(1, 2, 0))
+    arrays = (groups.family, groups.dimension, groups.metrics, groups.axes, groups.two_folds, monoclinic)
     _fit_all(np.ascontiguousarray(reciprocal, dtype=np.float64), *arrays, fits, cos_beta, reduced)
     return FamilyFits(fits[..., 0], fits[..., 1], fits[..., 2:5], fits[..., 5], cos_beta, reduced)
 
@@ -134,14 +135,18 @@ def lattice_groups() -> LatticeGroups:
         if group:
             groups.setdefault(frozenset(group), list(group.values()))
 
+    every = np.array(two_folds)
+    # Most products leave −1 … 1 at once: they need not be followed.
+    allowed = np.abs(every[:, None] @ every).max(axis=(2, 3)) <= 1
     for index, first in enumerate(two_folds):
         add([first])
-        for second in two_folds[:index]:
-            add([first, second])
+        for second in np.flatnonzero(allowed[index, :index]):
+            add([first, two_folds[second]])
     # Two two-fold rotations make a dihedral group at most; a third one makes the cubic ones.
     for group in [members for members in groups.values() if len(members) == 8]:
-        for third in two_folds:
-            add([*group, third])
+        products = np.abs(np.array(group)[:, None] @ every).max(axis=(0, 2, 3))
+        for third in np.flatnonzero(products <= 1):
+            add([*group, two_folds[third]])
     ordered = sorted(groups.values(), key=lambda group: _FAMILY_OF_ORDER[len(group)])
     family, dimension, metrics, axes = zip(*map(_described, ordered), strict=True)
     place = {_two_folds(group)[0].tobytes(): i for i, group in enumerate(ordered) if len(group) == 2}
@@ -230,10 +235,16 @@ def _plane_across(two_fold: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArr
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _fit_all(reciprocal, family, dimension, metrics, axes, two_folds, fits, cos_beta, reduced):  # type: ignore[no-untyped-def]
+def _fit_all(  # type: ignore[no-untyped-def]
+    reciprocal, family, dimension, metrics, axes, two_folds, monoclinic, fits, cos_beta, reduced
+):
     # Made once: making them anew for each of hundreds of groups takes as long as the fit.
     room = np.empty((6, 4)), np.empty((4, 4)), np.empty((4, 1)), np.empty((3, 3))
     residual = np.empty(len(family))
+    # The many monoclinic groups come first and are fitted side by side.
+    beside = monoclinic.shape[2]
+    design, normal, right = np.empty((6, 4, beside)), np.empty((4, 4, beside)), np.empty((4, beside))
+    squares = np.empty((2, beside))
     for item in range(len(reciprocal)):
         if abs(np.linalg.det(reciprocal[item])) < _SMALLEST_RECIPROCAL_VOLUME:
             continue
@@ -244,19 +255,74 @@ def _fit_all(reciprocal, family, dimension, metrics, axes, two_folds, fits, cos_
             i, j = (axis + 1) % 3, (axis + 2) % 3
             reduced[item, 3 + axis] = abs(direct[i] @ direct[j]) / (lengths[i] * lengths[j])
         strain, target = _strain_of_metric(np.linalg.inv(direct))
-        for group in range(len(family)):
+        _fit_beside(strain, target, monoclinic, design, normal, right, squares, room)
+        for group in range(beside):
+            residual[group] = _keep_best(
+                squares[0, group], squares[1, group], right[:, group], 4, _MONOCLINIC, metrics[group],
+                axes[group], fits[item], cos_beta[item : item + 1], room[3],
+            )  # fmt: skip
+        for group in range(beside, len(family)):
             # What a group leaves alone, its part leaves alone: it fits no better than its part does.
             least = 0.0
-            if family[group] != _MONOCLINIC:
-                for part in two_folds[group]:
-                    if part >= 0:
-                        least = max(least, residual[part])
+            for part in two_folds[group]:
+                if part >= 0:
+                    least = max(least, residual[part])
             if least > fits[item, family[group], 0] * (1.0 + 10.0 * _TIE):
                 continue
             residual[group] = _fit_group(
                 strain, target, family[group], dimension[group], metrics[group], axes[group],
                 fits[item], cos_beta[item : item + 1], room,
             )  # fmt: skip
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _fit_beside(strain, target, metrics, design, normal, right, squares, room):  # type: ignore[no-untyped-def]
+    """Fit groups of four free parameters, ``metrics`` (4, 6, n); write parameters and what is left."""
+    n = metrics.shape[2]
+    for row in range(6):
+        for column in range(4):
+            into = design[row, column]
+            into[:] = 0.0
+            for element in range(6):
+                _add_times(strain[row, element], metrics[column, element], into)
+    for i in range(4):
+        right[i] = 0.0
+        for row in range(6):
+            _add_times(target[row], design[row, i], right[i])
+        for j in range(i + 1):
+            normal[i, j] = 0.0
+            for row in range(6):
+                _add_product(design[row, i], design[row, j], normal[i, j])
+    small, values = room[1], room[2]
+    for group in range(n):
+        for i in range(4):
+            values[i, 0] = right[i, group]
+            for j in range(i + 1):
+                small[i, j] = small[j, i] = normal[i, j, group]
+        solved = solve_small(small, values, 4)
+        for i in range(4):
+            right[i, group] = values[i, 0] if solved else np.nan
+    left = normal[0, 0]
+    squares[:] = 0.0
+    for row in range(6):
+        left[:] = -target[row]
+        for column in range(4):
+            _add_product(design[row, column], right[column], left)
+        _add_product(left, left, squares[0])
+        if row in (0, 1, 5):
+            _add_product(left, left, squares[1])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_times(factor, values, into):  # type: ignore[no-untyped-def]
+    for index in range(len(into)):
+        into[index] += factor * values[index]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_product(first, second, into):  # type: ignore[no-untyped-def]
+    for index in range(len(into)):
+        into[index] += first[index] * second[index]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -313,6 +379,15 @@ def _fit_group(strain, target, family, dimension, metrics, axes, fits, cos_beta,
         total += left * left
         if row in (0, 1, 5):
             across += left * left
+    return _keep_best(total, across, right[:, 0], dimension, family, metrics, axes, fits, cos_beta, metric)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _keep_best(total, across, right, dimension, family, metrics, axes, fits, cos_beta, metric):  # type: ignore[no-untyped-def]
+    """Write the cell of a fit that is better than those before; return what it leaves."""
+    if not total >= 0.0:
+        # The equations had no solution.
+        return 0.0
     residual = max(math.sqrt(total), _RESIDUAL_FLOOR)
     # A hexagonal lattice has two kinds of rhombohedral groups that fit alike: the smaller cell counts.
     alike = residual <= fits[family, 0] * (1.0 + _TIE)
@@ -321,7 +396,7 @@ def _fit_group(strain, target, family, dimension, metrics, axes, fits, cos_beta,
     for element in range(6):
         value = 0.0
         for column in range(dimension):
-            value += right[column, 0] * metrics[column, element]
+            value += right[column] * metrics[column, element]
         metric[_ROW[element], _COLUMN[element]] = metric[_COLUMN[element], _ROW[element]] = value
     fit, cosine = np.empty(6), np.full(1, np.nan)
     if not _write_cell(metric, family, axes, fit, cosine):

@@ -139,6 +139,14 @@ class PeakTable:
         return type(self)(self.q[peaks], self.intensity[peaks], offsets, direct)
 
     def blocks(self, size: int) -> Iterator[Self]:
-        """Yield consecutive tables of at most ``size`` patterns."""
+        """Yield consecutive tables of at most ``size`` patterns, as views."""
         for start in range(0, len(self), size):
-            yield self.take(np.arange(start, min(start + size, len(self))))
+            stop = min(start + size, len(self))
+            first, last = self.offsets[start], self.offsets[stop]
+            direct = self.direct[start:stop]
+            yield type(self)(
+                self.q[first:last],
+                self.intensity[first:last],
+                self.offsets[start : stop + 1] - first,
+                np.where(direct >= 0, direct - first, -1),
+            )

@@ -25,8 +25,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from diffractory.patterns.lattice_planes import SMALLEST_AREA, distance2, likely_planes, plane_coordinates
-from diffractory.patterns.linear_equations import solve_small
+from diffractory.patterns.lattice_planes import SMALLEST_AREA, likely_planes
+from diffractory.patterns.lattice_points import (
+    MISSING,
+    assign_points,
+    count_explained,
+    determinant,
+    refit,
+    room_to_fit,
+    spot_columns,
+)
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.specs import InvariantSpec
 from diffractory.units import electron_wavelength
@@ -43,8 +51,21 @@ _LAYER_SPREAD = 0.05
 _BRIGHT_RANGE = 0.01
 #: Share of the bright spots that a lattice explains where no wider tolerance is tried.
 _ENOUGH = 0.9
-_MISSING = -(2**31)
-_LARGEST_INDEX = 1e6
+
+
+def _relatives() -> NDArray[np.float64]:
+    """Return what turns a basis into those of twice and three times as fine and as coarse lattices."""
+    found = []
+    for index in (2, 3):
+        for a, b in ((a, b) for a in (1, index) for b in (1, index) if a * b <= index):
+            # Hermite normal forms of this index: each is one sublattice.
+            for i, j, k in np.ndindex(a, a, b):
+                form = np.array([[a, i, j], [0.0, b, k], [0.0, 0.0, index // (a * b)]])
+                found += [np.linalg.inv(form.T), form]
+    return np.stack(found)
+
+
+_RELATIVES = _relatives()
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,48 +177,59 @@ def _explain_all(q, offsets, curvature, reciprocal, tolerance, s_max, explained)
         first, stop = offsets[pattern], offsets[pattern + 1]
         if not tolerance[pattern] > 0.0:
             continue
-        spots = q[first:stop]
-        height = curvature * (spots * spots).sum(axis=1)
-        hkl, excitation = np.empty((len(spots), 3)), np.empty(len(spots))
-        _assign(spots, height, reciprocal[pattern], tolerance[pattern], s_max, hkl, excitation)
-        for spot in range(len(spots)):
-            explained[first + spot] = hkl[spot, 0] != _MISSING
+        spots = spot_columns(stop - first)
+        _write_spots(q[first:stop], curvature, spots)
+        assign_points(spots, stop - first, reciprocal[pattern], tolerance[pattern], s_max)
+        for spot in range(stop - first):
+            explained[first + spot] = spots[4, spot] != MISSING
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _write_spots(q, curvature, spots):  # type: ignore[no-untyped-def]
+    for spot in range(len(q)):
+        x, y = q[spot, 0], q[spot, 1]
+        spots[0, spot], spots[1, spot], spots[2, spot] = x, y, curvature * (x * x + y * y)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _find_all(q, intensity, offsets, curvature, tolerances, s_max, reciprocal, numbers):  # type: ignore[no-untyped-def]
+    # Made once: asking for it in each of thousands of trials would take as long as the trials.
+    room, basis, fitted = room_to_fit(), np.empty((3, 3)), np.empty((3, 3))
     for pattern in range(len(offsets) - 1):
         first, stop = offsets[pattern], offsets[pattern + 1]
         positions, values = q[first:stop], intensity[first:stop]
         bright = _brightest(positions, values)
-        if len(bright) < 4:
+        n = len(bright)
+        if n < 4:
             continue
-        spots, weights = positions[bright], np.sqrt(values[bright] / values[bright[0]])
-        height = curvature * (spots * spots).sum(axis=1)
-        best = np.zeros((3, 3))
-        hkl, excitation = np.empty((len(spots), 3)), np.empty(len(spots))
+        spots, best = spot_columns(n), np.zeros((3, 3))
+        _write_spots(positions[bright], curvature, spots)
+        for spot in range(n):
+            spots[3, spot] = math.sqrt(values[bright[spot]] / values[bright[0]])
         for tolerance in tolerances:
-            planes, shares = likely_planes(spots, tolerance)
+            planes, shares = likely_planes(spots[0], spots[1], n, tolerance)
             for number in range(len(planes)):
                 if number == 0 and shares[0] > numbers[pattern, 9]:
                     _describe_plane(planes[0], shares[0], numbers[pattern, 6:])
                 score = _try_plane(
-                    spots, height, weights, planes[number], tolerance, s_max, numbers[pattern, 0], best
-                )
+                    spots, n, planes[number], tolerance, s_max, numbers[pattern, 0], best,
+                    basis, fitted, room,
+                )  # fmt: skip
                 if score > numbers[pattern, 0]:
                     numbers[pattern, 0], numbers[pattern, 5] = score, tolerance
             # A wider tolerance is for positions too rough for this one.
-            explained = _assign(spots, height, best, tolerance, s_max, hkl, excitation)
-            if numbers[pattern, 0] > 0.0 and explained > _ENOUGH * len(spots):
+            if numbers[pattern, 0] > 0.0 and (
+                count_explained(spots, n, best, tolerance, s_max, _ENOUGH * n) > _ENOUGH * n
+            ):
                 break
         if numbers[pattern, 0] <= 0.0:
             continue
         tolerance = numbers[pattern, 5]
         numbers[pattern, 0] = _try_relatives(
-            spots, height, weights, tolerance, s_max, numbers[pattern, 0], best
+            spots, n, tolerance, s_max, numbers[pattern, 0], best, basis, fitted, room
         )
-        numbers[pattern, 1] = _assign(spots, height, best, tolerance, s_max, hkl, excitation) / len(spots)
-        _fit_to_all(positions, values, curvature, tolerance, s_max, best, numbers[pattern])
+        numbers[pattern, 1] = count_explained(spots, n, best, tolerance, s_max, 0.0) / n
+        _fit_to_all(positions, values, curvature, tolerance, s_max, best, numbers[pattern], fitted, room)
         reciprocal[pattern] = best
 
 
@@ -228,86 +260,109 @@ def _describe_plane(plane, share, numbers):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _try_plane(q, height, weights, plane, tolerance, s_max, best_score, best):  # type: ignore[no-untyped-def]
+def _try_plane(spots, n, plane, tolerance, s_max, best_score, best, basis, fitted, room):  # type: ignore[no-untyped-def]
     """Complete a plane to lattices; write one that scores above ``best_score`` to ``best``."""
-    n = len(q)
-    hkl, excitation = np.zeros((n, 3)), np.zeros(n)
-    basis = np.zeros((3, 3))
+    basis[:] = 0.0
     basis[:2, :2] = plane
-    layer = np.zeros((n, 3))
     for attempt in range(2):
-        in_plane = 0
-        for spot in range(n):
-            u, v = plane_coordinates(q[spot], basis)
-            nu, nv = np.rint(u), np.rint(v)
-            off = nu * basis[2, 0] + nv * basis[2, 1] - height[spot]
-            near = attempt == 0 or abs(off) < s_max
-            if near and distance2(u - nu, v - nv, basis) < tolerance * tolerance:
-                hkl[spot, 0], hkl[spot, 1], hkl[spot, 2] = nu, nv, 0.0
-                in_plane += 1
-            else:
-                hkl[spot, 0] = _MISSING
-        if in_plane < 3 or not _refit(q, height, weights, hkl, 2, basis):
+        in_plane = _assign_in_plane(spots, n, basis, tolerance, np.inf if attempt == 0 else s_max)
+        if in_plane < 3 or not refit(spots, n, 2, basis, room):
             return best_score
-    for spot in range(n):
-        u, v = plane_coordinates(q[spot], basis)
-        nu, nv = np.rint(u), np.rint(v)
-        layer[spot, 0], layer[spot, 1] = u - nu, v - nv
-        layer[spot, 2] = height[spot] - nu * basis[2, 0] - nv * basis[2, 1]
-    offsets = _layers(layer, hkl, basis, tolerance)
+    offsets = _layers(spots, n, basis, tolerance)
     for number in range(len(offsets)):
         u, v = offsets[number, 0], offsets[number, 1]
         basis[0, 2] = u * basis[0, 0] + v * basis[0, 1]
         basis[1, 2] = u * basis[1, 0] + v * basis[1, 1]
         basis[2, 2] = offsets[number, 2]
-        best_score = _try_lattice(
-            q, height, weights, basis, tolerance, s_max, hkl, excitation, best_score, best
-        )
+        best_score = _try_lattice(spots, n, basis, tolerance, s_max, best_score, best, fitted, room)
     return best_score
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _layers(layer, hkl, basis, tolerance):  # type: ignore[no-untyped-def]
+def _assign_in_plane(spots, n, basis, tolerance, s_max):  # type: ignore[no-untyped-def]
+    """Write the indices of spots near points of the plane; return how many are."""
+    xs, ys, zs, hs, ks = spots[0], spots[1], spots[2], spots[4], spots[5]
+    in_plane = 0
+    ax, bx, ay, by, az, bz = basis[0, 0], basis[0, 1], basis[1, 0], basis[1, 1], basis[2, 0], basis[2, 1]
+    area = ax * by - bx * ay
+    for spot in range(n):
+        u = (xs[spot] * by - ys[spot] * bx) / area
+        v = (ax * ys[spot] - ay * xs[spot]) / area
+        nu, nv = np.rint(u), np.rint(v)
+        off = nu * az + nv * bz - zs[spot]
+        du, dv = u - nu, v - nv
+        left, up = du * ax + dv * bx, du * ay + dv * by
+        near = (abs(off) < s_max) & (left * left + up * up < tolerance * tolerance)
+        hs[spot] = nu if near else MISSING
+        ks[spot] = nv
+        in_plane += near
+    for spot in range(n):
+        spots[6, spot] = 0.0
+    return in_plane
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _layers(spots, n, basis, tolerance):  # type: ignore[no-untyped-def]
     """Return offsets (in the plane's vectors, and along the beam) of the fullest other layers."""
-    n = len(layer)
-    taken = hkl[:, 0] != _MISSING
-    offsets, counts = np.zeros((n, 3)), np.zeros(n)
+    ax, bx, ay, by, az, bz = basis[0, 0], basis[0, 1], basis[1, 0], basis[1, 1], basis[2, 0], basis[2, 1]
+    us, vs, ws, near = spots[7], spots[8], spots[9], spots[10]
+    # Only spots outside the plane, one after the other: they are compared with each other.
+    area, left_over = ax * by - bx * ay, 0
+    for spot in range(n):
+        if spots[4, spot] == MISSING:
+            x, y = spots[0, spot], spots[1, spot]
+            u, v = (x * by - y * bx) / area, (ax * y - ay * x) / area
+            nu, nv = np.rint(u), np.rint(v)
+            us[left_over], vs[left_over] = u - nu, v - nv
+            ws[left_over] = spots[2, spot] - nu * az - nv * bz
+            left_over += 1
+    taken = np.zeros(left_over, dtype=np.bool_)
+    offsets, counts = np.zeros((left_over, 3)), np.zeros(left_over)
     found = 0
-    for i in range(n):
+    for i in range(left_over):
         if taken[i]:
             continue
-        u, v, w = 0.0, 0.0, 0.0
-        for j in range(n):
-            if hkl[j, 0] != _MISSING:
-                continue
-            du, dv = layer[j, 0] - layer[i, 0], layer[j, 1] - layer[i, 1]
+        u_i, v_i, w_i = us[i], vs[i], ws[i]
+        for j in range(left_over):
+            du, dv = us[j] - u_i, vs[j] - v_i
             nu, nv = np.rint(du), np.rint(dv)
-            dw = layer[j, 2] + nu * basis[2, 0] + nv * basis[2, 1] - layer[i, 2]
-            if abs(dw) < _LAYER_SPREAD and distance2(du - nu, dv - nv, basis) < tolerance * tolerance:
+            dw = ws[j] + nu * az + nv * bz - w_i
+            off_u, off_v = du - nu, dv - nv
+            left, up = off_u * ax + off_v * bx, off_u * ay + off_v * by
+            here = (abs(dw) < _LAYER_SPREAD) & (left * left + up * up < tolerance * tolerance)
+            near[j] = 1.0 if here else 0.0
+        u, v, w = 0.0, 0.0, 0.0
+        for j in range(left_over):
+            if near[j] > 0.0:
+                du, dv = us[j] - u_i, vs[j] - v_i
+                nu, nv = np.rint(du), np.rint(dv)
+                dw = ws[j] + nu * az + nv * bz - w_i
                 taken[j] = True
                 counts[found] += 1.0
                 u, v, w = u + du - nu, v + dv - nv, w + dw
-        offsets[found, 0] = layer[i, 0] + u / counts[found]
-        offsets[found, 1] = layer[i, 1] + v / counts[found]
-        offsets[found, 2] = layer[i, 2] + w / counts[found]
+        offsets[found, 0] = u_i + u / counts[found]
+        offsets[found, 1] = v_i + v / counts[found]
+        offsets[found, 2] = w_i + w / counts[found]
         found += 1
     return offsets[np.argsort(-counts[:found])[:_LAYERS]]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _try_lattice(q, height, weights, basis, tolerance, s_max, hkl, excitation, best_score, best):  # type: ignore[no-untyped-def]
+def _try_lattice(spots, n, basis, tolerance, s_max, best_score, best, fitted, room):  # type: ignore[no-untyped-def]
     """Score a lattice, fit it if it is promising; write it to ``best`` if it scores higher."""
     if not _believable(basis):
         return best_score
     worth = _score(1.0, basis, tolerance, s_max)
-    found = _assign(q, height, basis, tolerance, s_max, hkl, excitation, 0.8 * best_score / worth)
+    # Most lattices fail here, so which point each spot belongs to is asked of the others only.
+    found = count_explained(spots, n, basis, tolerance, s_max, 0.8 * best_score / worth)
     if found * worth <= 0.8 * best_score:
         return best_score
-    fitted = basis.copy()
-    if not (_refit(q, height, weights, hkl, 3, fitted) and _believable(fitted)):
+    assign_points(spots, n, basis, tolerance, s_max)
+    fitted[:] = basis
+    if not (refit(spots, n, 3, fitted, room) and _believable(fitted)):
         return best_score
     worth = _score(1.0, fitted, tolerance, s_max)
-    found = _assign(q, height, fitted, tolerance, s_max, hkl, excitation, best_score / worth)
+    found = count_explained(spots, n, fitted, tolerance, s_max, best_score / worth)
     if found * worth > best_score:
         best[:] = fitted
         return found * worth
@@ -315,17 +370,8 @@ def _try_lattice(q, height, weights, basis, tolerance, s_max, hkl, excitation, b
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _determinant(m):  # type: ignore[no-untyped-def]
-    return (
-        m[0, 0] * (m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1])
-        - m[0, 1] * (m[1, 0] * m[2, 2] - m[1, 2] * m[2, 0])
-        + m[0, 2] * (m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0])
-    )
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
 def _believable(basis):  # type: ignore[no-untyped-def]
-    volume = abs(_determinant(basis))
+    volume = abs(determinant(basis))
     # The plane that spots are placed in must not be seen edge-on.
     area = abs(basis[0, 0] * basis[1, 1] - basis[1, 0] * basis[0, 1])
     return volume > 1.0 / _LARGEST_CELL and volume < 1.0 / _SMALLEST_CELL and area > 0.5 * SMALLEST_AREA
@@ -333,141 +379,62 @@ def _believable(basis):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _score(explained, basis, tolerance, s_max):  # type: ignore[no-untyped-def]
-    chance = math.pi * tolerance * tolerance * 2.0 * s_max / abs(_determinant(basis))
+    chance = math.pi * tolerance * tolerance * 2.0 * s_max / abs(determinant(basis))
     return explained * math.log(1.0 / min(0.9, chance))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _assign(q, height, basis, tolerance, s_max, hkl, excitation, needed=0.0):  # type: ignore[no-untyped-def]
-    """Write the nearest lattice point of every spot, and its excitation error; return how many fit.
-
-    Gives up, with a smaller number, as soon as ``needed`` is out of reach.
-    """
-    # Plain numbers, for the compiler cannot know that writing indices leaves the basis as it is.
-    ax, bx, cx = basis[0, 0], basis[0, 1], basis[0, 2]
-    ay, by, cy = basis[1, 0], basis[1, 1], basis[1, 2]
-    az, bz, cz = basis[2, 0], basis[2, 1], basis[2, 2]
-    area = ax * by - ay * bx
-    # Third row of the inverse: the third index as a function of where a spot lies.
-    volume = _determinant(basis)
-    to_x, to_y, to_z = (ay * bz - by * az) / volume, (bx * az - ax * bz) / volume, area / volume
-    u_x, u_y, v_x, v_y = by / area, -bx / area, -ay / area, ax / area
-    reach = abs(to_z) * s_max + 0.2
-    per_tolerance, per_s_max = 1.0 / (tolerance * tolerance), 1.0 / (s_max * s_max)
-    n = 0
-    for spot in range(len(q)):
-        if n + len(q) - spot < needed:
-            return n
-        x, y, z = q[spot, 0], q[spot, 1], height[spot]
-        middle = to_x * x + to_y * y + to_z * z
-        best = np.inf
-        hkl[spot, 0] = _MISSING
-        if not abs(middle) < _LARGEST_INDEX:
-            continue
-        # Wherever within s_max of the sphere the spot lies, its third index lies within this range.
-        l = math.ceil(middle - reach)
-        while l <= middle + reach:
-            left, up = x - l * cx, y - l * cy
-            nu, nv = np.rint(u_x * left + u_y * up), np.rint(v_x * left + v_y * up)
-            off_x, off_y = left - nu * ax - nv * bx, up - nu * ay - nv * by
-            distance = (off_x * off_x + off_y * off_y) * per_tolerance
-            if distance < 1.0:
-                s = nu * az + nv * bz + l * cz - z
-                both = distance + s * s * per_s_max
-                if abs(s) < s_max and both < best:
-                    best = both
-                    hkl[spot, 0], hkl[spot, 1], hkl[spot, 2] = nu, nv, l
-                    excitation[spot] = s
-            l += 1
-        n += best < np.inf
-    return n
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _refit(q, height, weights, hkl, size, basis):  # type: ignore[no-untyped-def]
-    """Fit the leading ``size`` vectors to the spots that have indices; False where they do not allow it."""
-    normal, right = np.zeros((3, 3)), np.zeros((3, 2))
-    instruments, along = np.zeros((3, 3)), np.zeros((3, 1))
-    for spot in range(len(q)):
-        if hkl[spot, 0] == _MISSING:
-            continue
-        # q² as an instrument is scaled to the size of q.
-        instrument = (q[spot, 0], q[spot, 1], q[spot, 0] ** 2 + q[spot, 1] ** 2)
-        for i in range(size):
-            weighted = weights[spot] * instrument[i]
-            along[i, 0] += weighted * height[spot]
-            for j in range(size):
-                normal[i, j] += hkl[spot, i] * hkl[spot, j]
-                instruments[i, j] += weighted * hkl[spot, j]
-            right[i, 0] += hkl[spot, i] * q[spot, 0]
-            right[i, 1] += hkl[spot, i] * q[spot, 1]
-    if not (solve_small(normal, right, size) and solve_small(instruments, along, size)):
-        return False
-    for i in range(size):
-        basis[0, i], basis[1, i], basis[2, i] = right[i, 0], right[i, 1], along[i, 0]
-    return True
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _try_relatives(q, height, weights, tolerance, s_max, best_score, best):  # type: ignore[no-untyped-def]
+def _try_relatives(spots, n, tolerance, s_max, best_score, best, basis, fitted, room):  # type: ignore[no-untyped-def]
     """Try lattices twice and three times as fine and as coarse as the best, until none is better."""
-    n = len(q)
-    hkl, excitation = np.zeros((n, 3)), np.zeros(n)
+    start = np.empty((3, 3))
     for _ in range(3):
-        start, before = np.ascontiguousarray(best.copy()), best_score
-        for index in (2, 3):
-            for a in (1, index):
-                for b in (1, index):
-                    c = index // (a * b) if a * b <= index else 0
-                    if c == 0:
-                        continue
-                    # Hermite normal forms of this index: each is one sublattice.
-                    for i in range(a):
-                        for j in range(a):
-                            for k in range(b):
-                                form = np.zeros((3, 3))
-                                form[0, 0], form[1, 1], form[2, 2] = a, b, c
-                                form[0, 1], form[0, 2], form[1, 2] = i, j, k
-                                for finer in (True, False):
-                                    inverse = np.ascontiguousarray(np.linalg.inv(form.T))
-                                    changed = start @ (inverse if finer else form)
-                                    best_score = _try_lattice(
-                                        q, height, weights, changed, tolerance, s_max,
-                                        hkl, excitation, best_score, best,
-                                    )  # fmt: skip
+        start[:], before = best, best_score
+        for number in range(len(_RELATIVES)):
+            for i in range(3):
+                for j in range(3):
+                    basis[i, j] = (
+                        start[i, 0] * _RELATIVES[number, 0, j]
+                        + start[i, 1] * _RELATIVES[number, 1, j]
+                        + start[i, 2] * _RELATIVES[number, 2, j]
+                    )
+            best_score = _try_lattice(spots, n, basis, tolerance, s_max, best_score, best, fitted, room)
         if best_score == before:
             break
     return best_score
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _fit_to_all(q, intensity, curvature, tolerance, s_max, basis, numbers):  # type: ignore[no-untyped-def]
+def _fit_to_all(q, intensity, curvature, tolerance, s_max, basis, numbers, fitted, room):  # type: ignore[no-untyped-def]
     """Fit the lattice to all spots, strong and well excited ones first, and describe how it fits."""
     n = len(q)
-    height = curvature * (q * q).sum(axis=1)
+    spots = spot_columns(n)
+    _write_spots(q, curvature, spots)
     strength = np.sqrt(np.maximum(intensity, 0.0) / intensity.max())
-    hkl, excitation, weights = np.zeros((n, 3)), np.zeros(n), strength.copy()
+    spots[3, :n] = strength
     for attempt in range(3):
-        _assign(q, height, basis, tolerance, s_max, hkl, excitation)
+        assign_points(spots, n, basis, tolerance, s_max)
         if attempt:
-            weights = strength / (1.0 + (excitation / _BRIGHT_RANGE) ** 2)
-        fitted = basis.copy()
-        if not _refit(q, height, weights, hkl, 3, fitted):
+            for spot in range(n):
+                spots[3, spot] = strength[spot] / (1.0 + (spots[7, spot] / _BRIGHT_RANGE) ** 2)
+        fitted[:] = basis
+        if not refit(spots, n, 3, fitted, room):
             break
         if not _believable(fitted):
             break
         basis[:] = fitted
-    explained = _assign(q, height, basis, tolerance, s_max, hkl, excitation)
+    explained = assign_points(spots, n, basis, tolerance, s_max)
     square, excited, total = 0.0, 0.0, 0.0
     for spot in range(n):
-        if hkl[spot, 0] != _MISSING:
+        if spots[4, spot] != MISSING:
             for row in range(2):
                 at = (
-                    hkl[spot, 0] * basis[row, 0] + hkl[spot, 1] * basis[row, 1] + hkl[spot, 2] * basis[row, 2]
+                    spots[4, spot] * basis[row, 0]
+                    + spots[5, spot] * basis[row, 1]
+                    + spots[6, spot] * basis[row, 2]
                 )
                 square += (q[spot, row] - at) ** 2
             if _scattered(q[spot]):
-                excited += strength[spot] * abs(excitation[spot])
+                excited += strength[spot] * abs(spots[7, spot])
                 total += strength[spot]
     numbers[2] = explained / n
     numbers[3] = math.sqrt(square / max(explained, 1))

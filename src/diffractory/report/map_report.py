@@ -120,6 +120,8 @@ def write_map_report(
         for suffix in (".svg", ".png"):
             written.append(picture.name + suffix)
             save_figure(picture.figure, folder / written[-1])
+            # Where everything goes is settled now; to settle it again takes as long as to draw.
+            picture.figure.set_layout_engine("none")
         page.picture((folder / written[-1]).read_bytes(), picture.caption)
         if picture.name == "particles" and table is not None:
             _list_particles(page, table)

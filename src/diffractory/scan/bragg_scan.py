@@ -7,16 +7,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from emdfile import Metadata
 from numpy.typing import NDArray
-from py4DSTEM.braggvectors import BraggVectors
 
 from diffractory.dataset.bragg_vectors import bragg_vectors_of, save_bragg_vectors
 from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
+
+if TYPE_CHECKING:
+    # Takes seconds to import, and who only reads a scan does not need it.
+    from py4DSTEM.braggvectors import BraggVectors
 
 #: No detected spot lies further out, in Å⁻¹: 10 Å⁻¹ is 200 mrad at 300 keV.
 MAX_REACH = 10.0
@@ -120,22 +123,27 @@ def measured_peaks(
         How many peaks were left out: not finite, or without an intensity above 0.
     """
     usable = np.isfinite(q).all(axis=1) & np.isfinite(intensity) & (intensity > 0.0)
-    q, pattern = q[usable], np.repeat(np.arange(len(counts)), counts)[usable]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(pattern, minlength=len(counts)))])
-    direct = _direct_beams(q, pattern, offsets)
-    return PeakTable(q, intensity[usable], offsets, direct), int((~usable).sum())
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    dropped = int((~usable).sum())
+    if dropped:
+        # A large scan is copied only if it must be.
+        offsets = np.concatenate([[0], np.cumsum(usable)])[offsets]
+        q, intensity = q[usable], intensity[usable]
+    return PeakTable(q, intensity, offsets, _direct_beams(q, offsets)), dropped
 
 
-def _direct_beams(
-    q: NDArray[np.float64], pattern: NDArray[np.int64], offsets: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _direct_beams(q: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the peak nearest the origin of each pattern; -1 where none is near it."""
     radius = np.hypot(*q.T)
-    order = np.lexsort((radius, pattern))
-    filled = np.diff(offsets) > 0
     nearest = np.full(len(offsets) - 1, -1, dtype=np.int64)
-    nearest[filled] = order[offsets[:-1][filled]]
-    nearest[filled & (np.append(radius, np.inf)[nearest] > DIRECT_RADIUS)] = -1
+    filled = np.flatnonzero(np.diff(offsets) > 0)
+    if len(filled):
+        least = np.minimum.reduceat(radius, offsets[filled])
+        is_nearest = np.flatnonzero(radius == np.repeat(least, np.diff(offsets)[filled]))
+        owners = np.searchsorted(offsets, is_nearest, side="right") - 1
+        # Of equally near ones the first, which is written last.
+        nearest[owners[::-1]] = is_nearest[::-1]
+        nearest[filled[least > DIRECT_RADIUS]] = -1
     return nearest
 
 

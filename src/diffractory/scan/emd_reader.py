@@ -1,11 +1,11 @@
 """Reads Bragg-peak scans from py4DSTEM files: EMD 1.0 BraggVectors and the older PointListArray.
 
-The peaks themselves are read with h5py in one go, because all versions of the format keep them in
-the same kind of dataset (a grid of variable-length lists with fields qx, qy, intensity), because
+The peaks themselves are read with h5py some rows at a time, because all versions of the format keep them
+in the same kind of dataset (a grid of variable-length lists with fields qx, qy, intensity), because
 ``py4DSTEM.read`` chooses its reader by the file's suffix, loads everything else in the file too and
-draws progress bars. The calibration is read and applied by py4DSTEM's own classes. Neither h5py nor
-emdfile evaluates or unpickles anything from the file: emdfile looks class names up in a table of
-EMD classes. The search for peaks follows no links, so it stays inside the file.
+draws progress bars. Neither h5py nor emdfile evaluates or unpickles anything from the file: emdfile looks
+class names up in a table of EMD classes. The search for peaks follows no links, so it stays inside the
+file.
 """
 
 from __future__ import annotations
@@ -14,19 +14,17 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import h5py
 import numpy as np
-from emdfile import Metadata, PointListArray
-from numpy.typing import NDArray
-from py4DSTEM.braggvectors import BraggVectors
-from py4DSTEM.data import Calibration
-from py4DSTEM.io.legacy.legacy13 import Calibration as LegacyCalibration
+from emdfile import Metadata
 
 from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
+from diffractory.scan.bragg_calibration import Calibration, apply_calibration
 from diffractory.scan.bragg_scan import BraggScan, measured_peaks
 from diffractory.scan.file_kinds import bragg_lists
 
@@ -37,8 +35,8 @@ _STEP_UNITS: Final = {"A": 1.0, "Å": 1.0, "nm": 10.0, "um": 1e4, "µm": 1e4, "�
 #: Reach up to which centred positions without any stated unit are taken as Å⁻¹.
 _REACH_OF_INVERSE_ANGSTROM: Final = 6.0
 
-#: Grid (n_y, n_x) of structured arrays with the fields qx, qy and intensity.
-Lists: TypeAlias = NDArray[Any]
+#: Positions whose lists are read at once: each is a Python object until its peaks are in the table.
+_POSITIONS_AT_ONCE: Final = 8192
 
 _PIXEL_FIX = "Give the size of a detector pixel with --pixel-size (in Å⁻¹; 1 if they are in Å⁻¹ already)"
 
@@ -85,22 +83,25 @@ def read_bragg_scan(
     _check_options(pixel_size, center)
     with _open(path) as file:
         name, group = _choose(bragg_lists(file), dataset, path)
-        lists = _peak_lists(group, name, path)
+        raw, shape = _raw_peaks(group, name, path)
         calibration = _calibration(group)
         notes = _own_notes(group)
-    if not any(len(peaks) for peaks in lists.flat):
-        raise ScanError(f"{path} holds no Bragg peak: all {lists.size} positions of '{name}' are empty")
-    stated = calibration is not None
-    calibration = calibration if calibration is not None else Calibration()
-    units = _settle_units(calibration, stated, lists, pixel_size, center, path)
-    try:
-        peaks, dropped = _calibrated_table(lists, calibration)
-    except (IndexError, ValueError, TypeError, AssertionError) as error:
+    if not len(raw.intensity):
         raise ScanError(
-            f"the calibration in {path} does not fit its {lists.shape[0]} × {lists.shape[1]} positions",
+            f"{path} holds no Bragg peak: all {shape[0] * shape[1]} positions of '{name}' are empty"
+        )
+    stated = calibration is not None
+    calibration = calibration if calibration is not None else Calibration({})
+    units = _settle_units(calibration, stated, raw, pixel_size, center, path)
+    try:
+        apply_calibration(raw, shape, calibration)
+    except (IndexError, ValueError, TypeError) as error:
+        raise ScanError(
+            f"the calibration in {path} does not fit its {shape[0]} × {shape[1]} positions",
             str(error),
             "Calibrate the peaks again with py4DSTEM",
         ) from None
+    peaks, dropped = measured_peaks(raw.q, raw.intensity, raw.counts)
     attrs = {
         "sha256": _sha256(path),
         "dataset": name,
@@ -109,7 +110,6 @@ def read_bragg_scan(
     }
     if notes.get("provenance"):
         attrs["provenance"] = _json_of(notes["provenance"])
-    shape = (lists.shape[0], lists.shape[1])
     status = notes.get("frame_status")
     if status is not None:
         status = np.asarray(status, dtype=np.int8).ravel()
@@ -174,26 +174,40 @@ def _choose(groups: dict[str, h5py.Group], dataset: str | None, path: Path) -> t
     return next(iter(groups.items()))
 
 
-def _peak_lists(group: h5py.Group, name: str, path: Path) -> Lists:
+def _raw_peaks(group: h5py.Group, name: str, path: Path) -> tuple[PeakTable, tuple[int, int]]:
+    """Read all lists as one table in the file's own units, and the shape of the scan."""
     data = group["_v_uncal/data"] if "_v_uncal" in group else group["data"]
+    n_y, n_x = data.shape
     if 0 in data.shape:
-        raise ScanError(
-            f"{path} holds an empty scan: '{name}' has {data.shape[0]} × {data.shape[1]} positions"
-        )
-    lists: Lists = data[...]
-    return lists
+        raise ScanError(f"{path} holds an empty scan: '{name}' has {n_y} × {n_x} positions")
+    rows = max(1, _POSITIONS_AT_ONCE // n_x)
+    counts, parts = [], []
+    for start in range(0, n_y, rows):
+        lists = data[start : start + rows].ravel()
+        counts.append(np.array([len(peaks) for peaks in lists]))
+        joined = np.concatenate(lists)
+        parts.append(tuple(np.asarray(joined[field], dtype=np.float64) for field in _FIELDS))
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    q, intensity = np.empty((offsets[-1], 2)), np.empty(offsets[-1])
+    place = 0
+    # Parts are let go one by one: two copies of a large scan are not held.
+    for qx, qy, values in iter(lambda: parts.pop(0) if parts else None, None):
+        here = slice(place, place + len(values))
+        q[here, 0], q[here, 1], intensity[here] = qx, qy, values
+        place += len(values)
+    return PeakTable(q, intensity, offsets, np.full(n_y * n_x, -1)), (n_y, n_x)
 
 
 def _calibration(group: h5py.Group) -> Calibration | None:
-    """Return the calibration next to or above a group, as py4DSTEM's own object; None without one."""
+    """Return the calibration next to or above a group; None without one."""
     while True:
         if "metadatabundle/calibration" in group:
-            return Calibration.from_h5(group["metadatabundle/calibration"])
+            return Calibration(Metadata.from_h5(group["metadatabundle/calibration"])._params)
         for child in group.values():
             if isinstance(child, h5py.Group) and child.attrs.get("py4dstem_class") == "Calibration":
-                calibration = Calibration()
-                calibration._params.update(LegacyCalibration.from_h5(child)._params)
-                return calibration
+                # Takes seconds to import, and few files need it.
+                legacy = import_module("py4DSTEM.io.legacy.legacy13").Calibration
+                return Calibration(legacy.from_h5(child)._params)
         if group.name == "/":
             return None
         group = group.parent
@@ -217,45 +231,46 @@ def _json_of(text: Any) -> Any:
 def _settle_units(
     calibration: Calibration,
     stated: bool,
-    lists: Lists,
+    peaks: PeakTable,
     pixel_size: float | None,
     center: tuple[float, float] | None,
     path: Path,
 ) -> str:
     """Complete the calibration from the options, and say where the units come from."""
-    size = calibration.get_Q_pixel_size()
+    size = calibration.pixel_size
     if not (size is not None and np.isfinite(size) and size > 0.0):
         raise ScanError(f"{path} states a detector pixel of {size}", "it must be above 0", _PIXEL_FIX)
     if center is not None:
         calibration.set_origin(center)
     if pixel_size is not None:
-        calibration.set_Q_pixel_size(pixel_size)
-        calibration.set_Q_pixel_units("A^-1")
-        origin_known = calibration.get_origin() is not None
-        return "option" if origin_known else f"option; {_check_centred(lists, path)}"
-    units = calibration.get_Q_pixel_units()
+        calibration.set_pixel_size(pixel_size)
+        origin_known = calibration.origin is not None
+        return "option" if origin_known else f"option; {_check_centred(peaks, path)}"
+    units = calibration.pixel_units
     if not stated:
         if center is None:
-            _check_centred(lists, path)
-        if _reach(lists) <= _REACH_OF_INVERSE_ANGSTROM:
+            _check_centred(peaks, path)
+        if _reach(peaks) <= _REACH_OF_INVERSE_ANGSTROM:
             return "positions (centred and within 6: taken as Å⁻¹)"
     elif units == "A^-1":
-        return "file" if calibration.get_origin() is not None else f"file; {_check_centred(lists, path)}"
+        return "file" if calibration.origin is not None else f"file; {_check_centred(peaks, path)}"
     raise ScanError(
         f"{path} has no calibration in Å⁻¹",
-        f"its positions are in {units} and reach {_reach(lists):.4g}",
+        f"its positions are in {units} and reach {_reach(peaks):.4g}",
         _PIXEL_FIX,
     )
 
 
-def _reach(lists: Lists) -> float:
-    return max(float(np.hypot(p["qx"], p["qy"]).max(initial=0.0)) for p in lists.flat)
+def _reach(peaks: PeakTable) -> float:
+    # Numbers that are none are left out later.
+    return float(np.fmax.reduce(np.hypot(*peaks.q.T), initial=0.0))
 
 
-def _check_centred(lists: Lists, path: Path) -> str:
+def _check_centred(peaks: PeakTable, path: Path) -> str:
     """Refuse positions whose origin is evidently not the direct beam."""
-    nearest = [np.hypot(p["qx"], p["qy"]).min() for p in lists.flat if len(p)]
-    if np.median(nearest) > 0.05 * _reach(lists):
+    filled = peaks.offsets[:-1][peaks.counts > 0]
+    nearest = np.fmin.reduceat(np.hypot(*peaks.q.T), filled)
+    if np.median(nearest) > 0.05 * _reach(peaks):
         raise ScanError(
             f"{path} does not say where the direct beam is",
             "no origin is stored, and the positions are not centred on 0",
@@ -264,27 +279,9 @@ def _check_centred(lists: Lists, path: Path) -> str:
     return "origin as stored"
 
 
-def _calibrated_table(lists: Lists, calibration: Calibration) -> tuple[PeakTable, int]:
-    """Return the calibrated peaks, and how many unusable ones were left out."""
-    raw = PointListArray(dtype=[(name, np.float64) for name in _FIELDS], shape=lists.shape)
-    for y, x in np.ndindex(*lists.shape):
-        peaks = np.zeros(len(lists[y, x]), dtype=raw.dtype)
-        for name in _FIELDS:
-            peaks[name] = lists[y, x][name]
-        raw[y, x].add(peaks)
-    vectors = BraggVectors(lists.shape, (1, 1), calibration=calibration)
-    vectors.set_raw_vectors(raw)
-    vectors.setcal()
-    calibrated = [vectors.cal[y, x].data for y, x in np.ndindex(*lists.shape)]
-    counts = np.array([len(peaks) for peaks in calibrated])
-    flat = np.concatenate(calibrated)
-    q = np.stack([flat["qx"], flat["qy"]], axis=1)
-    return measured_peaks(q, flat["intensity"], counts)
-
-
 def _step(calibration: Calibration) -> float | None:
-    factor = _STEP_UNITS.get(str(calibration.get_R_pixel_units()))
-    size = calibration.get_R_pixel_size()
+    factor = _STEP_UNITS.get(str(calibration.step_units))
+    size = calibration.step
     return None if factor is None or not size else float(size) * factor
 
 

@@ -48,8 +48,8 @@ __all__ = [
 
 _Block = TypeVar("_Block", SystemBlock, WithinBlock, SpotLattices)
 
-#: Positions in one block: 1066 features of 512 positions are 2 MB.
-BLOCK_SIZE = 512
+#: Positions in one block: 681 features of 2048 positions are 6 MB.
+BLOCK_SIZE = 2048
 
 #: Applies a function to every item, in order; the built-in ``map``, or one that runs elsewhere.
 BlockMapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]

@@ -242,9 +242,39 @@ def _open(address: str) -> None:
         pytest.fail("opened")
 
 
+def test_threads_run_everything_and_name_what_failed():
+    def half(number: int) -> int:
+        if number == 3:
+            raise RunError("three cannot be halved")
+        return number // 2
+
+    with open_engine("threads", 2, 0) as engine:
+        assert (engine.workers, engine.description) == (2, "2 thread(s) of this process")
+        outcomes = {outcome.item: outcome for outcome in engine.run(half, range(20))}
+        with engine.joblib():
+            assert Parallel()(delayed(half)(number) for number in (4, 6)) == [2, 3]
+    right = {item: outcome.result for item, outcome in outcomes.items() if outcome.error is None}
+    assert right == {number: number // 2 for number in range(20) if number != 3}
+    assert isinstance(outcomes[3].error, RunError)
+
+
+def test_what_is_no_error_of_this_package_ends_the_threads():
+    done: list[int] = []
+
+    def fail(number: int) -> None:
+        done.append(number)
+        raise ZeroDivisionError
+
+    with open_engine("threads", 1, 0) as engine, pytest.raises(ZeroDivisionError):
+        list(engine.run(fail, range(1000)))
+    assert len(done) < 5
+
+
 @pytest.mark.parametrize("name", ["slrum", "", "LOCAL", "localhost:8786"])
 def test_an_unknown_cluster_is_named(name: str):
-    with pytest.raises(ExecutionError, match=rf"unknown cluster '{name}'.*inline, local, or .*tcp://"):
+    with pytest.raises(
+        ExecutionError, match=rf"unknown cluster '{name}'.*inline, threads, local, or .*tcp://"
+    ):
         _open(name)
 
 

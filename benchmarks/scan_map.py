@@ -1,0 +1,175 @@
+"""Speed and memory of ``diffractory map`` as a whole process, each stage listed; see ``scan.py map``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import psutil
+
+from diffractory import simulate
+from diffractory.crystals.build import CatalogueFilter, build_catalogue
+from diffractory.crystals.sources.aflow import aflow_candidates, read_prototypes
+from diffractory.crystals.systems import system_code
+from diffractory.patterns.peak_table import PeakTable
+from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.synthetic import GrainLabels, synthetic_scan
+from diffractory.specs import LabProtocolSpec, SimulationSpec
+
+CRYSTALS, ORIENTATIONS, GRAINS = 60, 4, 400
+#: Share of positions without a crystal: leaves as many with spots enough as the paper's scan has.
+VACUUM = 0.32
+#: Stages: module, function, what it is called in the results. Nested ones are indented.
+STAGES = (
+    ("diffractory.cli.map_scan", "read_bragg_scan", "reading"),
+    ("diffractory.cli.map_scan", "predict_scan", "prediction, filter and particles"),
+    ("diffractory.scan.prediction", "lattices_of", "  lattice search"),
+    ("diffractory.scan.prediction", "compute_features", "  other features"),
+    ("diffractory.scan.prediction", "find_overlaps", "  overlap flag"),
+    ("diffractory.scan.prediction", "_by_particle", "  particles"),
+    ("diffractory.cli.map_scan", "to_dataset", "dataset"),
+    ("diffractory.cli.map_scan", "write_map", "writing Zarr"),
+    ("diffractory.cli.map_scan", "write_netcdf", "writing NetCDF"),
+    ("diffractory.cli.map_scan", "write_particles", "writing particles"),
+    ("diffractory.cli.map_scan", "write_map_report", "figures and page"),
+)
+
+
+def synthetic_map_scan(side: int) -> BraggScan:
+    """Return a scan of side × side positions: embedded crystals under the lab protocol."""
+    found = build_catalogue(
+        aflow_candidates(read_prototypes()), CatalogueFilter(max_volume=150.0, limit=CRYSTALS), lambda _: None
+    ).catalogue
+    spec, generator = SimulationSpec(thicknesses=(200.0,)), np.random.default_rng(0)
+    q, intensity, direct, owner = [], [], [], []
+    for index in range(len(found)):
+        turns = np.linalg.qr(generator.normal(size=(ORIENTATIONS, 3, 3)))[0]
+        turns *= np.linalg.det(turns)[:, None, None]
+        for pattern in simulate(found.crystal(index), turns, spec):
+            q.append(np.asarray(pattern.q, dtype=np.float64))
+            intensity.append(np.asarray(pattern.intensity[0], dtype=np.float64))
+            direct.append(int(np.flatnonzero(~np.any(pattern.hkl, axis=1))[0]))
+            owner.append(index)
+    table = found.table.iloc[owner]
+    labels = GrainLabels(
+        np.array([system_code(name) for name in table["crystal_system"]], np.int8),
+        table["space_group"].to_numpy(np.int16),
+        table[["a", "b", "c"]].to_numpy(float),
+        np.array(found.ids)[owner],
+    )
+    peaks = PeakTable.from_lists(q, intensity, direct)
+    grains = min(GRAINS, side * side)
+    noise = LabProtocolSpec()
+    return synthetic_scan(
+        peaks, labels, (side, side), grains, 0, vacuum_fraction=VACUUM, noise=noise, energy_ev=spec.energy_ev
+    )[0]
+
+
+def repeat_scan(source: Path, target: Path, side: int) -> None:
+    """Write a scan of side × side positions that repeats another one, some rows at a time."""
+    target.write_bytes(source.read_bytes())
+    with h5py.File(source) as small, h5py.File(target, "r+") as large:
+        names: list[str] = []
+        small.visititems(lambda name, item: names.append(name) if name.endswith("_v_uncal/data") else None)
+        lists, kind = small[names[0]][...], small[names[0]].dtype
+        parent, leaf = names[0].rsplit("/", 1)
+        attrs = dict(large[names[0]].attrs)
+        del large[names[0]]
+        data = large[parent].create_dataset(leaf, (side, side), dtype=kind)
+        data.attrs.update(attrs)
+        columns = np.arange(side) % lists.shape[1]
+        for row in range(side):
+            data[row] = lists[row % lists.shape[0], columns]
+
+
+def measured_map(scan: Path, folder: Path, *options: str) -> dict[str, Any]:
+    """Map a scan in a process of its own; return seconds of each stage and the memory of all processes."""
+    times = folder.with_suffix(".json")
+    words = [sys.executable, __file__, str(times), str(scan), "--out", str(folder), *options]
+    began, most = time.perf_counter(), 0
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        most = max(most, _memory(process.pid))
+        time.sleep(0.05)
+    if process.returncode:
+        raise RuntimeError(f"diffractory map ended with {process.returncode}")
+    wall = time.perf_counter() - began
+    return {"seconds": wall, "peak_gib": most / 2**30, **json.loads(times.read_text())}
+
+
+def _memory(pid: int) -> int:
+    """Return the resident memory of a process and of all it started."""
+    try:
+        tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        return sum(process.memory_info().rss for process in tree)
+    except psutil.Error:
+        return 0
+
+
+def map_benchmark(side: int, large_side: int, paper_model: Path | None, folder: Path) -> dict[str, Any]:
+    """Return what maps of side × side and of large_side × large_side positions take."""
+    scan = synthetic_map_scan(side)
+    scan.to_emd(folder / "scan.h5")
+    result: dict[str, Any] = {
+        "positions": len(scan),
+        "positions with spots enough": int((scan.peaks.counts >= 5).sum()),
+        "peaks": len(scan.peaks.intensity),
+    }
+    del scan
+    models = {"robust": ()} | ({"paper": ("--model", str(paper_model))} if paper_model else {})
+    for name, options in models.items():
+        # Compiled code may be missing or old at the first run on a machine.
+        for run in ("first run", "second run"):
+            found = measured_map(folder / "scan.h5", folder / f"{name}-{run.split()[0]}", *options)
+            result.setdefault(name, {})[run] = found
+            print(name, run, json.dumps(found, indent=1), flush=True)
+    if large_side:
+        repeat_scan(folder / "scan.h5", folder / "large.h5", large_side)
+        found = measured_map(folder / "large.h5", folder / "large")
+        result["large"] = {"positions": large_side**2, **found}
+        print("large", json.dumps(found, indent=1), flush=True)
+    return result
+
+
+def _timed(module: Any, name: str, seconds: dict[str, float], label: str) -> None:
+    function: Callable[..., Any] = getattr(module, name)
+
+    def wrapper(*args: Any, **keywords: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return function(*args, **keywords)
+        finally:
+            # Stages inside blocks run on several threads: their seconds add up to more than the clock's.
+            seconds[label] = seconds.get(label, 0.0) + time.perf_counter() - began
+
+    setattr(module, name, wrapper)
+
+
+def _run_timed(times: Path, words: list[str]) -> None:
+    """Run ``diffractory map`` here, and write what each stage took."""
+    began = psutil.Process().create_time()
+    from diffractory.cli import map_scan  # noqa: F401
+    from diffractory.cli.app import app
+
+    seconds = {"start and imports": time.time() - began}
+    for module, name, label in STAGES:
+        _timed(import_module(module), name, seconds, label)
+    try:
+        app(["map", *words])
+    except SystemExit as end:
+        if end.code:
+            raise
+    used = time.process_time()
+    times.write_text(json.dumps({"processor_seconds": used, "stages": seconds}))
+
+
+if __name__ == "__main__":
+    _run_timed(Path(sys.argv[1]), sys.argv[2:])

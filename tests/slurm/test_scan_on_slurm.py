@@ -1,0 +1,46 @@
+"""`diffractory detect` and `map` with workers in SLURM jobs: the same peaks and labels as in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from cli_runs import succeeds
+from diffractory.scan.emd_reader import read_bragg_scan
+from frame_scans import frames_of, powder_patterns
+from slurm_testbed import SITE, Testbed
+
+CALIBRATION = ("--pixel-size", "0.03", "--step", "20")
+
+
+@pytest.fixture
+def on_slurm(tmp_path: Path) -> tuple[str, ...]:
+    site = tmp_path / "site.toml"
+    site.write_text("\n".join(f"{key} = {value!r}" for key, value in SITE.items()))
+    return "--cluster", "slurm", "--site", str(site), "--jobs", "1"
+
+
+def test_slurm_and_this_process_give_the_same_peaks_and_labels(
+    testbed: Testbed, tmp_path: Path, on_slurm: tuple[str, ...]
+):
+    frames = tmp_path / "frames.npy"
+    np.save(frames, frames_of(powder_patterns(20), (8, 10))[0].frames.to_numpy())
+    scans, maps = {}, {}
+    for name, where in (("here", ("--cluster", "inline")), ("there", on_slurm)):
+        folder = tmp_path / name
+        folder.mkdir()
+        answer = succeeds("detect", frames, "--out", folder / "scan.h5", *CALIBRATION, *where)
+        assert "frames.npy: 8 × 10 positions" in answer.flat
+        scans[name] = read_bragg_scan(folder / "scan.h5").peaks
+        succeeds("map", folder / "scan.h5", "--out", folder / "map", "--no-report", *where)
+        maps[name] = xr.open_zarr(folder / "map" / "map.zarr")
+    for part in ("q", "intensity", "offsets", "direct"):
+        np.testing.assert_array_equal(getattr(scans["there"], part), getattr(scans["here"], part))
+    assert len(scans["here"].intensity) > 80
+    for variable in ("crystal_system", "space_group", "a", "confidence", "flags"):
+        np.testing.assert_array_equal(maps["there"][variable].to_numpy(), maps["here"][variable].to_numpy())
+    # Job logs are kept where the results are.
+    assert list((tmp_path / "there").rglob("slurm/*.log"))
