@@ -87,7 +87,13 @@ def repeat_scan(source: Path, target: Path, side: int) -> None:
         data.attrs.update(attrs)
         columns = np.arange(side) % lists.shape[1]
         for row in range(side):
-            data[row] = lists[row % lists.shape[0], columns]
+            line = lists[row % lists.shape[0], columns]
+            if len({len(peaks) for peaks in line}) > 1:
+                data[row] = line
+                continue
+            # Lists of equal length h5py takes for one array, and repeats it at every position.
+            for column, peaks in enumerate(line):
+                data[row, column] = peaks
 
 
 def measured_map(scan: Path, folder: Path, *options: str) -> dict[str, Any]:
