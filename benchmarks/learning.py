@@ -200,6 +200,7 @@ def curves(arguments: argparse.Namespace) -> dict[str, Any]:
                 continue
             kept["points"].append(key | _point(run, spec, subset, tests))
             kept["fits"] = _fits(kept["points"])
+            kept["extrapolated_to"] = {"materials": PAPER_MATERIALS, "orientations": PAPER_ORIENTATIONS}
             _write("curves", kept)
     return kept
 

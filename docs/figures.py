@@ -271,6 +271,58 @@ def confidence() -> Figure:
     return figure
 
 
+def learning_curves() -> Figure:
+    """Error against numbers of materials and of orientations; dotted where the fitted law is extrapolated."""
+    curves = json.loads((RESULTS / "learning.json").read_text())["curves"]
+    figure = new_figure(9.6, 3.9)
+    panels = figure.subplots(1, 2, sharey=True)
+    axes_of = (
+        ("n_materials", "n_orientations", "materials"),
+        ("n_orientations", "n_materials", "orientations"),
+    )
+    for axes, (varied, kept, word) in zip(panels, axes_of, strict=True):
+        for preset, protocol, colour in (
+            ("robust", "lab", BLUE),
+            ("robust", "paper", GREEN),
+            ("paper", "paper", ORANGE),
+        ):
+            points = [point for point in curves["points"] if point["preset"] == preset]
+            most = max(point[kept] for point in points)
+            chosen = sorted((p for p in points if p[kept] == most), key=lambda point: point[varied])
+            law = curves["fits"][preset][protocol]
+            for count, marker, line in (("1", "o", "-"), ("10", "s", "--")):
+                found = [point[protocol][count] for point in chosen]
+                sizes = [point[varied] for point in chosen]
+                errors = 100 * (1 - np.array([one["accuracy"] for one in found]))
+                ends = 100 * (1 - np.array([one["interval"] for one in found]))
+                label = f"{preset}, {protocol} protocol, {count} pattern{'s' if count > '1' else ''}"
+                spread = np.abs(ends[:, ::-1].T - errors)
+                axes.errorbar(sizes, errors, spread, fmt=marker, markersize=4, color=colour, label=label)
+                # Dotted beyond what was measured.
+                far = np.geomspace(sizes[0], curves["extrapolated_to"][word], 60)
+                pair = (far, most) if word == "materials" else (most, far)
+                fitted = 100 * error_law(law[count], *pair)
+                known = far <= sizes[-1]
+                axes.plot(far[known], fitted[known], line, color=colour, linewidth=1)
+                axes.plot(far[~known], fitted[~known], ":", color=colour, linewidth=1.4)
+        others = "28 orientations each" if word == "materials" else "all training materials"
+        axes.set(xscale="log", yscale="log", xlabel=f"{word} ({others})")
+        tidy(axes)
+    panels[0].set_ylabel("crystal system wrong (%), six systems")
+    title(panels[0], "more materials")
+    title(panels[1], "more orientations of each (dotted: extrapolated)")
+    panels[1].legend(frameon=False, fontsize=7, loc="lower left")
+    return figure
+
+
+def error_law(
+    fit: dict[str, list[float]], materials: NDArray | float, orientations: NDArray | float
+) -> NDArray:
+    """Return floor + a (materials / 1000)^-alpha + b orientations^-beta."""
+    floor, a, alpha, b, beta = fit["floor_a_alpha_b_beta"]
+    return floor + a * (np.asarray(materials) / 1000) ** -alpha + b * np.asarray(orientations, float) ** -beta
+
+
 def box(
     axes: Axes, x: float, y: float, width: float, height: float, head: str, text: str, colour: str
 ) -> None:
@@ -455,6 +507,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "protocols.png": protocols,
     "spot-lattice.png": spot_lattice,
     "confidence.png": confidence,
+    "learning-curves.png": learning_curves,
     "run.svg": run,
     "rooms.svg": rooms,
 }
