@@ -63,19 +63,14 @@ def test_an_unknown_cluster(workshop: Workshop, tmp_path: Path, name: str) -> No
         ("evaluate", workshop.model, workshop.run, "--out", out),
         ("map", workshop.scan, "--model", workshop.model, "--out", out),
     ):
-        says = (f"--cluster {name!r} is unknown", "local, inline", "tcp://host:port")
+        says = (f"--cluster {name!r} is unknown", "local, threads, inline", "tcp://host:port")
         refused(*command, "--cluster", name, untouched=tmp_path, says=says)
 
 
 def test_slurm_is_refused_where_work_has_no_parts(workshop: Workshop, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    for command in (
-        ("train", workshop.run, "--out", out),
-        ("evaluate", workshop.model, workshop.run, "--out", out),
-        ("map", workshop.scan, "--model", workshop.model, "--out", out),
-    ):
-        says = ("--cluster slurm is not there", "inside one SLURM job", "--cluster local")
-        refused(*command, "--cluster", "slurm", untouched=tmp_path, says=says)
+    command = ("evaluate", workshop.model, workshop.run, "--out", tmp_path / "out", "--cluster", "slurm")
+    says = ("--cluster slurm is not there", "inside one SLURM job", "--cluster local")
+    refused(*command, untouched=tmp_path, says=says)
 
 
 @pytest.mark.parametrize("command", ["simulate", "features", "verify"])

@@ -186,7 +186,8 @@ def test_what_pages_import_is_in_the_reference() -> None:
 
 def commands_of(page: Path) -> list[str]:
     """Return the command lines of a page, without comments; lines that leave something out are not taken."""
-    found = ["".join(groups) for groups in COMMAND_LINE.findall(page.read_text())]
+    joined = re.sub(r"\\\n\s*", "", page.read_text())
+    found = ["".join(groups) for groups in COMMAND_LINE.findall(joined)]
     lines = [re.sub(r"\s+", " ", line.split("#")[0]).strip() for line in found]
     return [line for line in lines if "…" not in line]
 
