@@ -154,9 +154,9 @@ def test_a_site_of_the_file_does_not_stop_local_work(workshop: Workshop, tmp_pat
     assert (answer.code, "absent.toml" in answer.stderr) == (2, True)
     answer = diffractory("simulate", workshop.run, *inline, "--jobs", "2")
     assert "--jobs is for --cluster slurm" in answer.stderr
-    answer = diffractory("train", workshop.run, "--out", tmp_path / "model", "--config", file)
+    answer = diffractory("evaluate", workshop.model, workshop.run, "--config", file)
     assert answer.code == 2
-    assert "set cluster in [train]" in answer.stderr
+    assert "set cluster in [evaluate]" in answer.stderr
 
 
 def test_config_shows_what_is_in_force_and_from_where(
