@@ -21,8 +21,10 @@ from diffractory.crystals.sources.aflow import aflow_candidates, read_prototypes
 from diffractory.crystals.systems import system_code
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.emd_reader import read_bragg_scan
 from diffractory.scan.synthetic import GrainLabels, synthetic_scan
 from diffractory.specs import LabProtocolSpec, SimulationSpec
+from diffractory.storage import atomic_path
 
 CRYSTALS, ORIENTATIONS, GRAINS = 60, 4, 400
 #: Share of positions without a crystal: leaves as many with spots enough as the paper's scan has.
@@ -121,25 +123,32 @@ def _memory(pid: int) -> int:
 
 
 def map_benchmark(side: int, large_side: int, paper_model: Path | None, folder: Path) -> dict[str, Any]:
-    """Return what maps of side × side and of large_side × large_side positions take."""
-    scan = synthetic_map_scan(side)
-    scan.to_emd(folder / "scan.h5")
+    """Return what maps of side × side and of large_side × large_side positions take.
+
+    Scans that are in the folder already are not made again.
+    """
+    small, large = folder / f"scan-{side}.h5", folder / f"scan-{side}-{large_side}.h5"
+    if not small.is_file():
+        synthetic_map_scan(side).to_emd(small)
+    peaks = read_bragg_scan(small).peaks
     result: dict[str, Any] = {
-        "positions": len(scan),
-        "positions with spots enough": int((scan.peaks.counts >= 5).sum()),
-        "peaks": len(scan.peaks.intensity),
+        "positions": len(peaks),
+        "positions with spots enough": int((peaks.counts >= 5).sum()),
+        "peaks": len(peaks.intensity),
     }
-    del scan
+    del peaks
     models = {"robust": ()} | ({"paper": ("--model", str(paper_model))} if paper_model else {})
     for name, options in models.items():
         # Compiled code may be missing or old at the first run on a machine.
         for run in ("first run", "second run"):
-            found = measured_map(folder / "scan.h5", folder / f"{name}-{run.split()[0]}", *options)
+            found = measured_map(small, folder / f"{name}-{run.split()[0]}", *options)
             result.setdefault(name, {})[run] = found
             print(name, run, json.dumps(found, indent=1), flush=True)
     if large_side:
-        repeat_scan(folder / "scan.h5", folder / "large.h5", large_side)
-        found = measured_map(folder / "large.h5", folder / "large")
+        if not large.is_file():
+            with atomic_path(large) as partial:
+                repeat_scan(small, partial, large_side)
+        found = measured_map(large, folder / "large")
         result["large"] = {"positions": large_side**2, **found}
         print("large", json.dumps(found, indent=1), flush=True)
     return result
