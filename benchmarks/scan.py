@@ -146,14 +146,17 @@ def main() -> None:
     parser.add_argument("--pixels", type=int, default=256, help="and frames of so many pixels a side")
     parser.add_argument("--large-side", type=int, default=1000, help="side of the large map; 0 = none")
     parser.add_argument("--paper-model", type=Path, help="a trained model of the paper's preset, for maps")
+    parser.add_argument(
+        "--folder", type=Path, help="keeps the scans of the maps for the next run, and the maps"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     result = {"command": command(), **describe()}
     with tempfile.TemporaryDirectory() as folder:
         if options.part == "map":
-            result |= map_benchmark(
-                options.side or 256, options.large_side, options.paper_model, Path(folder)
-            )
+            kept = options.folder or Path(folder)
+            kept.mkdir(parents=True, exist_ok=True)
+            result |= map_benchmark(options.side or 256, options.large_side, options.paper_model, kept)
         else:
             side = options.side or 24
             result["recovery"] = recovery(max(side // 2, 2), 128)

@@ -6,8 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +19,16 @@ from diffractory.crystals.sources.aflow import aflow_candidates, read_prototypes
 from diffractory.crystals.systems import system_code
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.emd_reader import read_bragg_scan
 from diffractory.scan.synthetic import GrainLabels, synthetic_scan
 from diffractory.specs import LabProtocolSpec, SimulationSpec
+from diffractory.storage import atomic_path
 
+#: What runs ``diffractory map`` and writes what each stage took.
+TIMED = Path(__file__).with_name("timed_map.py")
 CRYSTALS, ORIENTATIONS, GRAINS = 60, 4, 400
 #: Share of positions without a crystal: leaves as many with spots enough as the paper's scan has.
 VACUUM = 0.32
-#: Stages: module, function, what it is called in the results. Nested ones are indented.
-STAGES = (
-    ("diffractory.cli.map_scan", "read_bragg_scan", "reading"),
-    ("diffractory.cli.map_scan", "predict_scan", "prediction, filter and particles"),
-    ("diffractory.scan.prediction", "lattices_of", "  lattice search"),
-    ("diffractory.scan.prediction", "compute_features", "  other features"),
-    ("diffractory.scan.prediction", "find_overlaps", "  overlap flag"),
-    ("diffractory.scan.prediction", "_by_particle", "  particles"),
-    ("diffractory.cli.map_scan", "to_dataset", "dataset"),
-    ("diffractory.cli.map_scan", "write_map", "writing Zarr"),
-    ("diffractory.cli.map_scan", "write_netcdf", "writing NetCDF"),
-    ("diffractory.cli.map_scan", "write_particles", "writing particles"),
-    ("diffractory.cli.map_scan", "write_map_report", "figures and page"),
-)
 
 
 def synthetic_map_scan(side: int) -> BraggScan:
@@ -99,7 +87,7 @@ def repeat_scan(source: Path, target: Path, side: int) -> None:
 def measured_map(scan: Path, folder: Path, *options: str) -> dict[str, Any]:
     """Map a scan in a process of its own; return seconds of each stage and the memory of all processes."""
     times = folder.with_suffix(".json")
-    words = [sys.executable, __file__, str(times), str(scan), "--out", str(folder), *options]
+    words = [sys.executable, str(TIMED), str(times), str(scan), "--out", str(folder), *options]
     began, most = time.perf_counter(), 0
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     while process.poll() is None:
@@ -121,61 +109,32 @@ def _memory(pid: int) -> int:
 
 
 def map_benchmark(side: int, large_side: int, paper_model: Path | None, folder: Path) -> dict[str, Any]:
-    """Return what maps of side × side and of large_side × large_side positions take."""
-    scan = synthetic_map_scan(side)
-    scan.to_emd(folder / "scan.h5")
+    """Return what maps of side × side and of large_side × large_side positions take.
+
+    Scans that are in the folder already are not made again.
+    """
+    small, large = folder / f"scan-{side}.h5", folder / f"scan-{side}-{large_side}.h5"
+    if not small.is_file():
+        synthetic_map_scan(side).to_emd(small)
+    peaks = read_bragg_scan(small).peaks
     result: dict[str, Any] = {
-        "positions": len(scan),
-        "positions with spots enough": int((scan.peaks.counts >= 5).sum()),
-        "peaks": len(scan.peaks.intensity),
+        "positions": len(peaks),
+        "positions with spots enough": int((peaks.counts >= 5).sum()),
+        "peaks": len(peaks.intensity),
     }
-    del scan
+    del peaks
     models = {"robust": ()} | ({"paper": ("--model", str(paper_model))} if paper_model else {})
     for name, options in models.items():
         # Compiled code may be missing or old at the first run on a machine.
         for run in ("first run", "second run"):
-            found = measured_map(folder / "scan.h5", folder / f"{name}-{run.split()[0]}", *options)
+            found = measured_map(small, folder / f"{name}-{run.split()[0]}", *options)
             result.setdefault(name, {})[run] = found
             print(name, run, json.dumps(found, indent=1), flush=True)
     if large_side:
-        repeat_scan(folder / "scan.h5", folder / "large.h5", large_side)
-        found = measured_map(folder / "large.h5", folder / "large")
+        if not large.is_file():
+            with atomic_path(large) as partial:
+                repeat_scan(small, partial, large_side)
+        found = measured_map(large, folder / "large")
         result["large"] = {"positions": large_side**2, **found}
         print("large", json.dumps(found, indent=1), flush=True)
     return result
-
-
-def _timed(module: Any, name: str, seconds: dict[str, float], label: str) -> None:
-    function: Callable[..., Any] = getattr(module, name)
-
-    def wrapper(*args: Any, **keywords: Any) -> Any:
-        began = time.perf_counter()
-        try:
-            return function(*args, **keywords)
-        finally:
-            # Stages inside blocks run on several threads: their seconds add up to more than the clock's.
-            seconds[label] = seconds.get(label, 0.0) + time.perf_counter() - began
-
-    setattr(module, name, wrapper)
-
-
-def _run_timed(times: Path, words: list[str]) -> None:
-    """Run ``diffractory map`` here, and write what each stage took."""
-    began = psutil.Process().create_time()
-    from diffractory.cli import map_scan  # noqa: F401
-    from diffractory.cli.app import app
-
-    seconds = {"start and imports": time.time() - began}
-    for module, name, label in STAGES:
-        _timed(import_module(module), name, seconds, label)
-    try:
-        app(["map", *words])
-    except SystemExit as end:
-        if end.code:
-            raise
-    used = time.process_time()
-    times.write_text(json.dumps({"processor_seconds": used, "stages": seconds}))
-
-
-if __name__ == "__main__":
-    _run_timed(Path(sys.argv[1]), sys.argv[2:])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +27,7 @@ from diffractory.cli.options import (
 from diffractory.cli.progress import map_ordered
 from diffractory.errors import ModelError, SpecError
 from diffractory.execution.engine import Engine
+from diffractory.execution.helper import helper_process
 from diffractory.learning.saved_model import SavedModel, packaged_model
 from diffractory.report.map_report import REPORT_FILES, write_map_report
 from diffractory.scan.bragg_scan import BraggScan
@@ -36,6 +40,9 @@ from diffractory.specs import InvariantSpec, MapSpec, ParticleSpec, feature_spec
 from diffractory.storage import write_atomic
 
 app = typer.Typer()
+
+#: Bytes of a scan's file from which on a second process saves more time than its start takes.
+_LARGE_SCAN = 8_000_000
 
 _READING = "Reading the scan"
 _FILTERS = "Filters"
@@ -156,24 +163,38 @@ def map_scan(
     slurm = slurm_request(cluster, site, jobs, dry_run, folder)
     saved = SavedModel(packaged_model() if model is None else model)
     _ = saved.systems_  # a broken model is refused before the scan is read and workers are started
-    loaded = read_bragg_scan(scan, pixel_size=pixel_size, center=center, dataset=dataset)
-    with engine_here(cluster, workers, folder, slurm) as engine:
-        made = map_with_model(
-            loaded,
-            saved,
-            spec,
-            engine,
-            folder,
-            particles=particles if with_particles else None,
-            flag_overlap=flag_overlap,
-            with_report=with_report,
-        )
+    # The helper imports what it needs while the scan is read.
+    with _helper(scan, cluster, with_report) as helper:
+        loaded = read_bragg_scan(scan, pixel_size=pixel_size, center=center, dataset=dataset)
+        with engine_here(cluster, workers, folder, slurm) as engine:
+            made = map_with_model(
+                loaded,
+                saved,
+                spec,
+                engine,
+                folder,
+                particles=particles if with_particles else None,
+                flag_overlap=flag_overlap,
+                with_report=with_report,
+                helper=helper,
+            )
     if as_json:
         print_json(made.summary)
         return
     print_map(made.summary)
     for name in made.files:
         out.print(f"  {folder / name}")
+
+
+@contextmanager
+def _helper(scan: Path, cluster: str, with_report: bool) -> Iterator[Executor | None]:
+    """Start a process that draws pictures beside this one, where that saves time."""
+    large = scan.is_file() and scan.stat().st_size >= _LARGE_SCAN
+    if not (with_report and large and cluster == "threads"):
+        yield None
+        return
+    with helper_process("diffractory.report.map_report") as helper:
+        yield helper
 
 
 def parse_regions(text: str) -> dict[str, Any]:
@@ -215,8 +236,9 @@ def map_with_model(
     particles: ParticleSpec | None = None,
     flag_overlap: bool | None = None,
     with_report: bool = True,
+    helper: Executor | None = None,
 ) -> Mapped:
-    """Predict a scan and write map, particles, summary and report to a folder."""
+    """Predict a scan and write map, particles, summary and report to a folder; a helper draws pictures."""
     provenance = model.provenance
     basis = feature_spec(provenance["features"])
     _check_energy(scan, float(provenance["simulation"]["energy_ev"]))
@@ -246,7 +268,7 @@ def map_with_model(
     write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
     files.append("summary.json")
     if with_report:
-        files += write_map_report(folder, labelled, scan.peaks, model.domain_sample, table)
+        files += write_map_report(folder, labelled, scan.peaks, model.domain_sample, table, elsewhere=helper)
     for name in {*PARTICLE_FILES, *REPORT_FILES} - set(files):
         # Of an earlier map in this folder: beside this one it would be taken for its own.
         (folder / name).unlink(missing_ok=True)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from diffractory.patterns.invariants import invariant_features, invariant_lattices, invariant_names
+from diffractory.patterns.invariants import (
+    invariant_features,
+    invariant_lattices,
+    invariant_names,
+    lattice_features,
+)
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.radial_basis import feature_names, radial_basis
 from diffractory.patterns.spot_lattice import SpotLattices
@@ -13,7 +18,10 @@ from diffractory.specs import FeatureSpec, InvariantSpec
 
 
 def compute_features(
-    table: PeakTable, spec: FeatureSpec, lattices: SpotLattices | None = None
+    table: PeakTable,
+    spec: FeatureSpec,
+    lattices: SpotLattices | None = None,
+    of_lattice: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Compute the features of every pattern, of shape (n_patterns, n_features).
 
@@ -24,6 +32,8 @@ def compute_features(
     spec : RadialBasisSpec or InvariantSpec
     lattices : SpotLattices, optional
         What :func:`lattices_of` gave for the same patterns; saves finding them again.
+    of_lattice : ndarray, optional
+        What :func:`slow_features` gave for the same patterns; saves computing them again.
 
     Raises
     ------
@@ -44,7 +54,7 @@ def compute_features(
     (1, 703)
     """
     if isinstance(spec, InvariantSpec):
-        return invariant_features(table, spec, lattices)
+        return invariant_features(table, spec, lattices, of_lattice)
     return radial_basis(table, spec)
 
 
@@ -57,6 +67,11 @@ def lattices_of(table: PeakTable, spec: FeatureSpec) -> SpotLattices | None:
         If a position or an intensity is not finite.
     """
     return invariant_lattices(table, spec) if isinstance(spec, InvariantSpec) else None
+
+
+def slow_features(features: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32] | None:
+    """Return the few columns that took most of the time, as a copy; None where all are fast."""
+    return lattice_features(features).copy() if isinstance(spec, InvariantSpec) else None
 
 
 def names_of_features(spec: FeatureSpec) -> tuple[str, ...]:

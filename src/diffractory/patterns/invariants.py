@@ -38,6 +38,7 @@ def invariant_features(
     table: PeakTable,
     spec: InvariantSpec = InvariantSpec(),  # noqa: B008
     lattices: SpotLattices | None = None,
+    of_lattice: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Compute the rotation-invariant features of every pattern.
 
@@ -48,6 +49,9 @@ def invariant_features(
     spec : InvariantSpec
     lattices : SpotLattices, optional
         What :func:`invariant_lattices` found in the same patterns: four fifths of the time are saved.
+    of_lattice : ndarray of shape (n, n_lattice_features), float32, optional
+        What :func:`lattice_features` made of the features of the same patterns; ``lattices`` is not
+        looked at then, and hardly any time is left.
 
     Returns
     -------
@@ -65,9 +69,16 @@ def invariant_features(
     magnitudes = radial_basis(scattered, basis)[:, : spec.n_rings * spec.n_orders]
     profile = np.zeros((len(table), _n_bins(spec)))
     _add_profile(scattered.q, scattered.intensity, table.offsets, table.direct, spec.profile_width, profile)
-    found = find_spot_lattices(scattered, spec) if lattices is None else lattices
-    lattice = _lattice_features(table.counts, found).astype(np.float32)
-    return np.concatenate([lattice, profile.astype(np.float32), magnitudes], axis=1)
+    if of_lattice is None:
+        found = find_spot_lattices(scattered, spec) if lattices is None else lattices
+        of_lattice = _describe_lattices(table.counts, found).astype(np.float32)
+    return np.concatenate([of_lattice, profile.astype(np.float32), magnitudes], axis=1)
+
+
+def lattice_features(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the columns that describe the lattice: a tenth of all, and most of the time they take."""
+    n = len(_SPOT_NAMES) + len(_REDUCED_NAMES) + 1 + len(LATTICE_FAMILIES) * len(_FIT_NAMES) + len(_PAIRS)
+    return features[:, :n]
 
 
 def invariant_lattices(table: PeakTable, spec: InvariantSpec = InvariantSpec()) -> SpotLattices:  # noqa: B008
@@ -104,7 +115,7 @@ def _shares_of_scattered(table: PeakTable) -> PeakTable:
     return PeakTable(table.q, table.intensity * factors[pattern], table.offsets, table.direct)
 
 
-def _lattice_features(counts: NDArray[np.int64], found: SpotLattices) -> NDArray[np.float64]:
+def _describe_lattices(counts: NDArray[np.int64], found: SpotLattices) -> NDArray[np.float64]:
     n = len(counts)
     fits = fit_families(found.reciprocal)
     determinant = np.abs(np.linalg.det(found.reciprocal))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,12 +74,18 @@ _EXAMPLES = (
 )
 
 
+#: Formats of each picture, the one that goes into the page last.
+_FORMATS: Final = (".svg", ".png")
+
+
 @dataclass(frozen=True)
 class _Picture:
     name: str
     heading: str
-    figure: Figure
     caption: str
+    figure: Callable[[], Figure]
+    #: Whether drawing it takes long and little data, so that another process may do it.
+    movable: bool = False
 
 
 def write_map_report(
@@ -86,6 +94,8 @@ def write_map_report(
     peaks: PeakTable,
     training: NDArray[np.float64],
     table: pd.DataFrame | None = None,
+    *,
+    elsewhere: Executor | None = None,
 ) -> list[str]:
     """Write the pictures of a map and the page ``map.html``, which needs no other file and no network.
 
@@ -101,6 +111,8 @@ def write_map_report(
         Coordinates of training patterns along their first two principal components.
     table : pandas.DataFrame, optional
         Particles; None where the scan was not divided.
+    elsewhere : concurrent.futures.Executor, optional
+        A process that draws half of the pictures meanwhile; where it dies they are drawn here.
 
     Returns
     -------
@@ -112,41 +124,65 @@ def write_map_report(
     DiffractoryError
         If a file cannot be written.
     """
+    pictures = _pictures(dataset, peaks, training, table)
+    drawings = {picture.name: partial(_draw, picture.figure, folder / picture.name) for picture in pictures}
+    moved = {
+        picture.name: elsewhere.submit(drawings[picture.name])
+        for picture in pictures
+        if elsewhere is not None and picture.movable
+    }
+    for name in drawings.keys() - moved.keys():
+        drawings[name]()
     page = Page(f"Map of {Path(str(dataset.attrs['scan_source'])).name or 'a scan'}")
     _introduce(page, dataset)
-    written = []
-    for picture in _pictures(dataset, peaks, training, table):
+    for picture in pictures:
         page.heading(picture.heading)
-        for suffix in (".svg", ".png"):
-            written.append(picture.name + suffix)
-            save_figure(picture.figure, folder / written[-1])
-            # Where everything goes is settled now; to settle it again takes as long as to draw.
-            picture.figure.set_layout_engine("none")
-        page.picture((folder / written[-1]).read_bytes(), picture.caption)
+        if picture.name in moved:
+            try:
+                moved[picture.name].result()
+            except BrokenExecutor:
+                drawings[picture.name]()
+        page.picture((folder / picture.name).with_suffix(_FORMATS[-1]).read_bytes(), picture.caption)
         if picture.name == "particles" and table is not None:
             _list_particles(page, table)
     page.heading("How it was made")
     _provenance(page, dataset)
     page.write(folder / "map.html")
-    return [*written, "map.html"]
+    return [*(picture.name + suffix for picture in pictures for suffix in _FORMATS), "map.html"]
+
+
+def _draw(figure: Callable[[], Figure], path: Path) -> None:
+    """Draw a figure in all formats; ``path`` has no suffix."""
+    drawn = figure()
+    for suffix in _FORMATS:
+        save_figure(drawn, path.with_suffix(suffix))
+        # Where everything goes is settled now; to settle it again takes as long as to draw.
+        drawn.set_layout_engine("none")
 
 
 def _pictures(
     dataset: xr.Dataset, peaks: PeakTable, training: NDArray[np.float64], table: pd.DataFrame | None
-) -> Iterator[_Picture]:
-    """Yield the pictures one after the other: one figure at a time is in memory."""
-    yield _Picture("system", "Crystal systems", figure_of_systems(dataset), _SYSTEMS)
+) -> list[_Picture]:
+    """Return what is to be drawn; a figure is made when it is drawn, so that one at a time is in memory."""
+    found = [_Picture("system", "Crystal systems", _SYSTEMS, partial(figure_of_systems, dataset))]
     if table is not None:
         name = part_name(dataset)
         words = _PARTICLES if name == "particle" else _REGIONS.format(part=name)
-        yield _Picture("particles", f"{name.capitalize()}s", figure_of_particles(dataset, table), words)
+        draw = partial(figure_of_particles, dataset, table)
+        found.append(_Picture("particles", f"{name.capitalize()}s", words, draw))
     for axis in _axes_to_draw(dataset):
         name = "lattice" if axis == "a" else f"lattice-{axis}"
+        # What goes to another process is copied: only the arrays that it draws.
+        draw = partial(figure_of_lattice, dataset[["crystal_system", axis]], axis)
         words = _LATTICE.format(axis=axis)
-        yield _Picture(name, f"Lattice constant {axis}", figure_of_lattice(dataset, axis), words)
-    yield _Picture("domain", "Training domain", figure_of_domain(dataset, training), _DOMAIN)
-    yield _Picture("flags", "Flags", figure_of_flags(dataset), _FLAGS)
-    yield _Picture("examples", "Example patterns", figure_of_examples(peaks, dataset), _EXAMPLES)
+        found.append(_Picture(name, f"Lattice constant {axis}", words, draw, movable=True))
+    located = dataset[["outside_training", "training_component_1", "training_component_2"]]
+    draw = partial(figure_of_domain, located, training)
+    found.append(_Picture("domain", "Training domain", _DOMAIN, draw, movable=True))
+    found.append(_Picture("flags", "Flags", _FLAGS, partial(figure_of_flags, dataset)))
+    draw = partial(figure_of_examples, peaks, dataset)
+    found.append(_Picture("examples", "Example patterns", _EXAMPLES, draw))
+    return found
 
 
 def _axes_to_draw(dataset: xr.Dataset) -> list[str]:

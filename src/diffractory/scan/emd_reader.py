@@ -185,7 +185,8 @@ def _raw_peaks(group: h5py.Group, name: str, path: Path) -> tuple[PeakTable, tup
     for start in range(0, n_y, rows):
         lists = data[start : start + rows].ravel()
         counts.append(np.array([len(peaks) for peaks in lists]))
-        joined = np.concatenate(lists)
+        # Without the type, it is worked out list by list, which takes longer than to read them.
+        joined = np.concatenate(lists, dtype=lists[0].dtype)
         parts.append(tuple(np.asarray(joined[field], dtype=np.float64) for field in _FIELDS))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     q, intensity = np.empty((offsets[-1], 2)), np.empty(offsets[-1])

@@ -2,8 +2,8 @@
 
 The first phase asks a model everything about a block, as if each position kept the crystal system it has
 by itself. Filter, particles and flags need the whole map. The second phase asks again only where they
-gave a position another system: its lattice, which takes most of the time to find, is kept from the first
-phase; features are not, since those of a million positions fill several gigabytes.
+gave a position another system: the features of its lattice, which take most of the time, are kept from
+the first phase; the others are not, since those of a million positions fill several gigabytes.
 
 The functions of one block are pure; :func:`predict_scan` strings them together and takes the function that
 maps over blocks as an argument, so that it knows nothing of where work runs.
@@ -23,7 +23,7 @@ from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
 from diffractory.errors import ModelError, SpecError
 from diffractory.learning.aggregation import EvidenceRule
 from diffractory.patterns.cubic_constant import pool_cubic_constants
-from diffractory.patterns.feature_sets import compute_features, lattices_of
+from diffractory.patterns.feature_sets import compute_features, lattices_of, slow_features
 from diffractory.patterns.invariants import invariant_lattices
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.radial_basis import scale_total
@@ -46,6 +46,7 @@ __all__ = [
     "predict_within_block",
 ]
 
+_Number = TypeVar("_Number", np.float32, np.float64)
 _Block = TypeVar("_Block", SystemBlock, WithinBlock, SpotLattices)
 
 #: Positions in one block: 681 features of 2048 positions are 6 MB.
@@ -128,6 +129,8 @@ class PositionBlock:
         Space groups and lattices, given the most voted system, or the assumed one.
     lattices : SpotLattices or None
         Of the spots of each position, 0 where not asked; None where the features describe none.
+    of_lattice : ndarray of shape (n, n_lattice_features), float32, or None
+        Features of these lattices, 0 where not asked.
     overlapping : ndarray of shape (n,), bool, or None
         Where two grains likely lie above each other; None = not looked for.
     """
@@ -135,6 +138,7 @@ class PositionBlock:
     systems: SystemBlock
     within: WithinBlock
     lattices: SpotLattices | None
+    of_lattice: NDArray[np.float32] | None
     overlapping: NDArray[np.bool_] | None
 
 
@@ -144,7 +148,7 @@ class _Task:
 
     peaks: PeakTable
     systems: NDArray[np.int8]
-    lattices: SpotLattices | None
+    of_lattice: NDArray[np.float32] | None
 
 
 def predict_block(
@@ -193,8 +197,9 @@ def predict_block(
     asked = np.flatnonzero(peaks.counts >= map_spec.min_spots)
     chosen = scale_total(peaks.take(asked), map_spec.total_intensity)
     lattices = lattices_of(chosen, features)
+    values = compute_features(chosen, features, lattices)
+    of_lattice = slow_features(values, features)
     if asked.size:
-        values = compute_features(chosen, features, lattices)
         result = model.vote_systems(values)
         systems.outside[asked], systems.coordinates[asked] = model.locate(values)
         systems.share[asked] = result.share
@@ -208,7 +213,11 @@ def predict_block(
         overlapping = np.zeros(n, dtype=bool)
         known = invariant_lattices(chosen, overlap) if lattices is None else lattices
         overlapping[asked] = find_overlaps(chosen, known, overlap)
-    return PositionBlock(systems, within, _spread(lattices, asked, n), overlapping)
+    spread = (
+        None if lattices is None else SpotLattices(*(_spread(v, asked, n) for v in vars(lattices).values()))
+    )
+    known_features = None if of_lattice is None else _spread(of_lattice, asked, n)
+    return PositionBlock(systems, within, spread, known_features, overlapping)
 
 
 def predict_within_block(
@@ -217,7 +226,7 @@ def predict_within_block(
     systems: NDArray[np.int8],
     map_spec: MapSpec,
     features: FeatureSpec,
-    lattices: SpotLattices | None = None,
+    of_lattice: NDArray[np.float32] | None = None,
 ) -> WithinBlock:
     """Predict space groups and lattices of one block of positions, given their crystal systems.
 
@@ -227,7 +236,7 @@ def predict_within_block(
         As for :func:`predict_block`.
     systems : ndarray of shape (n,), int8
         Crystal-system codes; negative = not asked.
-    lattices : SpotLattices, optional
+    of_lattice : ndarray of shape (n, n_lattice_features), float32, optional
         What :func:`predict_block` found in the same positions.
 
     Returns
@@ -239,8 +248,8 @@ def predict_within_block(
     asked = np.flatnonzero(systems >= 0)
     if asked.size:
         chosen = scale_total(peaks.take(asked), map_spec.total_intensity)
-        known = None if lattices is None else lattices.take(asked)
-        values = compute_features(chosen, features, known)
+        known = None if of_lattice is None else of_lattice[asked]
+        values = compute_features(chosen, features, of_lattice=known)
         _write(block, asked, model.predict_within(values, systems[asked]))
     return block
 
@@ -372,7 +381,7 @@ class _SecondPhase:
             _Task(
                 self.scan.peaks.take(rows),
                 given[rows],
-                None if self.found.lattices is None else self.found.lattices.take(rows),
+                None if self.found.of_lattice is None else self.found.of_lattice[rows],
             )
             for rows in np.split(changed, range(self.block_size, len(changed), self.block_size))
             if len(rows)
@@ -395,7 +404,7 @@ def _look(
 
 
 def _look_within(model: SystemModel, map_spec: MapSpec, features: FeatureSpec, task: _Task) -> WithinBlock:
-    return predict_within_block(model, task.peaks, task.systems, map_spec, features, task.lattices)
+    return predict_within_block(model, task.peaks, task.systems, map_spec, features, task.of_lattice)
 
 
 def _overlap_spec(features: FeatureSpec, scan: BraggScan) -> InvariantSpec:
@@ -424,15 +433,11 @@ def _without(block: WithinBlock, absent: NDArray[np.bool_]) -> WithinBlock:
     return copy
 
 
-def _spread(lattices: SpotLattices | None, asked: NDArray[np.int64], n: int) -> SpotLattices | None:
-    """Return lattices of n positions, given those of the positions that were asked."""
-    if lattices is None:
-        return None
-    spread = []
-    for values in vars(lattices).values():
-        spread.append(np.zeros((n, *values.shape[1:])))
-        spread[-1][asked] = values
-    return SpotLattices(*spread)
+def _spread(values: NDArray[_Number], asked: NDArray[np.int64], n: int) -> NDArray[_Number]:
+    """Return values of n positions, given those of the positions that were asked; 0 elsewhere."""
+    spread = np.zeros((n, *values.shape[1:]), values.dtype)
+    spread[asked] = values
+    return spread
 
 
 def _assumed_code(map_spec: MapSpec, columns: tuple[int, ...]) -> int | None:
@@ -457,11 +462,13 @@ def _assumed_code(map_spec: MapSpec, columns: tuple[int, ...]) -> int | None:
 
 def _joined_blocks(parts: Sequence[PositionBlock]) -> PositionBlock:
     lattices = [part.lattices for part in parts if part.lattices is not None]
+    of_lattice = [part.of_lattice for part in parts if part.of_lattice is not None]
     overlapping = [part.overlapping for part in parts if part.overlapping is not None]
     return PositionBlock(
         _joined(SystemBlock, [part.systems for part in parts]),
         _joined(WithinBlock, [part.within for part in parts]),
         _joined(SpotLattices, lattices) if lattices else None,
+        np.concatenate(of_lattice) if of_lattice else None,
         np.concatenate(overlapping) if overlapping else None,
     )
 

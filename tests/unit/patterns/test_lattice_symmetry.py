@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffractory.patterns.lattice_symmetry import LATTICE_FAMILIES, FamilyFits, fit_families, lattice_groups
+from diffractory.patterns.lattice_group_search import write_groups
+from diffractory.patterns.lattice_groups import LATTICE_FAMILIES, LatticeGroups, lattice_groups
+from diffractory.patterns.lattice_symmetry import FamilyFits, fit_families
 from lattices import BRAVAIS, HAS, random_unimodular, turned_reciprocal
 
 ORDER = np.array([2, 4, 8, 6, 12, 24])
@@ -50,6 +53,18 @@ def test_there_are_391_groups_of_reduced_lattices():
     }
     np.testing.assert_array_equal(groups.dimension, np.array([4, 3, 2, 2, 2, 1])[groups.family])
     assert lattice_groups() is groups
+
+
+def test_the_file_holds_what_the_search_finds(tmp_path: Path):
+    write_groups(tmp_path / "groups.npz")
+    with np.load(tmp_path / "groups.npz") as found:
+        arrays = LatticeGroups(**found)
+    groups = lattice_groups()
+    for name in ("family", "dimension", "axes", "two_folds"):
+        np.testing.assert_array_equal(getattr(arrays, name), getattr(groups, name))
+    # Another linear algebra library may choose another basis of the same metrics.
+    spans = [np.swapaxes(metrics, 1, 2) @ metrics for metrics in (arrays.metrics, groups.metrics)]
+    np.testing.assert_allclose(*spans, atol=1e-12)
 
 
 def test_each_metric_is_left_alone_by_as_many_rotations_as_its_group_has():
