@@ -29,7 +29,7 @@ from diffractory.errors import ModelError, SpecError
 from diffractory.execution.engine import Engine
 from diffractory.execution.helper import helper_process
 from diffractory.learning.saved_model import SavedModel, packaged_model
-from diffractory.report.map_report import REPORT_FILES, write_map_report
+from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.emd_reader import read_bragg_scan
 from diffractory.scan.label_map import summarise, to_dataset
@@ -258,6 +258,8 @@ def map_with_model(
     table = None if particles is None else particle_table(scan, prediction)
     summary = summarise(labelled)
     folder.mkdir(parents=True, exist_ok=True)
+    drawn = (folder, labelled, scan.peaks, model.domain_sample, table)
+    begun = {} if helper is None or not with_report else begin_pictures(helper, *drawn)
     write_map(labelled, folder / "map.zarr")
     write_netcdf(labelled, folder / "map.nc")
     files = ["map.zarr", "map.nc"]
@@ -268,7 +270,7 @@ def map_with_model(
     write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
     files.append("summary.json")
     if with_report:
-        files += write_map_report(folder, labelled, scan.peaks, model.domain_sample, table, elsewhere=helper)
+        files += write_map_report(*drawn, begun=begun)
     for name in {*PARTICLE_FILES, *REPORT_FILES} - set(files):
         # Of an earlier map in this folder: beside this one it would be taken for its own.
         (folder / name).unlink(missing_ok=True)

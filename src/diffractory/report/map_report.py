@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor
+from collections.abc import Callable, Mapping
+from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -84,7 +85,7 @@ class _Picture:
     heading: str
     caption: str
     figure: Callable[[], Figure]
-    #: Whether drawing it takes long and little data, so that another process may do it.
+    #: Whether it takes long, and little data, to draw: then another process may.
     movable: bool = False
 
 
@@ -95,7 +96,7 @@ def write_map_report(
     training: NDArray[np.float64],
     table: pd.DataFrame | None = None,
     *,
-    elsewhere: Executor | None = None,
+    begun: Mapping[str, Future[None]] = MappingProxyType({}),
 ) -> list[str]:
     """Write the pictures of a map and the page ``map.html``, which needs no other file and no network.
 
@@ -111,8 +112,8 @@ def write_map_report(
         Coordinates of training patterns along their first two principal components.
     table : pandas.DataFrame, optional
         Particles; None where the scan was not divided.
-    elsewhere : concurrent.futures.Executor, optional
-        A process that draws half of the pictures meanwhile; where it dies they are drawn here.
+    begun : mapping of str to concurrent.futures.Future, optional
+        What :func:`begin_pictures` gave for the same map; pictures whose process has died are drawn here.
 
     Returns
     -------
@@ -125,23 +126,18 @@ def write_map_report(
         If a file cannot be written.
     """
     pictures = _pictures(dataset, peaks, training, table)
-    drawings = {picture.name: partial(_draw, picture.figure, folder / picture.name) for picture in pictures}
-    moved = {
-        picture.name: elsewhere.submit(drawings[picture.name])
-        for picture in pictures
-        if elsewhere is not None and picture.movable
-    }
-    for name in drawings.keys() - moved.keys():
-        drawings[name]()
+    for picture in pictures:
+        if picture.name not in begun:
+            _draw(picture.figure, folder / picture.name)
     page = Page(f"Map of {Path(str(dataset.attrs['scan_source'])).name or 'a scan'}")
     _introduce(page, dataset)
     for picture in pictures:
         page.heading(picture.heading)
-        if picture.name in moved:
+        if picture.name in begun:
             try:
-                moved[picture.name].result()
+                begun[picture.name].result()
             except BrokenExecutor:
-                drawings[picture.name]()
+                _draw(picture.figure, folder / picture.name)
         page.picture((folder / picture.name).with_suffix(_FORMATS[-1]).read_bytes(), picture.caption)
         if picture.name == "particles" and table is not None:
             _list_particles(page, table)
@@ -149,6 +145,35 @@ def write_map_report(
     _provenance(page, dataset)
     page.write(folder / "map.html")
     return [*(picture.name + suffix for picture in pictures for suffix in _FORMATS), "map.html"]
+
+
+def begin_pictures(
+    executor: Executor,
+    folder: Path,
+    dataset: xr.Dataset,
+    peaks: PeakTable,
+    training: NDArray[np.float64],
+    table: pd.DataFrame | None = None,
+) -> dict[str, Future[None]]:
+    """Have another process draw those pictures of :func:`write_map_report` that take long and little data.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor
+        The process.
+    folder, dataset, peaks, training, table
+        As for :func:`write_map_report`.
+
+    Returns
+    -------
+    dict of str to concurrent.futures.Future
+        Name of each picture, and when it is written.
+    """
+    return {
+        picture.name: executor.submit(_draw, picture.figure, folder / picture.name)
+        for picture in _pictures(dataset, peaks, training, table)
+        if picture.movable
+    }
 
 
 def _draw(figure: Callable[[], Figure], path: Path) -> None:
@@ -179,7 +204,8 @@ def _pictures(
     located = dataset[["outside_training", "training_component_1", "training_component_2"]]
     draw = partial(figure_of_domain, located, training)
     found.append(_Picture("domain", "Training domain", _DOMAIN, draw, movable=True))
-    found.append(_Picture("flags", "Flags", _FLAGS, partial(figure_of_flags, dataset)))
+    draw = partial(figure_of_flags, dataset[["flags"]])
+    found.append(_Picture("flags", "Flags", _FLAGS, draw, movable=True))
     draw = partial(figure_of_examples, peaks, dataset)
     found.append(_Picture("examples", "Example patterns", _EXAMPLES, draw))
     return found

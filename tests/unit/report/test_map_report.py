@@ -1,7 +1,10 @@
 import base64
+import pickle
 import re
 import shutil
 import subprocess
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from diffractory.errors import DiffractoryError
-from diffractory.report.map_report import REPORT_FILES, write_map_report
+from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
 from diffractory.report.particle_figures import figure_of_examples, figure_of_flags, figure_of_particles
 from diffractory.report.style import SYSTEM_COLOURS, UNLABELLED_COLOUR, save_figure
 from diffractory.scan.label_map import ScanPrediction, to_dataset
@@ -65,6 +68,41 @@ def test_the_page_holds_every_picture_and_needs_nothing_else(tmp_path):
     assert shown == [(tmp_path / f"{name}.png").read_bytes() for name in PICTURES]
     assert all(len(picture["alt"]) > 100 for picture in page.pictures)
     assert all((tmp_path / f"{name}.svg").read_text().startswith("<?xml") for name in PICTURES)
+
+
+class Pickling(Executor):
+    """Runs at once what survives the way to another process, and remembers how many bytes that takes."""
+
+    def __init__(self, dies=False):
+        self.dies, self.most_bytes = dies, 0
+
+    def submit(self, function, /, *args):
+        sent = pickle.dumps((function, args))
+        self.most_bytes = max(self.most_bytes, len(sent))
+        future = Future()
+        if self.dies:
+            future.set_exception(BrokenProcessPool("out of memory"))
+            return future
+        function, args = pickle.loads(sent)
+        future.set_result(function(*args))
+        return future
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_pictures_drawn_by_another_process_are_the_same(tmp_path, dies):
+    map_parts = example(), scan().peaks, TRAINING, table_of()
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    names = write_map_report(tmp_path / "here", *map_parts)
+    helper = Pickling(dies)
+    begun = begin_pictures(helper, tmp_path / "there", *map_parts)
+    there = {path.stem for path in (tmp_path / "there").iterdir()}
+    assert there == (set() if dies else {"lattice", "lattice-b", "lattice-c", "domain", "flags"})
+    assert write_map_report(tmp_path / "there", *map_parts, begun=begun) == names
+    for name in PICTURES:
+        assert (tmp_path / f"here/{name}.png").read_bytes() == (tmp_path / f"there/{name}.png").read_bytes()
+    assert (tmp_path / "here/map.html").read_bytes() == (tmp_path / "there/map.html").read_bytes()
+    assert helper.most_bytes < len(pickle.dumps(map_parts)) / 2
 
 
 def test_the_page_says_what_the_table_says(tmp_path):
