@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,6 +18,15 @@ def _blocked_signals() -> int:
     return int(next(line.split()[1] for line in lines.splitlines() if line.startswith("SigBlk")), 16)
 
 
+@pytest.fixture
+def _pythons_own_handler() -> Iterator[None]:
+    """Undo what dask-jobqueue sets when it is imported."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_pythons_own_handler")
 def test_processes_started_there_do_not_hear_it_and_this_one_hears_it_afterwards() -> None:
     reached = False
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
