@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from dask.utils import parse_bytes
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from diffractory.errors import AccessError, SpecError
@@ -32,6 +31,13 @@ Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\n\r\x00\"]+$")]
 Lines = Annotated[
     tuple[Line, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 ]
+
+
+def _bytes_of(text: str) -> int:
+    # Imported where it is used: most commands never ask for jobs, and Dask takes long.
+    from dask.utils import parse_bytes
+
+    return int(parse_bytes(text))
 
 
 class Site(Spec):
@@ -107,7 +113,7 @@ class Site(Spec):
     @classmethod
     def _check_memory(cls, text: str) -> str:
         try:
-            size = parse_bytes(text)
+            size = _bytes_of(text)
         except (ValueError, OverflowError):
             size = 0
         if not (any(unit in text.upper() for unit in "KMGT") and size >= _LEAST_MEMORY):
@@ -134,7 +140,7 @@ class Site(Spec):
     @property
     def memory_bytes(self) -> int:
         """Memory of a job, in bytes."""
-        return int(parse_bytes(self.memory))
+        return _bytes_of(self.memory)
 
     @property
     def worker_memory(self) -> int:

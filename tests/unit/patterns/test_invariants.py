@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from diffractory.errors import DiffractoryError
 from diffractory.patterns.feature_sets import compute_features, names_of_features, number_of_features
 from diffractory.patterns.invariants import cells_of_system, invariant_features, invariant_names
-from diffractory.patterns.lattice_symmetry import LATTICE_FAMILIES
+from diffractory.patterns.lattice_groups import LATTICE_FAMILIES
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.radial_basis import feature_names, radial_basis
 from diffractory.patterns.spot_lattice import find_spot_lattices
