@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 from cli_runs import SCAN_SHAPE, Workshop, refused, succeeds
+from diffractory.cli import map_scan
 from diffractory.cli.map_scan import parse_regions
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
 from diffractory.dataset.partition import read_partition
@@ -53,6 +54,25 @@ def mapped(
     out = tmp_path_factory.mktemp("mapped") / "map"
     said = succeeds("map", grains[0], "--out", out, "--regions", "grains", *INLINE, "--json").json
     return out, said
+
+
+def test_two_processes_draw_what_one_draws(
+    grains: tuple[Path, xr.Dataset],
+    mapped: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(map_scan, "_LARGE_SCAN", 1)
+    asked: list[str] = []
+    helper = map_scan.helper_process
+    monkeypatch.setattr(map_scan, "helper_process", lambda module: asked.append(module) or helper(module))
+    said = succeeds("map", grains[0], "--out", tmp_path / "map", "--regions", "grains", "--json").json
+    assert asked == ["diffractory.report.map_report"]
+    assert said == mapped[1]
+    pictures = sorted(path.name for path in mapped[0].glob("*.png"))
+    assert pictures == sorted(path.name for path in (tmp_path / "map").glob("*.png"))
+    for name in pictures:
+        assert (tmp_path / "map" / name).read_bytes() == (mapped[0] / name).read_bytes()
 
 
 def test_every_grain_is_found_and_most_are_named_right(

@@ -18,7 +18,7 @@ def refuse() -> None:
     raise ScanError("no")
 
 
-def test_a_helper_is_another_process_with_the_module_loaded_and_hands_errors_back():
+def test_a_helper_is_another_process_with_the_module_loaded_and_hands_errors_back() -> None:
     with helper_process("colorsys") as helper:
         known, pid = helper.submit(loaded, "colorsys").result()
         assert known
