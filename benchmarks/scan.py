@@ -156,7 +156,13 @@ def main() -> None:
         if options.part == "map":
             kept = options.folder or Path(folder)
             kept.mkdir(parents=True, exist_ok=True)
-            result |= map_benchmark(options.side or 256, options.large_side, options.paper_model, kept)
+            # What is not measured anew is kept: the large map takes minutes.
+            earlier = json.loads(options.out.read_text()).get("map", {}) if options.out.is_file() else {}
+            result = (
+                earlier
+                | result
+                | map_benchmark(options.side or 256, options.large_side, options.paper_model, kept)
+            )
         else:
             side = options.side or 24
             result["recovery"] = recovery(max(side // 2, 2), 128)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -89,7 +91,9 @@ def measured_map(scan: Path, folder: Path, *options: str) -> dict[str, Any]:
     times = folder.with_suffix(".json")
     words = [sys.executable, str(TIMED), str(times), str(scan), "--out", str(folder), *options]
     began, most = time.perf_counter(), 0
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    # Compiled code in a folder of its own: the first run finds none, whatever ran on this machine before.
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(folder.parent / "compiled")}
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment)
     while process.poll() is None:
         most = max(most, _memory(process.pid))
         time.sleep(0.05)
@@ -123,9 +127,9 @@ def map_benchmark(side: int, large_side: int, paper_model: Path | None, folder: 
         "peaks": len(peaks.intensity),
     }
     del peaks
+    shutil.rmtree(folder / "compiled", ignore_errors=True)
     models = {"robust": ()} | ({"paper": ("--model", str(paper_model))} if paper_model else {})
     for name, options in models.items():
-        # Compiled code may be missing or old at the first run on a machine.
         for run in ("first run", "second run"):
             found = measured_map(small, folder / f"{name}-{run.split()[0]}", *options)
             result.setdefault(name, {})[run] = found

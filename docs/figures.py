@@ -274,7 +274,7 @@ def confidence() -> Figure:
 def learning_curves() -> Figure:
     """Error against numbers of materials and of orientations; dotted where the fitted law is extrapolated."""
     curves = json.loads((RESULTS / "learning.json").read_text())["curves"]
-    figure = new_figure(9.6, 3.9)
+    figure = new_figure(10.5, 3.9)
     panels = figure.subplots(1, 2, sharey=True)
     axes_of = (
         ("n_materials", "n_orientations", "materials"),
@@ -307,11 +307,17 @@ def learning_curves() -> Figure:
                 axes.plot(far[~known], fitted[~known], ":", color=colour, linewidth=1.4)
         others = "28 orientations each" if word == "materials" else "all training materials"
         axes.set(xscale="log", yscale="log", xlabel=f"{word} ({others})")
+        ticks = (1500, 3000, 6000, 12_000, 27_000) if word == "materials" else (1, 3, 9, 28, 75)
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.set_yticks((2, 3, 5, 10, 20, 30), ("2", "3", "5", "10", "20", "30"))
+        axes.minorticks_off()
         tidy(axes)
     panels[0].set_ylabel("crystal system wrong (%), six systems")
     title(panels[0], "more materials")
-    title(panels[1], "more orientations of each (dotted: extrapolated)")
-    panels[1].legend(frameon=False, fontsize=7, loc="lower left")
+    title(panels[1], "more orientations (dotted: extrapolated)")
+    figure.legend(
+        *panels[1].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right center"
+    )
     return figure
 
 
