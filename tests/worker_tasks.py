@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from diffractory import Crystal, SimulationSpec, simulate
 from diffractory.dataset.partition import simulate_partition
 from diffractory.dataset.records import Record
-from diffractory.errors import ExecutionError, RunError
+from diffractory.errors import ExecutionError, RunError, ScanError
 from zoo import ZOO
 
 
@@ -60,6 +61,15 @@ def die_once(task: tuple[str, int]) -> int:
         trace.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def loaded(module: str) -> tuple[bool, int]:
+    """Tell whether a module is loaded where this runs, and in which process that is."""
+    return module in sys.modules, os.getpid()
+
+
+def refuse() -> None:
+    raise ScanError("no scan")
 
 
 def process_id() -> int:

@@ -1,30 +1,24 @@
+"""A process beside this one."""
+
 from __future__ import annotations
 
 import os
 import signal
-import sys
 
 import pytest
 
+import worker_tasks
 from diffractory.errors import ScanError
 from diffractory.execution.helper import helper_process
 
 
-def loaded(module: str) -> tuple[bool, int]:
-    return module in sys.modules, os.getpid()
-
-
-def refuse() -> None:
-    raise ScanError("no")
-
-
 def test_a_helper_is_another_process_with_the_module_loaded_and_hands_errors_back() -> None:
     with helper_process("colorsys") as helper:
-        known, pid = helper.submit(loaded, "colorsys").result()
+        known, pid = helper.submit(worker_tasks.loaded, "colorsys").result()
         assert known
         assert pid != os.getpid()
         os.kill(pid, signal.SIGINT)  # Ctrl-C is for the one that started it
-        with pytest.raises(ScanError, match="no"):
-            helper.submit(refuse).result()
+        with pytest.raises(ScanError, match="no scan"):
+            helper.submit(worker_tasks.refuse).result()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
