@@ -15,6 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from pymatgen.core import Structure
+
+from diffractory.crystals.sources import Candidate, Problem
 from diffractory.errors import CatalogueError
 from diffractory.storage import write_atomic
 
@@ -196,6 +199,38 @@ class Download:
         except (ValueError, TypeError, KeyError):
             return None
         return page if whole and page.request == request else None
+
+
+def candidates_of(
+    download: Download,
+    query: object,
+    name: Callable[[Page, dict[str, Any]], str],
+    structure: Callable[[dict[str, Any]], Structure | Problem],
+    licence: Callable[[Page, dict[str, Any]], str],
+) -> Iterator[Candidate]:
+    """Yield the entries of a complete download, each with where it comes from.
+
+    Parameters
+    ----------
+    download : Download
+    query : object
+        What was asked; its text is kept with every crystal.
+    name, structure, licence : callable
+        Return an entry's id (empty if it has none), its structure or what is wrong with it, and its licence.
+
+    Raises
+    ------
+    CatalogueError
+        As :meth:`Download.pages`.
+    """
+    for number, page in enumerate(download.pages(), start=1):
+        source = f"{page.database}, {query}, retrieved {page.retrieved} with {page.client}"
+        for position, entry in enumerate(page.entries, start=1):
+            material_id = name(page, entry) or f"page{number}-entry{position}"
+            found = structure(entry)
+            read = None if isinstance(found, Problem) else found
+            problem = found if isinstance(found, Problem) else None
+            yield Candidate(material_id, read, problem, source, licence(page, entry))
 
 
 def optional_client(source: str, package: str, module: str) -> ModuleType:

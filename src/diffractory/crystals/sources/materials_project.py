@@ -17,6 +17,7 @@ from diffractory.crystals.sources import Candidate, Problem
 from diffractory.crystals.sources.download import (
     Download,
     Page,
+    candidates_of,
     client_name,
     one_line,
     optional_client,
@@ -90,9 +91,9 @@ def materials_project_candidates(download: Download, query: MaterialsProjectQuer
     query : MaterialsProjectQuery
         What was asked; kept with every crystal.
 
-    Yields
-    ------
-    Candidate
+    Returns
+    -------
+    iterator of Candidate
         ``material_id`` is that of the Materials Project. Symmetry is determined anew.
 
     Raises
@@ -100,14 +101,13 @@ def materials_project_candidates(download: Download, query: MaterialsProjectQuer
     CatalogueError
         As :meth:`Download.pages`.
     """
-    for number, page in enumerate(download.pages(), start=1):
-        source = f"{page.database}, {query}, retrieved {page.retrieved} with {page.client}"
-        for position, entry in enumerate(page.entries, start=1):
-            material_id = str(entry.get("material_id") or f"page {number} entry {position}")
-            structure = _structure(entry)
-            problem = structure if isinstance(structure, Problem) else None
-            found = None if isinstance(structure, Problem) else structure
-            yield Candidate(material_id, found, problem, source, _licence(entry, page))
+    return candidates_of(
+        download,
+        query,
+        lambda _, entry: str(entry.get("material_id") or ""),
+        _structure,
+        _licence,
+    )
 
 
 def _structure(entry: dict[str, Any]) -> Structure | Problem:
@@ -119,7 +119,7 @@ def _structure(entry: dict[str, Any]) -> Structure | Problem:
         )
 
 
-def _licence(entry: dict[str, Any], page: Page) -> str:
+def _licence(page: Page, entry: dict[str, Any]) -> str:
     stated = entry.get("builder_meta")
     code = stated.get("license") if isinstance(stated, dict) else None
     name = _LICENCES.get(str(code))

@@ -22,6 +22,7 @@ from diffractory.crystals.sources import Candidate, Problem
 from diffractory.crystals.sources.download import (
     Download,
     Page,
+    candidates_of,
     client_name,
     one_line,
     optional_client,
@@ -107,9 +108,9 @@ def optimade_candidates(download: Download, query: OptimadeQuery) -> Iterator[Ca
     query : OptimadeQuery
         What was asked; kept with every crystal.
 
-    Yields
-    ------
-    Candidate
+    Returns
+    -------
+    iterator of Candidate
         ``material_id`` is the provider's prefix and its id, such as ``cod-1000041``.
 
     Raises
@@ -117,16 +118,13 @@ def optimade_candidates(download: Download, query: OptimadeQuery) -> Iterator[Ca
     CatalogueError
         As :meth:`Download.pages`.
     """
-    for number, page in enumerate(download.pages(), start=1):
-        source = f"{page.database}, {query}, retrieved {page.retrieved} with {page.client}"
-        prefix = re.sub(r"\W+", "-", page.database.split(" ")[0].lower())
-        for position, entry in enumerate(page.entries, start=1):
-            given = str(entry.get("id") or f"page{number}-entry{position}")
-            material_id = given if given.startswith(f"{prefix}-") else f"{prefix}-{given}"
-            structure = _structure(entry)
-            problem = structure if isinstance(structure, Problem) else None
-            found = None if isinstance(structure, Problem) else structure
-            yield Candidate(material_id, found, problem, source, page.licence)
+    return candidates_of(download, query, _material_id, _structure, lambda page, _: page.licence)
+
+
+def _material_id(page: Page, entry: dict[str, Any]) -> str:
+    prefix = re.sub(r"\W+", "-", page.database.split(" ")[0].lower())
+    given = str(entry.get("id") or "")
+    return given if not given or given.startswith(f"{prefix}-") else f"{prefix}-{given}"
 
 
 def _structure(entry: dict[str, Any]) -> Structure | Problem:
