@@ -17,6 +17,7 @@ from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.flags import FLAG_MASKS, FLAGS, position_flags
 from diffractory.scan.frame_scan import scan_coordinates
+from diffractory.scan.position_blocks import SystemBlock, WithinBlock
 from diffractory.specs import MapSpec
 
 if TYPE_CHECKING:
@@ -32,55 +33,6 @@ _SCAN: Final = ("scan_y", "scan_x")
 _CLASS: Final = "crystal_system_class"
 _PACKAGES: Final = ("diffractory", "numpy", "scikit-image", "scikit-learn", "xarray", "zarr")
 _OVERLAPS: Final = ("overlapping grains were not looked for", "overlapping grains were looked for")
-
-
-@dataclass(frozen=True, eq=False)
-class SystemBlock:
-    """Crystal systems of n positions.
-
-    Parameters
-    ----------
-    share : ndarray of shape (n, n_systems), float32
-        Share of trees that voted for each crystal system of the model, or its calibrated probability; 0
-        at positions that were not asked.
-    system : ndarray of shape (n,), int8
-        Code of the crystal system with the largest share; -1 where not asked.
-    confidence : ndarray of shape (n,)
-        That share; NaN where not asked.
-    difference : ndarray of shape (n,)
-        Largest − second share; NaN where not asked.
-    outside : ndarray of shape (n,), bool
-        Unlike all but few patterns that the model was trained on; False where not asked.
-    coordinates : ndarray of shape (n, 2)
-        Place among training patterns, along their first two principal components; NaN where not asked.
-    """
-
-    share: NDArray[np.float32]
-    system: NDArray[np.int8]
-    confidence: NDArray[np.float64]
-    difference: NDArray[np.float64]
-    outside: NDArray[np.bool_]
-    coordinates: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class WithinBlock:
-    """Space groups and lattices of n positions, given their crystal systems.
-
-    Parameters
-    ----------
-    space_group : ndarray of shape (n,), int16
-        International number; 0 where there is none.
-    group_confidence, group_difference : ndarray of shape (n,)
-        As for crystal systems; NaN where there is none.
-    lattice : ndarray of shape (n, 3)
-        Lattice constants a, b, c in Å; NaN where there is none.
-    """
-
-    space_group: NDArray[np.int16]
-    group_confidence: NDArray[np.float64]
-    group_difference: NDArray[np.float64]
-    lattice: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

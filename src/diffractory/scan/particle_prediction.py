@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from diffractory.learning.aggregation import AggregatedLabels, EvidenceRule, aggregate_labels
 from diffractory.patterns.cubic_constant import CubicConstants
-from diffractory.scan.label_map import UNLABELLED, SystemBlock, WithinBlock
+from diffractory.scan.label_map import UNLABELLED
+from diffractory.scan.position_blocks import SystemBlock, WithinBlock
 from diffractory.specs import ParticleSpec
 
 

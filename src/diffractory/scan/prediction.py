@@ -14,14 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
 from diffractory.errors import ModelError, SpecError
-from diffractory.learning.aggregation import EvidenceRule
 from diffractory.patterns.cubic_constant import pool_cubic_constants
 from diffractory.patterns.feature_sets import compute_features, lattices_of, slow_features
 from diffractory.patterns.invariants import invariant_lattices
@@ -29,117 +28,29 @@ from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.radial_basis import scale_total
 from diffractory.patterns.spot_lattice import SpotLattices
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.label_map import UNLABELLED, ScanPrediction, SystemBlock, WithinBlock, filter_labels
+from diffractory.scan.label_map import UNLABELLED, ScanPrediction, filter_labels
 from diffractory.scan.overlap import find_overlaps
 from diffractory.scan.particle_prediction import ParticlePrediction, pool_particles
 from diffractory.scan.particles import dark_field, divide_scan
+from diffractory.scan.position_blocks import (
+    PositionBlock,
+    SystemBlock,
+    WithinBlock,
+    join_blocks,
+    join_position_blocks,
+    nothing_within,
+    spread_rows,
+    without,
+    write_within,
+)
+from diffractory.scan.system_model import SystemModel
 from diffractory.specs import FeatureSpec, InvariantSpec, MapSpec, ParticleSpec
-
-__all__ = [
-    "BlockMapper",
-    "PositionBlock",
-    "SystemBlock",
-    "SystemModel",
-    "WithinBlock",
-    "predict_block",
-    "predict_scan",
-    "predict_within_block",
-]
-
-_Number = TypeVar("_Number", np.float32, np.float64)
-_Block = TypeVar("_Block", SystemBlock, WithinBlock, SpotLattices)
 
 #: Positions in one block: 681 features of 2048 positions are 6 MB.
 BLOCK_SIZE = 2048
 
 #: Applies a function to every item, in order; the built-in ``map``, or one that runs elsewhere.
 BlockMapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-
-
-class Votes(Protocol):
-    """Votes of n patterns, as the model gives them."""
-
-    @property
-    def share(self) -> NDArray[np.float64]:
-        """Share of trees for each crystal system, or its probability, of shape (n, n_systems)."""
-
-    @property
-    def system(self) -> NDArray[np.int8]:
-        """Code of the crystal system with the largest share, of shape (n,)."""
-
-    @property
-    def confidence(self) -> NDArray[np.float64]:
-        """Share of that system, of shape (n,)."""
-
-    @property
-    def difference(self) -> NDArray[np.float64]:
-        """Difference confidence, of shape (n,)."""
-
-
-class Within(Protocol):
-    """Space groups and lattices of n patterns, as the model gives them."""
-
-    @property
-    def space_group(self) -> NDArray[np.int16]:
-        """International number, of shape (n,); 0 = none."""
-
-    @property
-    def group_confidence(self) -> NDArray[np.float64]:
-        """Share of that space group, of shape (n,)."""
-
-    @property
-    def group_difference(self) -> NDArray[np.float64]:
-        """Difference confidence of the space group, of shape (n,)."""
-
-    @property
-    def lattice(self) -> NDArray[np.float64]:
-        """Lattice constants a, b, c in Å, of shape (n, 3); NaN = none."""
-
-
-class SystemModel(Protocol):
-    """What a model must offer to predict a scan; ``learning.SymmetryHierarchy`` does."""
-
-    @property
-    def systems_(self) -> Sequence[int] | NDArray[Any]:
-        """Crystal-system codes in the order of the columns of shares."""
-
-    def vote_systems(self, X: NDArray[np.float32], /) -> Votes:
-        """Vote on the crystal systems of features of shape (n, n_features)."""
-
-    @property
-    def evidence_rule(self) -> EvidenceRule | None:
-        """How evidence of several patterns is pooled; None where probabilities are not calibrated."""
-
-    def locate(self, X: NDArray[np.float32], /) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Say which features are unlike those of training, (n,), and where they lie, (n, 2)."""
-
-    def predict_within(self, X: NDArray[np.float32], systems: NDArray[np.int8], /) -> Within:
-        """Predict space groups and lattices, given crystal systems of shape (n,); -1 = none."""
-
-
-@dataclass(frozen=True, eq=False)
-class PositionBlock:
-    """What the first phase finds out about n positions.
-
-    Parameters
-    ----------
-    systems : SystemBlock
-        Votes.
-    within : WithinBlock
-        Space groups and lattices, given the most voted system, or the assumed one.
-    lattices : SpotLattices or None
-        Of the spots of each position, 0 where not asked; None where the features describe none.
-    of_lattice : ndarray of shape (n, n_lattice_features), float32, or None
-        Features of these lattices, 0 where not asked.
-    overlapping : ndarray of shape (n,), bool, or None
-        Where two grains likely lie above each other; None = not looked for.
-    """
-
-    systems: SystemBlock
-    within: WithinBlock
-    lattices: SpotLattices | None
-    of_lattice: NDArray[np.float32] | None
-    overlapping: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +104,7 @@ def predict_block(
         np.zeros(n, dtype=bool),
         np.full((n, 2), np.nan),
     )
-    within = _nothing_within(n)
+    within = nothing_within(n)
     asked = np.flatnonzero(peaks.counts >= map_spec.min_spots)
     chosen = scale_total(peaks.take(asked), map_spec.total_intensity)
     lattices = lattices_of(chosen, features)
@@ -207,17 +118,16 @@ def predict_block(
         systems.confidence[asked] = result.confidence
         systems.difference[asked] = result.difference
         codes = systems.system[asked] if assumed is None else np.full(len(asked), assumed, np.int8)
-        _write(within, asked, model.predict_within(values, codes))
+        write_within(within, asked, model.predict_within(values, codes))
     overlapping = None
     if overlap is not None:
         overlapping = np.zeros(n, dtype=bool)
         known = invariant_lattices(chosen, overlap) if lattices is None else lattices
         overlapping[asked] = find_overlaps(chosen, known, overlap)
-    spread = (
-        None if lattices is None else SpotLattices(*(_spread(v, asked, n) for v in vars(lattices).values()))
-    )
-    known_features = None if of_lattice is None else _spread(of_lattice, asked, n)
-    return PositionBlock(systems, within, spread, known_features, overlapping)
+    if lattices is not None:
+        lattices = SpotLattices(*(spread_rows(values, asked, n) for values in vars(lattices).values()))
+    known_features = None if of_lattice is None else spread_rows(of_lattice, asked, n)
+    return PositionBlock(systems, within, lattices, known_features, overlapping)
 
 
 def predict_within_block(
@@ -244,13 +154,13 @@ def predict_within_block(
     WithinBlock
         Of n positions; space group 0 and NaN where not asked.
     """
-    block = _nothing_within(len(peaks))
+    block = nothing_within(len(peaks))
     asked = np.flatnonzero(systems >= 0)
     if asked.size:
         chosen = scale_total(peaks.take(asked), map_spec.total_intensity)
         known = None if of_lattice is None else of_lattice[asked]
         values = compute_features(chosen, features, of_lattice=known)
-        _write(block, asked, model.predict_within(values, systems[asked]))
+        write_within(block, asked, model.predict_within(values, systems[asked]))
     return block
 
 
@@ -323,7 +233,7 @@ def predict_scan(
     assumed = _assumed_code(map_spec, columns)
     overlap = _overlap_spec(features, scan) if find_overlap else None
     look = partial(_look, model, map_spec, features, assumed, overlap)
-    found = _joined_blocks(list(map_blocks(look, list(scan.peaks.blocks(block_size)))))
+    found = join_position_blocks(list(map_blocks(look, list(scan.peaks.blocks(block_size)))))
     labels, reason = filter_labels(found.systems, scan.shape, map_spec)
     second = _SecondPhase(model, scan, map_spec, features, assumed, found, map_blocks, block_size)
     within = second.within(labels)
@@ -373,7 +283,7 @@ class _SecondPhase:
 
     def within(self, given: NDArray[np.int8]) -> WithinBlock:
         """Return what lies within the given systems (n,), or the assumed one; negative = not asked."""
-        result = _without(self.found.within, given < 0)
+        result = without(self.found.within, given < 0)
         # What was assumed was asked for everywhere, in the first phase.
         other = (given >= 0) & (given != self.found.systems.system) & (self.assumed is None)
         changed = np.flatnonzero(other)
@@ -388,7 +298,7 @@ class _SecondPhase:
         ]
         if tasks:
             look = partial(_look_within, self.model, self.map_spec, self.features)
-            _write(result, changed, _joined(WithinBlock, self.map_blocks(look, tasks)))
+            write_within(result, changed, join_blocks(WithinBlock, self.map_blocks(look, tasks)))
         return result
 
 
@@ -413,33 +323,6 @@ def _overlap_spec(features: FeatureSpec, scan: BraggScan) -> InvariantSpec:
     return InvariantSpec() if scan.energy_ev is None else InvariantSpec(energy_ev=scan.energy_ev)
 
 
-def _nothing_within(n: int) -> WithinBlock:
-    return WithinBlock(
-        np.zeros(n, dtype=np.int16), np.full(n, np.nan), np.full(n, np.nan), np.full((n, 3), np.nan)
-    )
-
-
-def _write(block: WithinBlock, rows: NDArray[np.int64], found: Within | WithinBlock) -> None:
-    block.space_group[rows] = found.space_group
-    block.group_confidence[rows] = found.group_confidence
-    block.group_difference[rows] = found.group_difference
-    block.lattice[rows] = found.lattice
-
-
-def _without(block: WithinBlock, absent: NDArray[np.bool_]) -> WithinBlock:
-    """Return a copy without the answers of some positions."""
-    copy = WithinBlock(*(values.copy() for values in vars(block).values()))
-    _write(copy, np.flatnonzero(absent), _nothing_within(int(absent.sum())))
-    return copy
-
-
-def _spread(values: NDArray[_Number], asked: NDArray[np.int64], n: int) -> NDArray[_Number]:
-    """Return values of n positions, given those of the positions that were asked; 0 elsewhere."""
-    spread = np.zeros((n, *values.shape[1:]), values.dtype)
-    spread[asked] = values
-    return spread
-
-
 def _assumed_code(map_spec: MapSpec, columns: tuple[int, ...]) -> int | None:
     if map_spec.assume is None:
         return None
@@ -458,21 +341,3 @@ def _assumed_code(map_spec: MapSpec, columns: tuple[int, ...]) -> int | None:
             "Assume one of these, or train a model on more crystals",
         )
     return code
-
-
-def _joined_blocks(parts: Sequence[PositionBlock]) -> PositionBlock:
-    lattices = [part.lattices for part in parts if part.lattices is not None]
-    of_lattice = [part.of_lattice for part in parts if part.of_lattice is not None]
-    overlapping = [part.overlapping for part in parts if part.overlapping is not None]
-    return PositionBlock(
-        _joined(SystemBlock, [part.systems for part in parts]),
-        _joined(WithinBlock, [part.within for part in parts]),
-        _joined(SpotLattices, lattices) if lattices else None,
-        np.concatenate(of_lattice) if of_lattice else None,
-        np.concatenate(overlapping) if overlapping else None,
-    )
-
-
-def _joined(kind: type[_Block], parts: Iterable[_Block]) -> _Block:
-    columns = zip(*(vars(part).values() for part in parts), strict=True)
-    return kind(*(np.concatenate(column) for column in columns))
