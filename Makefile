@@ -30,7 +30,9 @@ install: $(INSTALLED)
 
 $(INSTALLED): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@# --no-deps: the lock file is complete. Left to resolve again, pip asks for the newest pydantic[email], which has no hash.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip check --disable-pip-version-check
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@# LightGBM needs GNU's OpenMP, which wheels do not bring along.
 	@ldconfig -p | grep -q 'libgomp\.so\.1' || { apt-get update -qq && apt-get install -y -qq libgomp1; } \
