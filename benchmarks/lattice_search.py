@@ -28,8 +28,8 @@ from diffractory.learning.training import split_of
 from diffractory.patterns.invariants import invariant_features
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import find_spot_lattices
-from diffractory.scan.emd_reader import read_bragg_scan
-from diffractory.scan.overlap import find_overlaps
+from diffractory.scan.mapping.overlap import find_overlaps
+from diffractory.scan.reading.emd_reader import read_bragg_scan
 from diffractory.specs import BoostingSpec, InvariantSpec, LabProtocolSpec
 from diffractory.units import electron_wavelength
 

@@ -27,7 +27,7 @@ from diffractory.patterns.cubic_constant import pool_cubic_constants
 from diffractory.patterns.feature_sets import compute_features
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import SpotLattices, find_spot_lattices
-from diffractory.scan.emd_reader import read_bragg_scan
+from diffractory.scan.reading.emd_reader import read_bragg_scan
 from diffractory.specs import InvariantSpec, LabProtocolSpec
 from diffractory.storage import write_atomic
 

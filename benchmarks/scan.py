@@ -24,11 +24,11 @@ from scan_map import map_benchmark
 from diffractory.execution.engine import open_engine
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.detection import Detector, assemble, frame_blocks
-from diffractory.scan.detection_setup import SetupRequest, prepare_detection
-from diffractory.scan.frame_blocks import FrameSource
+from diffractory.scan.detection.detect import Detector, assemble, frame_blocks
+from diffractory.scan.detection.setup import SetupRequest, prepare_detection
 from diffractory.scan.frame_scan import FrameScan
-from diffractory.scan.synthetic_frames import FrameTruth, score_peaks, synthetic_frames
+from diffractory.scan.reading.frame_blocks import FrameSource
+from diffractory.scan.synthetic.frames import FrameTruth, score_peaks, synthetic_frames
 from diffractory.settings import Resources
 from diffractory.specs import FrameEffectsSpec
 from diffractory.storage import write_atomic

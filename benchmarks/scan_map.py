@@ -21,8 +21,8 @@ from diffractory.crystals.sources.aflow import aflow_candidates, read_prototypes
 from diffractory.crystals.systems import system_code
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.emd_reader import read_bragg_scan
-from diffractory.scan.synthetic import GrainLabels, synthetic_scan
+from diffractory.scan.reading.emd_reader import read_bragg_scan
+from diffractory.scan.synthetic.scans import GrainLabels, synthetic_scan
 from diffractory.specs import LabProtocolSpec, SimulationSpec
 from diffractory.storage import atomic_path
 

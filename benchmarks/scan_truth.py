@@ -33,14 +33,14 @@ from diffractory.learning.protocols import targets_of
 from diffractory.learning.saved_model import SavedModel, packaged_model
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.detection import BlockPeaks, assemble, frame_blocks
-from diffractory.scan.detection_setup import SetupRequest, prepare_detection
-from diffractory.scan.emd_reader import read_bragg_scan
-from diffractory.scan.particle_table import particle_table
-from diffractory.scan.prediction import predict_scan
-from diffractory.scan.ring_radii import cubic_crystal, ring_radii
-from diffractory.scan.scan_calibration import CalibratedScan, CalibrationRequest, calibrate_scan
-from diffractory.scan.synthetic_frames import FrameTruth, score_peaks, synthetic_frames
+from diffractory.scan.detection.detect import BlockPeaks, assemble, frame_blocks
+from diffractory.scan.detection.ring_radii import cubic_crystal, ring_radii
+from diffractory.scan.detection.scan_calibration import CalibratedScan, CalibrationRequest, calibrate_scan
+from diffractory.scan.detection.setup import SetupRequest, prepare_detection
+from diffractory.scan.mapping.particle_table import particle_table
+from diffractory.scan.mapping.prediction import predict_scan
+from diffractory.scan.reading.emd_reader import read_bragg_scan
+from diffractory.scan.synthetic.frames import FrameTruth, score_peaks, synthetic_frames
 from diffractory.specs import FrameEffectsSpec, MapSpec, ParticleSpec, SimulationSpec, feature_spec
 from diffractory.storage import write_atomic
 

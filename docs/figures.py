@@ -28,7 +28,7 @@ from diffractory.patterns.spot_lattice import explained_spots, find_spot_lattice
 from diffractory.report.pattern_figures import draw_pattern
 from diffractory.report.style import INK, SYSTEM_COLOURS, new_figure, save_figure, tidy, title
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.synthetic import GrainLabels, synthetic_scan
+from diffractory.scan.synthetic.scans import GrainLabels, synthetic_scan
 from diffractory.scattering.simulate import Scatterer
 from diffractory.specs import InvariantSpec, LabProtocolSpec, OrientationSpec
 from diffractory.units import electron_wavelength

@@ -31,7 +31,7 @@ import diffractory
 from diffractory.crystals.symmetry import laue_operations
 from diffractory.crystals.systems import system_code, system_of_space_group
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.scan.synthetic import GrainLabels, score_map, synthetic_scan
+from diffractory.scan.synthetic.scans import GrainLabels, score_map, synthetic_scan
 from diffractory.specs import LabProtocolSpec
 
 # %% [markdown]
@@ -97,7 +97,7 @@ if scan_file is None:
 
 # %%
 from diffractory.report.scan_figures import figure_of_peaks
-from diffractory.scan.emd_reader import read_bragg_scan
+from diffractory.scan.reading.emd_reader import read_bragg_scan
 
 scan = read_bragg_scan(Path(scan_file))  # of a file without calibration: pixel_size=…, center=…
 energy = "unknown" if scan.energy_ev is None else f"{scan.energy_ev / 1e3:g} keV"
@@ -119,9 +119,9 @@ figure_of_peaks(scan)
 
 # %%
 from diffractory.learning.saved_model import SavedModel, packaged_model
-from diffractory.scan.label_map import summarise, to_dataset
-from diffractory.scan.particle_table import particle_table
-from diffractory.scan.prediction import predict_scan
+from diffractory.scan.mapping.label_map import summarise, to_dataset
+from diffractory.scan.mapping.particle_table import particle_table
+from diffractory.scan.mapping.prediction import predict_scan
 from diffractory.specs import MapSpec, ParticleSpec
 
 model, spec = SavedModel(packaged_model()), MapSpec()
@@ -208,7 +208,7 @@ figure_of_flags(labelled)
 
 # %%
 from diffractory.report.map_report import write_map_report
-from diffractory.scan.map_files import write_map, write_netcdf, write_particles
+from diffractory.scan.mapping.map_files import write_map, write_netcdf, write_particles
 
 write_map(labelled, folder / "map.zarr")
 write_netcdf(labelled, folder / "map.nc")

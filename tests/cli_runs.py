@@ -20,7 +20,7 @@ from diffractory.crystals.systems import system_code
 from diffractory.dataset.partition import read_partition
 from diffractory.dataset.run import Run
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.scan.synthetic import GrainLabels, synthetic_scan
+from diffractory.scan.synthetic.scans import GrainLabels, synthetic_scan
 from small_runs import zoo_catalogue
 from zoo import ZOO
 

@@ -9,7 +9,7 @@ import numpy as np
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.frame_scan import FrameScan
-from diffractory.scan.synthetic_frames import FrameTruth, synthetic_frames
+from diffractory.scan.synthetic.frames import FrameTruth, synthetic_frames
 from diffractory.specs import FrameEffectsSpec
 
 #: Lattice constant of the powder, in Å: aluminium.

@@ -8,9 +8,9 @@ from diffractory.crystals.systems import system_code
 from diffractory.learning.aggregation import EvidenceRule
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.label_map import ScanPrediction
-from diffractory.scan.particle_prediction import ParticlePrediction, pool_particles
-from diffractory.scan.position_blocks import SystemBlock, WithinBlock
+from diffractory.scan.mapping.label_map import ScanPrediction
+from diffractory.scan.mapping.particle_prediction import ParticlePrediction, pool_particles
+from diffractory.scan.mapping.position_blocks import SystemBlock, WithinBlock
 from diffractory.specs import ParticleSpec
 
 TETRAGONAL, CUBIC = system_code("tetragonal"), system_code("cubic")

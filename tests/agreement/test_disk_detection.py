@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from py4DSTEM.braggvectors.diskdetection import _find_Bragg_disks_stack
 
-from diffractory.scan.disk_detection import DiskKernel, detect_block
-from diffractory.scan.probe_template import disk_template, kernel_of
+from diffractory.scan.detection.disk_detection import DiskKernel, detect_block
+from diffractory.scan.detection.probe_template import disk_template, kernel_of
 from diffractory.specs import DetectionSpec
 from frame_scans import frames_of, lattice_patterns
 

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from diffractory.scan.diffraction_vectors import scan_of_vectors
+from diffractory.scan.reading.diffraction_vectors import scan_of_vectors
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ from diffractory.dataset.batches import iterate_batches
 from diffractory.dataset.reader import open_dataset
 from diffractory.dataset.run import Run
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.scan.synthetic import GrainLabels, synthetic_scan
+from diffractory.scan.synthetic.scans import GrainLabels, synthetic_scan
 from small_runs import finish, small_plan, zoo_catalogue
 
 

@@ -33,8 +33,8 @@ from diffractory.patterns.peak_table import PeakTable
 from diffractory.report.map_figures import figure_of_systems
 from diffractory.report.style import save_figure
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.label_map import summarise, to_dataset
-from diffractory.scan.prediction import predict_scan
+from diffractory.scan.mapping.label_map import summarise, to_dataset
+from diffractory.scan.mapping.prediction import predict_scan
 from diffractory.specs import MapSpec
 
 copper = diffractory.Crystal(

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from cli_runs import succeeds
-from diffractory.scan.emd_reader import read_bragg_scan
+from diffractory.scan.reading.emd_reader import read_bragg_scan
 from frame_scans import frames_of, powder_patterns
 from slurm_testbed import SITE, Testbed
 

@@ -38,8 +38,8 @@ from diffractory.report.catalogue_figures import figure_of_counts
 from diffractory.report.map_figures import figure_of_truth
 from diffractory.report.pattern_figures import figure_of_patterns
 from diffractory.report.style import save_figure
-from diffractory.scan.emd_reader import read_bragg_scan
-from diffractory.scan.synthetic import GrainLabels, score_map, synthetic_scan
+from diffractory.scan.reading.emd_reader import read_bragg_scan
+from diffractory.scan.synthetic.scans import GrainLabels, score_map, synthetic_scan
 from diffractory.settings import Resources, human_seconds
 from diffractory.specs import (
     BoostingSpec,

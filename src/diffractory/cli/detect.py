@@ -40,7 +40,7 @@ from diffractory.report.detection_figures import (
     figure_of_threshold,
 )
 from diffractory.report.style import save_figure
-from diffractory.scan.detection import (
+from diffractory.scan.detection.detect import (
     BlockPeaks,
     DetectionBlock,
     Detector,
@@ -51,19 +51,19 @@ from diffractory.scan.detection import (
     part_path,
     read_part,
 )
-from diffractory.scan.detection_parameters import FALSE_PEAKS, significance_of_maxima
-from diffractory.scan.detection_setup import DetectionSetup, SetupRequest, prepare_detection
-from diffractory.scan.file_kinds import FileState
-from diffractory.scan.frame_blocks import FrameSource
-from diffractory.scan.frame_scan import FrameScan
-from diffractory.scan.peak_calibration import OriginModel
-from diffractory.scan.ring_radii import cubic_crystal, ring_radii
-from diffractory.scan.scan_calibration import (
+from diffractory.scan.detection.parameters import FALSE_PEAKS, significance_of_maxima
+from diffractory.scan.detection.peak_calibration import OriginModel
+from diffractory.scan.detection.ring_radii import cubic_crystal, ring_radii
+from diffractory.scan.detection.scan_calibration import (
     CalibratedScan,
     CalibrationRequest,
     calibrate_scan,
     check_request,
 )
+from diffractory.scan.detection.setup import DetectionSetup, SetupRequest, prepare_detection
+from diffractory.scan.frame_scan import FrameScan
+from diffractory.scan.reading.file_kinds import FileState
+from diffractory.scan.reading.frame_blocks import FrameSource
 from diffractory.specs import sha256_of
 from diffractory.storage import write_atomic
 

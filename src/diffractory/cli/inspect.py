@@ -18,12 +18,12 @@ from diffractory.execution.engine import Engine
 from diffractory.report.scan_figures import figure_of_frames, figure_of_peaks
 from diffractory.report.style import save_figure
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.emd_reader import read_bragg_scan
-from diffractory.scan.file_kinds import BRAGG, FileState, kind_of
-from diffractory.scan.frame_blocks import FrameSource, frame_blocks, sample_frames
-from diffractory.scan.frame_calibration import QUANTITIES
 from diffractory.scan.frame_scan import FrameScan
-from diffractory.scan.virtual_images import DirectBeam, ImageBlocks, ScanImages, locate_direct_beam
+from diffractory.scan.inspection.virtual_images import DirectBeam, ImageBlocks, ScanImages, locate_direct_beam
+from diffractory.scan.reading.emd_reader import read_bragg_scan
+from diffractory.scan.reading.file_kinds import BRAGG, FileState, kind_of
+from diffractory.scan.reading.frame_blocks import FrameSource, frame_blocks, sample_frames
+from diffractory.scan.reading.frame_calibration import QUANTITIES
 from diffractory.units import electron_wavelength
 
 app = typer.Typer()

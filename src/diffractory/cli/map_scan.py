@@ -31,11 +31,11 @@ from diffractory.execution.helper import helper_process
 from diffractory.learning.saved_model import SavedModel, packaged_model
 from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.emd_reader import read_bragg_scan
-from diffractory.scan.label_map import summarise, to_dataset
-from diffractory.scan.map_files import PARTICLE_FILES, write_map, write_netcdf, write_particles
-from diffractory.scan.particle_table import particle_table, summarise_particles
-from diffractory.scan.prediction import predict_scan
+from diffractory.scan.mapping.label_map import summarise, to_dataset
+from diffractory.scan.mapping.map_files import PARTICLE_FILES, write_map, write_netcdf, write_particles
+from diffractory.scan.mapping.particle_table import particle_table, summarise_particles
+from diffractory.scan.mapping.prediction import predict_scan
+from diffractory.scan.reading.emd_reader import read_bragg_scan
 from diffractory.specs import InvariantSpec, MapSpec, ParticleSpec, feature_spec
 from diffractory.storage import write_atomic
 

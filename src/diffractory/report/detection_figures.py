@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from diffractory.report.style import INK, UNLABELLED_COLOUR, new_figure, tidy, title
-from diffractory.scan.detection_setup import DetectionSetup
-from diffractory.scan.frame_checks import FRAME_STATUS, GOOD
-from diffractory.scan.peak_calibration import centred
-from diffractory.scan.probe_template import align_frames
-from diffractory.scan.scan_calibration import CalibratedScan
+from diffractory.scan.detection.peak_calibration import centred
+from diffractory.scan.detection.probe_template import align_frames
+from diffractory.scan.detection.scan_calibration import CalibratedScan
+from diffractory.scan.detection.setup import DetectionSetup
+from diffractory.scan.inspection.frame_checks import FRAME_STATUS, GOOD
 
 _BLUE: Final = "#0072B2"
 _ORANGE: Final = "#D55E00"

@@ -15,8 +15,8 @@ from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ScanError
 from diffractory.report.map_axes import draw_map, figure_of, map_beside, patch, system_image
 from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, new_figure, tidy, title
-from diffractory.scan.label_map import LATTICE_AXES, label_confidence, summarise
-from diffractory.scan.synthetic import score_map
+from diffractory.scan.mapping.label_map import LATTICE_AXES, label_confidence, summarise
+from diffractory.scan.synthetic.scans import score_map
 
 #: Share of its colour that a position of the lowest confidence keeps; the rest is white.
 _PALEST: Final = 0.15
@@ -29,7 +29,7 @@ def figure_of_systems(dataset: xr.Dataset) -> Figure:
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`diffractory.scan.label_map.to_dataset` makes it.
+        As :func:`diffractory.scan.mapping.label_map.to_dataset` makes it.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def figure_of_lattice(dataset: xr.Dataset, axis: str = "a") -> Figure:
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`diffractory.scan.label_map.to_dataset` makes it.
+        As :func:`diffractory.scan.mapping.label_map.to_dataset` makes it.
     axis : {"a", "b", "c"}
         Which lattice constant.
 
@@ -86,9 +86,9 @@ def figure_of_truth(dataset: xr.Dataset, truth: xr.Dataset) -> Figure:
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`diffractory.scan.label_map.to_dataset` makes it.
+        As :func:`diffractory.scan.mapping.label_map.to_dataset` makes it.
     truth : xarray.Dataset
-        As :func:`diffractory.scan.synthetic.synthetic_scan` makes it.
+        As :func:`diffractory.scan.synthetic.scans.synthetic_scan` makes it.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def figure_of_domain(dataset: xr.Dataset, training: NDArray[np.float64]) -> Figu
     Parameters
     ----------
     dataset : xarray.Dataset
-        Map made by :func:`diffractory.scan.label_map.to_dataset`.
+        Map made by :func:`diffractory.scan.mapping.label_map.to_dataset`.
     training : ndarray of shape (n, 2)
         Coordinates of training patterns along their first two principal components.
     """

@@ -27,8 +27,8 @@ from diffractory.report.particle_figures import (
     part_name,
 )
 from diffractory.report.style import save_figure
-from diffractory.scan.label_map import summarise
-from diffractory.scan.particle_table import summarise_particles
+from diffractory.scan.mapping.label_map import summarise
+from diffractory.scan.mapping.particle_table import summarise_particles
 
 _NAMES: Final = ("system", "particles", "lattice", "lattice-b", "lattice-c", "domain", "flags", "examples")
 #: Every file that a report may hold.
@@ -105,7 +105,7 @@ def write_map_report(
     folder : Path
         Where they go; it exists.
     dataset : xarray.Dataset
-        Map made by :func:`diffractory.scan.label_map.to_dataset`.
+        Map made by :func:`diffractory.scan.mapping.label_map.to_dataset`.
     peaks : PeakTable
         Peaks of the scan, in row-major order.
     training : ndarray of shape (n, 2)

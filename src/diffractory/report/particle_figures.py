@@ -21,8 +21,8 @@ from diffractory.patterns.peak_table import PeakTable
 from diffractory.report.map_axes import draw_map, patch, system_image
 from diffractory.report.pattern_figures import draw_pattern
 from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, new_figure, tidy, title
-from diffractory.scan.flags import FLAG_MASKS
-from diffractory.scan.label_map import label_confidence
+from diffractory.scan.mapping.flags import FLAG_MASKS
+from diffractory.scan.mapping.label_map import label_confidence
 
 #: More particles than this are not all numbered: the largest are.
 _NUMBERED: Final = 60
@@ -103,7 +103,7 @@ def figure_of_flags(dataset: xr.Dataset) -> Figure:
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`diffractory.scan.label_map.to_dataset` makes it.
+        As :func:`diffractory.scan.mapping.label_map.to_dataset` makes it.
     """
     flags = dataset["flags"].to_numpy()
     few, outside, overlap = ((flags & mask) > 0 for mask in FLAG_MASKS)

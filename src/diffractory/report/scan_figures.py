@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from diffractory.report.scale_bar import draw_scale_bar
 from diffractory.report.style import INK, UNLABELLED_COLOUR, new_figure, title
-from diffractory.scan.bragg_images import bragg_vector_map, peak_count_map
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.frame_checks import GOOD
-from diffractory.scan.virtual_images import DirectBeam, ScanImages
+from diffractory.scan.inspection.bragg_images import bragg_vector_map, peak_count_map
+from diffractory.scan.inspection.frame_checks import GOOD
+from diffractory.scan.inspection.virtual_images import DirectBeam, ScanImages
 
 #: Height of a panel in inches.
 _HEIGHT: Final = 4.0

@@ -49,7 +49,7 @@ class BraggScan:
         Further provenance, JSON values only.
     status : ndarray of shape (n_y * n_x,), int8, or None
         What became of each position's frame, codes of
-        :data:`~diffractory.scan.frame_checks.FRAME_STATUS` (0 = good); None = not known.
+        :data:`~diffractory.scan.inspection.frame_checks.FRAME_STATUS` (0 = good); None = not known.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def write_bragg_emd(scan: BraggScan, path: Path) -> None:
     """Write a scan as a py4DSTEM EMD 1.0 file with BraggVectors and their calibration.
 
     The positions are stored as detector pixels with an origin and a pixel size, as an instrument's
-    would be; :func:`diffractory.scan.emd_reader.read_bragg_scan` and ``py4DSTEM.read`` give them
+    would be; :func:`diffractory.scan.reading.emd_reader.read_bragg_scan` and ``py4DSTEM.read`` give them
     back in Å⁻¹. Which spot is the direct beam is not part of the format: readers take the one
     nearest the origin.
 

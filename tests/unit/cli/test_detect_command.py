@@ -11,8 +11,8 @@ import pytest
 from cli_runs import Answer, diffractory, fingerprint, succeeds
 from diffractory.cli import detect as command
 from diffractory.errors import SpecError
-from diffractory.scan.detection import Detector
-from diffractory.scan.emd_reader import read_bragg_scan
+from diffractory.scan.detection.detect import Detector
+from diffractory.scan.reading.emd_reader import read_bragg_scan
 from frame_scans import POWDER_A, frames_of, powder_patterns
 
 INLINE = ("--cluster", "inline")

@@ -12,7 +12,7 @@ import scan_files
 from cli_runs import Workshop, diffractory, refused, succeeds
 from diffractory.cli.options import parse_scan_shape
 from diffractory.errors import ScanError
-from diffractory.scan import frame_blocks
+from diffractory.scan.reading import frame_blocks
 
 FRAMES = scan_files.example()
 
@@ -170,7 +170,7 @@ def test_a_file_that_changes_while_it_is_read(
         os.utime(hspy, ns=(0, 1))
         return read(*arguments)
 
-    monkeypatch.setattr("diffractory.scan.virtual_images.read_block", read_and_touch)
+    monkeypatch.setattr("diffractory.scan.inspection.virtual_images.read_block", read_and_touch)
     answer = diffractory("inspect", hspy, "--out", tmp_path / "seen")
     assert answer.code == 2
     assert "scan.hspy changed while it was read" in answer.stderr

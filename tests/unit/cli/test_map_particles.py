@@ -19,7 +19,7 @@ from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
 from diffractory.dataset.partition import read_partition
 from diffractory.dataset.run import Run
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.scan.synthetic import GrainLabels, synthetic_scan
+from diffractory.scan.synthetic.scans import GrainLabels, synthetic_scan
 
 INLINE = ("--cluster", "inline")
 #: Without pictures, which take most of the time of a small map.

@@ -15,7 +15,7 @@ from cli_runs import SCAN_SHAPE, Answer, Workshop, fingerprint, succeeds
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.dataset.run import Run
 from diffractory.learning.artefact import load_model
-from diffractory.scan.emd_reader import read_bragg_scan
+from diffractory.scan.reading.emd_reader import read_bragg_scan
 
 INLINE = ("--cluster", "inline")
 PNG = b"\x89PNG"

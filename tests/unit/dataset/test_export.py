@@ -25,7 +25,7 @@ from diffractory.dataset.reader import open_dataset, read_pattern
 from diffractory.dataset.run import Run
 from diffractory.dataset.selection import select
 from diffractory.errors import AccessError, RunError
-from diffractory.scan.emd_reader import read_bragg_scan
+from diffractory.scan.reading.emd_reader import read_bragg_scan
 from small_runs import NAMES, SIMULATION, watch_reading
 
 

@@ -12,11 +12,11 @@ from diffractory.report.detection_figures import (
     figure_of_threshold,
 )
 from diffractory.report.style import save_figure
-from diffractory.scan.detection import assemble, frame_blocks
-from diffractory.scan.detection_parameters import significance_of_maxima
-from diffractory.scan.detection_setup import SetupRequest, prepare_detection
-from diffractory.scan.ring_radii import cubic_crystal, ring_radii
-from diffractory.scan.scan_calibration import CalibrationRequest, calibrate_scan
+from diffractory.scan.detection.detect import assemble, frame_blocks
+from diffractory.scan.detection.parameters import significance_of_maxima
+from diffractory.scan.detection.ring_radii import cubic_crystal, ring_radii
+from diffractory.scan.detection.scan_calibration import CalibrationRequest, calibrate_scan
+from diffractory.scan.detection.setup import SetupRequest, prepare_detection
 from frame_scans import POWDER_A, frames_of, powder_patterns
 
 SHAPE = (10, 12)

@@ -15,7 +15,7 @@ from diffractory.report.pattern_figures import figure_of_patterns
 from diffractory.report.style import SYSTEM_COLOURS, UNLABELLED_COLOUR, save_figure
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.frame_scan import scan_coordinates
-from diffractory.scan.label_map import (
+from diffractory.scan.mapping.label_map import (
     ScanPrediction,
     SystemBlock,
     WithinBlock,

@@ -15,8 +15,8 @@ from diffractory.errors import DiffractoryError
 from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
 from diffractory.report.particle_figures import figure_of_examples, figure_of_flags, figure_of_particles
 from diffractory.report.style import SYSTEM_COLOURS, UNLABELLED_COLOUR, save_figure
-from diffractory.scan.label_map import ScanPrediction, to_dataset
-from diffractory.scan.particle_table import particle_table
+from diffractory.scan.mapping.label_map import ScanPrediction, to_dataset
+from diffractory.scan.mapping.particle_table import particle_table
 from diffractory.specs import MapSpec, ParticleSpec
 from particle_examples import PARTICLE, prediction, scan
 

@@ -5,10 +5,10 @@ from matplotlib.colors import LogNorm
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.report.scan_figures import figure_of_frames, figure_of_peaks
 from diffractory.report.style import save_figure
-from diffractory.scan.bragg_images import bragg_vector_map, peak_count_map
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.frame_blocks import FrameBlock
-from diffractory.scan.virtual_images import DirectBeam, ScanImages, block_images
+from diffractory.scan.inspection.bragg_images import bragg_vector_map, peak_count_map
+from diffractory.scan.inspection.virtual_images import DirectBeam, ScanImages, block_images
+from diffractory.scan.reading.frame_blocks import FrameBlock
 
 BEAM = DirectBeam((7.0, 9.0), 2.0)
 

@@ -5,7 +5,7 @@ import pytest
 from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan, write_bragg_emd
-from diffractory.scan.emd_reader import read_bragg_scan
+from diffractory.scan.reading.emd_reader import read_bragg_scan
 
 
 def random_scan(shape=(3, 4), seed=0, **options):

@@ -8,16 +8,16 @@ from diffractory import Crystal, SimulationSpec, simulate
 from diffractory.learning.saved_model import SavedModel, packaged_model
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.detection import assemble, frame_blocks
-from diffractory.scan.detection_setup import SetupRequest, prepare_detection
-from diffractory.scan.emd_reader import read_bragg_scan
+from diffractory.scan.detection.detect import assemble, frame_blocks
+from diffractory.scan.detection.ring_radii import ring_radii
+from diffractory.scan.detection.scan_calibration import CalibrationRequest, calibrate_scan
+from diffractory.scan.detection.setup import SetupRequest, prepare_detection
 from diffractory.scan.frame_scan import FrameScan
-from diffractory.scan.label_map import to_dataset
-from diffractory.scan.particle_table import particle_table
-from diffractory.scan.prediction import predict_scan
-from diffractory.scan.ring_radii import ring_radii
-from diffractory.scan.scan_calibration import CalibrationRequest, calibrate_scan
-from diffractory.scan.synthetic_frames import score_peaks, synthetic_frames
+from diffractory.scan.mapping.label_map import to_dataset
+from diffractory.scan.mapping.particle_table import particle_table
+from diffractory.scan.mapping.prediction import predict_scan
+from diffractory.scan.reading.emd_reader import read_bragg_scan
+from diffractory.scan.synthetic.frames import score_peaks, synthetic_frames
 from diffractory.specs import FrameEffectsSpec, MapSpec, ParticleSpec, feature_spec
 
 A, SHAPE, PIXEL = 4.12, (9, 12), 0.02

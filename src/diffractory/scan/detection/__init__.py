@@ -1,0 +1,1 @@
+"""From raw frames to calibrated Bragg peaks: template, parameters, disks, origin, ellipse, pixel size."""

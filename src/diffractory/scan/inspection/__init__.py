@@ -1,0 +1,1 @@
+"""What a scan looks like before anything is computed from it: images, bad frames and bad pixels."""

@@ -1,0 +1,142 @@
+"""One answer for each particle, from the votes at its positions, by two rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffractory.learning.aggregation import AggregatedLabels, EvidenceRule, aggregate_labels
+from diffractory.patterns.cubic_constant import CubicConstants
+from diffractory.scan.mapping.label_map import UNLABELLED
+from diffractory.scan.mapping.position_blocks import SystemBlock, WithinBlock
+from diffractory.specs import ParticleSpec
+
+
+@dataclass(frozen=True, eq=False)
+class PooledSystem:
+    """The crystal system of every particle by one rule.
+
+    Parameters
+    ----------
+    system : ndarray of shape (n_particles,), int8
+        Code; -1 where no position of the particle was asked, or the rule has no answer.
+    confidence : ndarray of shape (n_particles,)
+        By the paper's rule the share of the summed weight, by evidence the probability; NaN where there
+        is no answer.
+    n_patterns : ndarray of shape (n_particles,), int64
+        Patterns used.
+    """
+
+    system: NDArray[np.int8]
+    confidence: NDArray[np.float64]
+    n_patterns: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ParticlePrediction:
+    """A scan by particle; arrays of n hold positions in row-major order.
+
+    Parameters
+    ----------
+    spec : ParticleSpec
+    image : ndarray of shape (n_y, n_x)
+        Dark field.
+    particle : ndarray of shape (n,), int32
+        Number of the particle of each position, 0 = none.
+    difference : PooledSystem
+        By the paper's rule: labels weighted by difference confidence, of ``spec.patterns`` patterns at
+        most.
+    evidence : PooledSystem
+        By pooled evidence of all patterns; no answer where the model's probabilities are not calibrated.
+    system : ndarray of shape (n_particles,), int8
+        The answer: by evidence, else by difference.
+    within_system : ndarray of shape (n_particles,), int8
+        System whose space groups and lattices were asked for: the answer, or the assumed one.
+    within : WithinBlock
+        Of n positions, what the models of that system say.
+    cubic : CubicConstants or None
+        Lattice constants that explain all patterns of a particle whose system is cubic; None where the
+        model reads no lattices.
+    """
+
+    spec: ParticleSpec
+    image: NDArray[np.float64]
+    particle: NDArray[np.int32]
+    difference: PooledSystem
+    evidence: PooledSystem
+    system: NDArray[np.int8]
+    within_system: NDArray[np.int8]
+    within: WithinBlock
+    cubic: CubicConstants | None = None
+
+    @property
+    def n_particles(self) -> int:
+        """Number of particles."""
+        return len(self.system)
+
+
+def draw_patterns(particle: NDArray[np.int32], most: int, seed: int) -> NDArray[np.int64]:
+    """Draw positions of every particle at random, the same for the same seed.
+
+    Parameters
+    ----------
+    particle : ndarray of shape (n,), int32
+        Number of the particle of each position; 0 and less = none.
+    most : int
+        Positions drawn of each particle, or all it has.
+    seed : int
+
+    Returns
+    -------
+    ndarray of int64
+        Sorted indices of positions.
+    """
+    member = np.flatnonzero(particle > 0)
+    chance = np.random.default_rng(seed).random(len(particle))[member]
+    order = np.lexsort((chance, particle[member]))
+    owner = particle[member][order]
+    starts = np.flatnonzero(np.diff(owner, prepend=0))
+    rank = np.arange(len(owner)) - np.repeat(starts, np.diff(starts, append=len(owner)))
+    return np.sort(member[order[rank < most]])
+
+
+def pool_particles(
+    systems: SystemBlock, particle: NDArray[np.int32], rule: EvidenceRule | None, spec: ParticleSpec
+) -> tuple[PooledSystem, PooledSystem]:
+    """Pool the votes of every particle's positions by both rules.
+
+    Parameters
+    ----------
+    systems : SystemBlock
+        Votes at n positions, before any filter.
+    particle : ndarray of shape (n,), int32
+        Number of the particle of each position, 0 = none.
+    rule : EvidenceRule or None
+        Of the model; None = its probabilities are not calibrated.
+    spec : ParticleSpec
+        Patterns and seed.
+
+    Returns
+    -------
+    difference, evidence : PooledSystem
+        Of the particles 1 … max(particle).
+    """
+    n = int(particle.max(initial=0))
+    asked = np.where(systems.system >= 0, particle, 0).astype(np.int32)
+    drawn = draw_patterns(asked, spec.patterns, spec.seed)
+    difference = aggregate_labels(systems.system[drawn], systems.difference[drawn], asked[drawn])
+    nothing = AggregatedLabels(np.empty(0, int), np.empty(0, int), np.empty(0))
+    member = np.flatnonzero(asked)
+    if rule is None:
+        member, evidence = member[:0], nothing
+    else:
+        evidence = rule.pool(systems.share[member], asked[member], spec.patterns)
+    return _by_number(difference, asked[drawn], n), _by_number(evidence, asked[member], n)
+
+
+def _by_number(answers: AggregatedLabels, owners: NDArray[np.int32], n: int) -> PooledSystem:
+    system, confidence = np.full(n, UNLABELLED, dtype=np.int8), np.full(n, np.nan)
+    system[answers.groups - 1], confidence[answers.groups - 1] = answers.label, answers.confidence
+    return PooledSystem(system, confidence, np.bincount(owners, minlength=n + 1)[1:])

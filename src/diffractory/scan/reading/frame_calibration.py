@@ -1,0 +1,159 @@
+"""Calibration of raw frames: from the file's units to Å, Å⁻¹, eV and mrad, and what is missing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from diffractory.errors import ScanError
+from diffractory.scan.frame_scan import FrameScan
+from diffractory.scan.reading.raw_frames import Axis
+from diffractory.scan.reading.unit_texts import angle_unit, detector_unit, length_unit, reciprocal_unit
+from diffractory.units import electron_wavelength
+
+#: Calibration -> (what it is, option that gives it, unit of the option).
+QUANTITIES: Final = {
+    "pixel_size": ("size of a detector pixel", "--pixel-size", "Å⁻¹"),
+    "step": ("distance of neighbouring positions", "--step", "Å"),
+    "energy_ev": ("beam energy", "--energy", "keV"),
+    "semiangle_mrad": ("semi-convergence angle", "--semiangle", "mrad"),
+}
+UNKNOWN: Final = "unknown"
+#: Along two axes, what differs by more than this share is two numbers, not one.
+_SAME: Final = 0.01
+#: A beam energy in eV: below, files state it in keV.
+_LOWEST_EV: Final = 5e3
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """One number of the calibration.
+
+    Parameters
+    ----------
+    value : float or None
+        In the unit of :class:`~diffractory.scan.frame_scan.FrameScan`; None = unknown.
+    origin : str
+        Where it comes from, or why it is unknown, for people.
+    """
+
+    value: float | None = None
+    origin: str = UNKNOWN
+
+
+def chosen(name: str, option: float | None, stated: Calibrated) -> Calibrated:
+    """Return what was given by option, else what the file states.
+
+    Raises
+    ------
+    ScanError
+        If the option is not a finite number above 0.
+    """
+    if option is None:
+        return stated
+    flag, unit = QUANTITIES[name][1:]
+    if not (math.isfinite(option) and option > 0.0):
+        raise ScanError(f"{flag} {option:g}", "it must be finite and above 0", f"Give it in {unit}")
+    return Calibrated(float(option), f"option {flag}")
+
+
+def step_of(axes: tuple[Axis, ...]) -> Calibrated:
+    """Return the distance of neighbouring positions in Å from the two scan axes."""
+    found = [
+        Calibrated(abs(axis.scale) * unit, f"file ({axis.scale:.6g} {axis.units})")
+        for axis in axes
+        if axis.scale is not None and (unit := length_unit(axis.units)) is not None
+    ]
+    return _one_of(found, "Å")
+
+
+def pixel_size_of(
+    axes: tuple[Axis, ...], energy_ev: float | None, camera_length_mm: float | None
+) -> Calibrated:
+    """Return the size of a detector pixel in Å⁻¹ from the two detector axes.
+
+    Parameters
+    ----------
+    axes : tuple of Axis
+        Units may be those of reciprocal length (without 2π), of angle, or of length on a detector
+        whose camera length is stated.
+    energy_ev : float or None
+        Needed for angles and lengths.
+    camera_length_mm : float or None
+        Needed for lengths.
+    """
+    return _one_of([_pixel_size(axis, energy_ev, camera_length_mm) for axis in axes], "Å⁻¹")
+
+
+def _pixel_size(axis: Axis, energy_ev: float | None, camera_length_mm: float | None) -> Calibrated:
+    if not axis.scale:
+        return Calibrated()
+    scale, text = abs(axis.scale), f"file ({axis.scale:.6g} {axis.units}"
+    if (unit := reciprocal_unit(axis.units)) is not None:
+        return Calibrated(scale * unit, f"{text})")
+    if (unit := angle_unit(axis.units)) is not None:
+        angle = scale * unit
+    elif (unit := detector_unit(axis.units)) is not None and camera_length_mm:
+        angle = scale * unit / camera_length_mm
+        text += f" at a nominal camera length of {camera_length_mm:g} mm"
+    else:
+        return Calibrated()
+    if energy_ev is None:
+        return Calibrated(None, f"{UNKNOWN} without --energy: {text})")
+    # A pixel spans an angle so small that it equals its sine.
+    return Calibrated(angle / electron_wavelength(energy_ev), f"{text}, {energy_ev / 1e3:g} keV)")
+
+
+def _one_of(found: list[Calibrated], unit: str) -> Calibrated:
+    """Return the number along both axes, if it is one."""
+    values = [item.value for item in found if item.value is not None and _usable(item.value)]
+    if not values:
+        reasons = [item for item in found if item.value is None]
+        return reasons[0] if reasons else Calibrated()
+    if max(values) - min(values) > _SAME * max(values):
+        return Calibrated(
+            None, f"{UNKNOWN}: the file states two, {values[0]:.5g} and {values[-1]:.5g} {unit}"
+        )
+    return next(item for item in found if item.value is not None and _usable(item.value))
+
+
+def _usable(value: float) -> bool:
+    return math.isfinite(value) and value > 0.0
+
+
+def energy_of(stated: float | None) -> Calibrated:
+    """Return the beam energy in eV from a number that files state in keV, or else in eV."""
+    if stated is None or not _usable(stated):
+        return Calibrated()
+    return Calibrated(stated if stated >= _LOWEST_EV else stated * 1e3, "file")
+
+
+def semiangle_of(stated: float | None) -> Calibrated:
+    """Return the semi-convergence angle in mrad, where the file states one."""
+    return Calibrated(stated, "file") if stated is not None and _usable(stated) else Calibrated()
+
+
+def required(scan: FrameScan, name: str) -> float:
+    """Return a number of the calibration that a step cannot do without.
+
+    Parameters
+    ----------
+    scan : FrameScan
+    name : {"pixel_size", "step", "energy_ev", "semiangle_mrad"}
+
+    Raises
+    ------
+    ScanError
+        If it is unknown; the message names the option that gives it.
+    """
+    value = getattr(scan, name)
+    if value is not None:
+        return float(value)
+    what, flag, unit = QUANTITIES[name]
+    why = scan.attrs.get("calibration", {}).get(name, UNKNOWN)
+    raise ScanError(
+        f"the {what} of {scan.source or 'the scan'} is unknown",
+        "the file does not state it" if why == UNKNOWN else why.removeprefix(f"{UNKNOWN}: "),
+        f"Give it with {flag} (in {unit})",
+    )

@@ -1,0 +1,1 @@
+"""Synthetic scans with known truth, and how peaks and maps score on them."""

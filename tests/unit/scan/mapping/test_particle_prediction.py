@@ -1,0 +1,195 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from diffractory.errors import ScanError
+from diffractory.learning.aggregation import aggregate_labels, pool_evidence
+from diffractory.patterns.cubic_constant import CubicConstants
+from diffractory.scan.mapping.flags import FLAG_MASKS, flag_texts, particle_flags, position_flags
+from diffractory.scan.mapping.label_map import ScanPrediction, summarise, to_dataset
+from diffractory.scan.mapping.particle_prediction import ParticlePrediction, draw_patterns, pool_particles
+from diffractory.scan.mapping.particle_table import particle_table, summarise_particles
+from diffractory.specs import MapSpec, ParticleSpec
+from particle_examples import PARTICLE, RULE, SHAPE, prediction, scan, votes
+
+
+def test_ten_are_drawn_of_many_and_all_of_few():
+    particle = np.repeat([0, 1, 2, 3], [5, 100, 7, 40])
+    drawn = draw_patterns(particle.astype(np.int32), 10, 0)
+    assert np.bincount(particle[drawn], minlength=4).tolist() == [0, 10, 7, 10]
+    assert np.all(np.diff(drawn) > 0)
+    np.testing.assert_array_equal(drawn, draw_patterns(particle.astype(np.int32), 10, 0))
+    assert drawn.tolist() != draw_patterns(particle.astype(np.int32), 10, 1).tolist()
+
+
+def test_what_a_particle_draws_does_not_depend_on_the_others():
+    particle = np.repeat([1, 2], [50, 50]).astype(np.int32)
+    alone = np.where(particle == 2, 2, 0).astype(np.int32)
+    both = draw_patterns(particle, 10, 0)
+    np.testing.assert_array_equal(both[both >= 50], draw_patterns(alone, 10, 0))
+    assert draw_patterns(np.zeros(9, np.int32), 10, 0).size == 0
+
+
+def test_both_rules_are_those_of_their_functions():
+    share = np.random.default_rng(0).uniform(0.05, 0.95, 60)
+    share[::7] = np.nan
+    systems, particle = votes(share), np.repeat([0, 1, 2, 3], 15).astype(np.int32)
+    difference, evidence = pool_particles(systems, particle, RULE, ParticleSpec())
+    asked = np.where(np.isnan(share), 0, particle).astype(np.int32)
+    drawn = draw_patterns(asked, 10, 0)
+    expected = aggregate_labels(systems.system[drawn], systems.difference[drawn], particle[drawn])
+    np.testing.assert_array_equal(difference.system, expected.label)
+    np.testing.assert_allclose(difference.confidence, expected.confidence)
+    assert difference.n_patterns.tolist() == [10, 10, 10]
+    member = asked > 0
+    logs = np.log(systems.share[member].astype(float))
+    _, pooled = pool_evidence(logs, asked[member], RULE.prior, RULE.dependence, 10)
+    np.testing.assert_array_equal(evidence.system, RULE.systems[pooled.argmax(axis=1)])
+    np.testing.assert_allclose(evidence.confidence, pooled.max(axis=1))
+    assert evidence.n_patterns.tolist() == np.bincount(asked)[1:].tolist()
+
+
+@pytest.mark.parametrize("n", [10, 1000])
+def test_more_of_the_same_is_no_more_evidence_than_ten(n):
+    logs = np.log(np.tile([0.4, 0.6], (n, 1)))
+    _, ten = pool_evidence(logs[:10], np.zeros(10), RULE.prior, RULE.dependence)
+    _, many = pool_evidence(logs, np.zeros(n), RULE.prior, RULE.dependence, 10)
+    np.testing.assert_allclose(many, ten)
+    _, three = pool_evidence(logs[:3], np.zeros(3), RULE.prior, RULE.dependence, 10)
+    np.testing.assert_allclose(three, pool_evidence(logs[:3], np.zeros(3), RULE.prior, RULE.dependence)[1])
+
+
+def test_particles_that_were_never_asked_have_no_answer():
+    difference, evidence = pool_particles(
+        votes([np.nan] * 4), np.array([0, 1, 2, 2], np.int32), RULE, ParticleSpec()
+    )
+    for pooled in (difference, evidence):
+        assert pooled.system.tolist() == [-1, -1]
+        assert np.isnan(pooled.confidence).all()
+        assert pooled.n_patterns.tolist() == [0, 0]
+
+
+def test_no_particle_at_all():
+    for pooled in pool_particles(votes([0.7] * 4), np.zeros(4, np.int32), RULE, ParticleSpec()):
+        assert len(pooled.system) == len(pooled.confidence) == len(pooled.n_patterns) == 0
+
+
+def test_flags_of_positions():
+    asked, outside = np.array([True, False, True, True]), np.array([False, False, True, True])
+    overlapping = np.array([False, False, False, True])
+    flags = position_flags(asked, outside, overlapping)
+    assert flags.dtype == np.int8
+    assert flag_texts(flags) == ["", "few_spots", "outside_training", "outside_training overlapping_grains"]
+    assert position_flags(asked, outside, None).tolist() == [0, 1, 2, 2]
+
+
+def test_particles_get_the_flags_of_most_of_their_positions():
+    few, outside, overlap = FLAG_MASKS
+    flags = np.array([few, few, 0, 0, outside, outside, few, 0, overlap, 0], dtype=np.int8)
+    particle = np.array([1, 1, 1, 1, 2, 2, 2, 2, 3, 3], dtype=np.int32)
+    # Half with too few is too few; two of three asked outside is most; one of two is not.
+    assert particle_flags(flags, particle).tolist() == [few, outside, 0]
+    assert particle_flags(flags, np.zeros(10, np.int32)).tolist() == []
+
+
+def test_the_table_says_where_particles_are_and_what():
+    table = particle_table(scan(), prediction(overlapping=np.arange(24) % 2 == 0))
+    assert table["particle"].tolist() == [1, 2, 3]
+    assert table["n_positions"].tolist() == [9, 10, 3]
+    assert table["n_patterns"].tolist() == [9, 10, 0]
+    np.testing.assert_allclose(table["area_nm2"], [36.0, 40.0, 12.0])
+    np.testing.assert_allclose(table["centroid_y"][[0, 2]], [1.0, 3.0])
+    np.testing.assert_allclose(table["centroid_x"][[0, 2]], [1.0, 2.0])
+    np.testing.assert_allclose(table["centroid_x_nm"], 2.0 * table["centroid_x"])
+    assert table["touches_border"].tolist() == [True, True, True]
+    assert table["crystal_system"].fillna("none").tolist() == ["cubic", "tetragonal", "none"]
+    assert table["system_by_difference"].equals(table["crystal_system"])
+    np.testing.assert_allclose(table["confidence"], table["confidence_by_evidence"])
+    assert table["n_by_difference"].tolist() == [9, 10, 0]
+    assert table["lattice_system"].equals(table["crystal_system"])
+    assert table["space_group"].tolist() == [225, 123, 0]
+    members = [np.flatnonzero(PARTICLE.ravel() == number) for number in (1, 2)]
+    for suffix, level in (("", 50), ("_lower_quartile", 25), ("_upper_quartile", 75)):
+        expected = [np.percentile(4.5 + 0.01 * rows, level) for rows in members]
+        np.testing.assert_allclose(table[f"b{suffix}"], [*expected, np.nan])
+    spots = (np.arange(24) % 5 + 3)[members[1]]
+    assert table["median_spots"][1] == np.median(spots)
+    assert table["mean_dark_field"][0] == pytest.approx(members[0].mean())
+    np.testing.assert_allclose(table["outside_share"], [0.0, 0.6, np.nan])
+    np.testing.assert_allclose(table["overlap_share"][:2], [6 / 9, 4 / 10])
+    assert table["flags"].tolist() == ["overlapping_grains", "outside_training", "few_spots"]
+
+
+def test_without_a_step_nothing_is_in_nm():
+    table = particle_table(scan(None), prediction())
+    assert table[["area_nm2", "centroid_x_nm", "centroid_y_nm"]].isna().all(axis=None)
+    assert table["overlap_share"].isna().all()
+    assert table["n_positions"].tolist() == [9, 10, 3]
+
+
+def test_without_calibrated_probabilities_the_papers_rule_answers():
+    table = particle_table(scan(), prediction(rule=None))
+    assert table["system_by_evidence"].isna().all()
+    assert table["n_by_evidence"].tolist() == [0, 0, 0]
+    assert table["crystal_system"].equals(table["system_by_difference"])
+    np.testing.assert_allclose(table["confidence"], table["confidence_by_difference"])
+
+
+def test_a_table_of_nothing():
+    whole = prediction()
+    nothing = np.zeros(24, np.int32)
+    pooled = pool_particles(whole.systems, nothing, RULE, ParticleSpec())
+    image, within = np.zeros(SHAPE), whole.within
+    divided = ParticlePrediction(ParticleSpec(), image, nothing, *pooled, *[pooled[0].system] * 2, within)
+    empty = ScanPrediction(**{**vars(whole), "particles": divided})
+    table = particle_table(scan(), empty)
+    assert len(table) == 0
+    assert list(table.columns) == list(particle_table(scan(), whole).columns)
+    assert summarise_particles(table)["count"] == 0
+    with pytest.raises(ScanError, match="not divided"):
+        particle_table(scan(), ScanPrediction(**{**vars(whole), "particles": None}))
+
+
+def test_the_summary_counts():
+    report = summarise_particles(particle_table(scan(), prediction(overlapping=np.zeros(24, bool))))
+    assert report["count"] == 3
+    assert report["positions"] == 22
+    assert {name: n for name, n in report["systems"].items() if n} == {"cubic": 1, "tetragonal": 1}
+    assert (report["without_answer"], report["rules_disagree"], report["flagged"]) == (1, 0, 2)
+
+
+def test_the_dataset_holds_particles_and_flags():
+    overlapping = np.arange(24) % 2 == 0
+    whole = prediction(overlapping=overlapping)
+    dataset = to_dataset(scan(), whole, MapSpec())
+    np.testing.assert_array_equal(dataset["particle"], PARTICLE)
+    np.testing.assert_array_equal(dataset["dark_field"], np.arange(24.0).reshape(SHAPE))
+    attrs = dataset["flags"].attrs
+    meaning = dict(zip(attrs["flag_meanings"].split(), attrs["flag_masks"], strict=True))
+    flags = dataset["flags"].to_numpy().ravel()
+    np.testing.assert_array_equal((flags & meaning["overlapping_grains"]) > 0, overlapping)
+    np.testing.assert_array_equal((flags & meaning["outside_training"]) > 0, whole.systems.outside)
+    np.testing.assert_array_equal((flags & meaning["few_spots"]) > 0, whole.systems.system < 0)
+    assert "were looked for" in attrs["comment"]
+    assert summarise(dataset)["flags"] == {"few_spots": 3, "outside_training": 6, "overlapping_grains": 12}
+    assert ParticleSpec.from_json(dataset.attrs["particle_spec"]) == whole.particles.spec
+    plain = to_dataset(
+        scan(), ScanPrediction(**{**vars(whole), "particles": None, "overlapping": None}), MapSpec()
+    )
+    assert "particle" not in plain
+    assert "not looked for" in plain["flags"].attrs["comment"]
+
+
+def test_pooled_constants_are_listed_where_there_are_any():
+    none = particle_table(scan(), prediction())
+    assert none[["a_pooled", "a_pooled_support", "a_pooled_margin"]].isna().all(axis=None)
+    predicted = prediction()
+    cubic = CubicConstants(
+        *(np.array(values) for values in ([4.0, np.nan, 5.0], [0.9, np.nan, 0.4], [30.0, np.nan, 2.0]))
+    )
+    table = particle_table(scan(), replace(predicted, particles=replace(predicted.particles, cubic=cubic)))
+    np.testing.assert_array_equal(table["a_pooled"], cubic.a)
+    np.testing.assert_array_equal(table["a_pooled_support"], cubic.support)
+    np.testing.assert_array_equal(table["a_pooled_margin"], cubic.margin)
+    assert table["a"].equals(none["a"])
