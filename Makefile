@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' src/diffractory/__i
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help install demo test lint docs lock notebooks dist check-dist sbom audit clean
+.PHONY: help install demo test browser lint docs lock notebooks dist check-dist sbom audit clean
 
 help:
 	@echo "make demo   set up and run the whole road on embedded crystals (about two minutes)"
@@ -56,7 +56,12 @@ $(VENV)/.torch: $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==$(TORCH)" && touch $@ \
 		|| echo "NOTE: PyTorch $(TORCH) was not found; the GPU engine is NOT tested (see CONTRIBUTING)"
 
-test: lint $(VENV)/.torch
+# Pages are tested in a real browser, where there is one or root can install it.
+browser:
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+		|| echo "NOTE: chromium is missing; HTML pages are NOT tested in a browser (Debian: apt install chromium)"
+
+test: lint $(VENV)/.torch browser
 	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lock: $(INSTALLED)

@@ -216,8 +216,9 @@ def test_a_browser_renders_every_picture(tmp_path):
     measure = "document.title = [...document.images].map(i => i.complete * i.naturalWidth).join(' ')"
     page.write_text(page.read_text().replace("</body>", f"<script>{measure}</script></body>"))
     seen = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-         "--dump-dom", page.as_uri()],
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update",
+         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
     ).stdout  # fmt: skip
     widths = [int(width) for width in re.search("<title>([0-9 ]+)</title>", seen).group(1).split()]
