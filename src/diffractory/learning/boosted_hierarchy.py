@@ -19,8 +19,8 @@ from diffractory.learning.aggregation import AggregatedLabels, EvidenceRule, dif
 from diffractory.learning.boosting import BoostedClassifier, BoostedRegressor
 from diffractory.learning.calibration import Calibration, scaled
 from diffractory.learning.domain import TrainingDomain
-from diffractory.learning.forests import check_features_of, check_matrix, rows_of
 from diffractory.learning.hierarchy import Targets, TrainingSummary, check_systems, summary_of
+from diffractory.learning.matrices import check_features_of, check_matrix, rows_of
 from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes, WithinSystem, seed_of
 from diffractory.patterns.invariants import cells_of_system, invariant_names
 from diffractory.specs import BoostingSpec, InvariantSpec

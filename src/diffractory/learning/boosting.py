@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from diffractory.errors import ModelError
-from diffractory.learning.forests import check_features_of, check_training
+from diffractory.learning.matrices import check_features_of, check_training
 from diffractory.learning.trees import TreeArrays, add_up
 
 #: Probabilities are kept away from 0: no pattern alone may rule anything out for good.

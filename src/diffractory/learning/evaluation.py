@@ -13,8 +13,8 @@ from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
 from diffractory.learning.accuracies import SystemAccuracies, bootstrap_interval, group_patterns
 from diffractory.learning.aggregation import aggregate_labels, aggregate_lattice
-from diffractory.learning.forests import check_features_of
 from diffractory.learning.hierarchy import Targets
+from diffractory.learning.matrices import check_features_of
 from diffractory.learning.reliability import reliability
 from diffractory.learning.system_hierarchy import SystemVotes
 from diffractory.learning.training import Hierarchy

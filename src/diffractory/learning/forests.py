@@ -13,10 +13,40 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from diffractory.errors import ModelError
+from diffractory.learning.matrices import check_features_of, check_training
 from diffractory.learning.trees import TreeArrays, median, vote
 
 
-class VoteForestClassifier(ClassifierMixin, BaseEstimator):
+class _Forest(BaseEstimator):
+    """Parameters of both kinds and the growing they share."""
+
+    def __init__(
+        self,
+        n_estimators: int = 80,
+        max_depth: int | None = 40,
+        max_features: str | float | None = "sqrt",
+        n_jobs: int | None = None,
+        random_state: int | None = None,
+    ) -> None:
+        self.n_estimators = n_estimators
+        self.max_depth = max_depth
+        self.max_features = max_features
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def _grow(
+        self, kind: Literal["classifier", "regressor"], features: NDArray[np.float32], targets: NDArray[Any]
+    ) -> TreeArrays:
+        settings = {"max_depth": self.max_depth, "max_features": self.max_features}
+        # Growing takes scikit-learn's own trees, which predicting does without.
+        from diffractory.learning.growing import grow_trees
+
+        return grow_trees(
+            kind, features, targets, self.n_estimators, settings, self.random_state, self.n_jobs
+        )
+
+
+class VoteForestClassifier(ClassifierMixin, _Forest):
     """Random forest in which every tree casts one whole vote.
 
     Parameters
@@ -40,20 +70,6 @@ class VoteForestClassifier(ClassifierMixin, BaseEstimator):
     n_features_in_ : int
     """
 
-    def __init__(
-        self,
-        n_estimators: int = 80,
-        max_depth: int | None = 40,
-        max_features: str | float | None = "sqrt",
-        n_jobs: int | None = None,
-        random_state: int | None = None,
-    ) -> None:
-        self.n_estimators = n_estimators
-        self.max_depth = max_depth
-        self.max_features = max_features
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on features (n, n_features) and labels (n,).
 
@@ -65,7 +81,7 @@ class VoteForestClassifier(ClassifierMixin, BaseEstimator):
         features, labels = check_training(X, y)
         self.classes_: NDArray[Any]
         self.classes_, codes = np.unique(labels, return_inverse=True)
-        self.trees_ = _grown(self, "classifier", features, codes)
+        self.trees_ = self._grow("classifier", features, codes)
         self.n_features_in_ = features.shape[1]
         return self
 
@@ -91,7 +107,7 @@ class VoteForestClassifier(ClassifierMixin, BaseEstimator):
         return chosen
 
 
-class MedianForestRegressor(RegressorMixin, BaseEstimator):
+class MedianForestRegressor(RegressorMixin, _Forest):
     """Random forest that predicts the median over its trees, for several targets at once.
 
     Parameters
@@ -122,11 +138,7 @@ class MedianForestRegressor(RegressorMixin, BaseEstimator):
         n_jobs: int | None = None,
         random_state: int | None = None,
     ) -> None:
-        self.n_estimators = n_estimators
-        self.max_depth = max_depth
-        self.max_features = max_features
-        self.n_jobs = n_jobs
-        self.random_state = random_state
+        super().__init__(n_estimators, max_depth, max_features, n_jobs, random_state)
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on features (n, n_features) and targets (n,) or (n, n_outputs).
@@ -141,7 +153,7 @@ class MedianForestRegressor(RegressorMixin, BaseEstimator):
         if targets.ndim > 2 or not np.all(np.isfinite(targets)):
             raise ModelError(f"targets must be finite and of shape (n, n_outputs), got {targets.shape}")
         self.n_outputs_ = 1 if targets.ndim == 1 else targets.shape[1]
-        self.trees_ = _grown(self, "regressor", features, targets)
+        self.trees_ = self._grow("regressor", features, targets)
         self.n_features_in_ = features.shape[1]
         return self
 
@@ -156,89 +168,3 @@ class MedianForestRegressor(RegressorMixin, BaseEstimator):
         features = check_features_of(self, X)
         values = median(features, self.trees_)
         return values[:, 0] if self.n_outputs_ == 1 else values
-
-
-def _grown(
-    forest: VoteForestClassifier | MedianForestRegressor,
-    kind: Literal["classifier", "regressor"],
-    features: NDArray[np.float32],
-    targets: NDArray[Any],
-) -> TreeArrays:
-    settings = {"max_depth": forest.max_depth, "max_features": forest.max_features}
-    # Growing takes scikit-learn's own trees, which predicting does without.
-    from diffractory.learning.growing import grow_trees
-
-    return grow_trees(
-        kind, features, targets, forest.n_estimators, settings, forest.random_state, forest.n_jobs
-    )
-
-
-def check_matrix(X: ArrayLike) -> NDArray[np.float32]:
-    """Return features as a C-contiguous float32 matrix of shape (n, n_features).
-
-    Raises
-    ------
-    ModelError
-        If they are not a matrix of finite numbers.
-    """
-    try:
-        features = np.ascontiguousarray(X, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"features are not a matrix of numbers ({error})") from None
-    if features.ndim != 2:
-        raise ModelError(f"features must have shape (n_patterns, n_features), got {features.shape}")
-    # A sum is finite only if all terms are (or it overflows): no mask as large as the matrix.
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite = bool(np.isfinite(features.sum(dtype=np.float64)))
-    if not finite:
-        row = int(np.argmin(np.isfinite(features).all(axis=1)))
-        raise ModelError(
-            f"the features of pattern {row} are not finite",
-            "a tree cannot compare them",
-            "Check the peaks of that pattern",
-        )
-    return features
-
-
-def rows_of(features: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return some rows of a matrix, without copying where they follow each other."""
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and np.all(np.diff(rows) == 1):
-        return features[rows[0] : rows[-1] + 1]
-    return features[rows]
-
-
-def check_training(X: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Return features and targets as arrays with the same number of rows, at least one.
-
-    Raises
-    ------
-    ModelError
-        If they do not fit each other.
-    """
-    features, targets = check_matrix(X), np.asarray(y)
-    if len(features) == 0 or targets.ndim == 0 or len(targets) != len(features):
-        raise ModelError(
-            f"{len(features)} rows of features with targets of shape {targets.shape}",
-            "training needs at least one row, and one target for each",
-        )
-    return features, targets
-
-
-def check_features_of(model: Any, X: ArrayLike) -> NDArray[np.float32]:
-    """Return features as a matrix that a fitted model can be applied to.
-
-    Raises
-    ------
-    ModelError
-        If the model is not fitted, or was trained on another number of features.
-    """
-    if not hasattr(model, "n_features_in_"):
-        raise ModelError(f"this {type(model).__name__} is not trained", fix="Call fit first, or load a model")
-    features = check_matrix(X)
-    if features.shape[1] != model.n_features_in_:
-        raise ModelError(
-            f"the model was trained on {model.n_features_in_} features, got {features.shape[1]}",
-            "features and model must come from the same radial-basis settings",
-            "Compute the features with the settings stored with the model",
-        )
-    return features

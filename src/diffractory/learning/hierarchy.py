@@ -13,13 +13,8 @@ from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code, system_of
 from diffractory.errors import ModelError
 from diffractory.learning.aggregation import AggregatedLabels, aggregate_labels, difference_confidence
 from diffractory.learning.domain import TrainingDomain
-from diffractory.learning.forests import (
-    MedianForestRegressor,
-    VoteForestClassifier,
-    check_features_of,
-    check_matrix,
-    rows_of,
-)
+from diffractory.learning.forests import MedianForestRegressor, VoteForestClassifier
+from diffractory.learning.matrices import check_features_of, check_matrix, rows_of
 from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes, WithinSystem, seed_of
 from diffractory.specs import ForestSpec
 

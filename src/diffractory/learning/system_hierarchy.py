@@ -14,7 +14,7 @@ from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
 from diffractory.learning.aggregation import AggregatedLabels, EvidenceRule, difference_confidence
 from diffractory.learning.domain import TrainingDomain
-from diffractory.learning.forests import check_features_of
+from diffractory.learning.matrices import check_features_of
 
 
 @dataclass(frozen=True, eq=False)

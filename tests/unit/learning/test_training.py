@@ -14,8 +14,8 @@ from diffractory.dataset.run import Run
 from diffractory.errors import ModelError, RunError
 from diffractory.learning.boosted_hierarchy import BoostedHierarchy
 from diffractory.learning.calibration import Calibration
-from diffractory.learning.forests import rows_of
 from diffractory.learning.hierarchy import SymmetryHierarchy
+from diffractory.learning.matrices import rows_of
 from diffractory.learning.protocols import targets_of, tilt_from_zone_axes
 from diffractory.learning.training import (
     TRAINING_NOISE,
