@@ -157,6 +157,5 @@ def read_pattern(run: Run, crystal: int, orientation: int) -> tuple[NDArray[np.f
     item = crystal * run.plan.orientations.count + orientation
     partition = next(i for i, p in enumerate(run.plan.partitions) if p.first <= item < p.stop)
     peaks = read_partition(run, partition)
-    stop = int(peaks.counts[: item - peaks.first_item + 1].sum())
-    rows = slice(stop - int(peaks.counts[item - peaks.first_item]), stop)
+    rows = peaks.rows(item - peaks.first_item)
     return peaks.q[rows], peaks.intensity[rows]

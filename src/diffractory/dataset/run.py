@@ -31,8 +31,8 @@ from diffractory.storage import write_atomic
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Name of the stage that simulates.
-PEAKS = "peaks"
+#: Name of the stage that simulates, and of its store in the run folder.
+PEAKS, PEAK_STORE = "peaks", "peaks.zarr"
 #: Threads that ask for files, and partitions whose records wait in memory to be parsed.
 _READERS, _BLOCK = 16, 1024
 
@@ -82,7 +82,7 @@ class Run:
             If the versions differ in more than their last number.
         """
         planned = self.plan.code_version
-        if _minor(planned) != _minor(__version__):
+        if minor_version(planned) != minor_version(__version__):
             raise RunError(
                 f"{self.path} was planned with diffractory {planned}, this is {__version__}",
                 "results of two versions must not be mixed in one data set",
@@ -127,7 +127,7 @@ class Run:
             )
         if not (folder / "catalogue.parquet").exists():
             catalogue.to_parquet(folder / "catalogue.parquet")
-        create_peak_store(folder / "peaks.zarr", plan)
+        create_peak_store(folder / PEAK_STORE, plan)
         # The plan comes last: a folder without it is not a run yet and can be made again.
         write_atomic(plan_file, plan.to_json())
         return cls(folder, plan)
@@ -268,15 +268,16 @@ def _file_size(path: Path) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
-def _minor(version: str) -> list[str]:
-    return version.split(".")[:2]
+def minor_version(version: str) -> str:
+    """Return a version without its last number: results of programs that share it may be mixed."""
+    return ".".join(version.split(".")[:2])
 
 
 def _foreign_files(folder: Path, plan: Plan) -> list[str]:
     """Name what is in a folder that an earlier, interrupted creation of this run did not put there."""
     ours = set()
-    if not any((folder / "peaks.zarr").glob("*/c")):
-        ours.add("peaks.zarr")
+    if not any((folder / PEAK_STORE).glob("*/c")):
+        ours.add(PEAK_STORE)
     with contextlib.suppress(DiffractoryError):
         _load_catalogue(folder / "catalogue.parquet", plan.catalogue_hash)
         ours.add("catalogue.parquet")
