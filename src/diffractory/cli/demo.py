@@ -40,7 +40,7 @@ from diffractory.report.pattern_figures import figure_of_patterns
 from diffractory.report.style import save_figure
 from diffractory.scan.reading.emd_reader import read_bragg_scan
 from diffractory.scan.synthetic.scans import GrainLabels, score_map, synthetic_scan
-from diffractory.settings import Resources, human_seconds
+from diffractory.settings import Resources
 from diffractory.specs import (
     BoostingSpec,
     ForestSpec,
@@ -51,6 +51,7 @@ from diffractory.specs import (
     TrainingSpec,
 )
 from diffractory.storage import write_atomic
+from diffractory.units import human_seconds
 
 app = typer.Typer()
 

@@ -17,7 +17,7 @@ from diffractory.dataset.export import to_bragg_vectors, write_parquet
 from diffractory.dataset.reader import open_dataset
 from diffractory.dataset.selection import select
 from diffractory.errors import AccessError, SpecError
-from diffractory.settings import human_bytes
+from diffractory.units import human_bytes
 
 app = typer.Typer()
 

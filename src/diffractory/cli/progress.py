@@ -24,7 +24,7 @@ from rich.progress import (
 from diffractory.cli.console import complain, err, note
 from diffractory.errors import ExecutionError
 from diffractory.execution.engine import Engine
-from diffractory.settings import human_seconds
+from diffractory.units import human_seconds
 
 logger = logging.getLogger(__name__)
 

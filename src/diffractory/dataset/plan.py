@@ -28,8 +28,9 @@ from diffractory.scattering.cost import (
     predicted_setup_seconds,
     predicted_solve_bytes,
 )
-from diffractory.settings import Resources, human_bytes
+from diffractory.settings import Resources
 from diffractory.specs import OrientationSpec, SimulationSpec, sha256_of
+from diffractory.units import human_bytes
 
 #: Version of the layout of a run folder.
 FORMAT_VERSION = 2

@@ -23,9 +23,9 @@ from diffractory.scattering.primitive import primitive_cell
 from diffractory.scattering.solvers import Solution, Solver, propagate, propagate_tilts, tilted_matrix
 from diffractory.scattering.structure_factors import StructureFactors, structure_factors
 from diffractory.scattering.structure_matrix import Precision, coupling_matrix
-from diffractory.settings import human_bytes, machine_memory
+from diffractory.settings import machine_memory
 from diffractory.specs import SimulationSpec
-from diffractory.units import electron_wavelength
+from diffractory.units import electron_wavelength, human_bytes
 
 
 @dataclass(frozen=True, eq=False)
