@@ -42,6 +42,10 @@ class Resources:
             Where results go; need not exist yet.
         workers : int, optional
             Number of workers; the cores available to this process by default.
+
+        Returns
+        -------
+        Resources
         """
         count = workers or usable_cores()
         memory = machine_memory()

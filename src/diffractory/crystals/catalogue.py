@@ -39,6 +39,11 @@ class Catalogue:
 
     Fractional coordinates are held in single precision, as the file holds them, so that a
     catalogue equals its own round trip through Parquet.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Checked already: the methods above do so.
     """
 
     def __init__(self, table: pd.DataFrame) -> None:
@@ -52,6 +57,10 @@ class Catalogue:
         ----------
         path : Path or str
             Parquet file with the columns of :data:`SCHEMA`; further columns are ignored.
+
+        Returns
+        -------
+        Catalogue
 
         Raises
         ------
@@ -85,6 +94,11 @@ class Catalogue:
         rows : iterable of mapping
             ``lattice`` of shape (3, 3), ``species`` a sequence of element symbols,
             ``frac_coords`` of shape (n_sites, 3); arrays or nested lists.
+
+        Returns
+        -------
+        Catalogue
+            In the order of the rows.
 
         Raises
         ------
@@ -139,6 +153,15 @@ class Catalogue:
     def index_of(self, material_id: str) -> int:
         """Return the row of a material.
 
+        Parameters
+        ----------
+        material_id : str
+
+        Returns
+        -------
+        int
+            From 0.
+
         Raises
         ------
         CatalogueError
@@ -154,6 +177,15 @@ class Catalogue:
     def crystal(self, index: int) -> Crystal:
         """Return a row as a :class:`Crystal`, straight from the arrays.
 
+        Parameters
+        ----------
+        index : int
+            Row, from 0.
+
+        Returns
+        -------
+        Crystal
+
         Raises
         ------
         StructureError
@@ -163,13 +195,34 @@ class Catalogue:
         return Crystal(self._value("lattice", index), numbers, self._value("frac_coords", index))
 
     def reciprocal(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return :attr:`Crystal.reciprocal` of some rows, of shape (n, 3, 3); atoms are not looked at."""
+        """Return :attr:`Crystal.reciprocal` of some rows, of shape (n, 3, 3); atoms are not looked at.
+
+        Parameters
+        ----------
+        indices : ndarray of shape (n,), int64
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n, 3, 3)
+            In Å⁻¹.
+        """
         lattices = np.array([self._value("lattice", int(index)) for index in indices], dtype=np.float64)
         cells: NDArray[np.float64] = np.linalg.inv(lattices.reshape(-1, 3, 3)).transpose(0, 2, 1)
         return cells
 
     def structure(self, index: int) -> Structure:
-        """Return a row as a pymatgen structure in the stored cell."""
+        """Return a row as a pymatgen structure in the stored cell.
+
+        Parameters
+        ----------
+        index : int
+            Row, from 0.
+
+        Returns
+        -------
+        pymatgen.core.Structure
+        """
         coords = np.asarray(self._value("frac_coords", index), dtype=np.float64)
         return Structure(self._value("lattice", index), self._value("species", index), coords)
 
@@ -183,6 +236,11 @@ class Catalogue:
         ----------
         mask_or_indices : array_like
             Boolean mask of length ``len(self)``, or row indices in the wanted order, none twice.
+
+        Returns
+        -------
+        Catalogue
+            Of at least one crystal.
 
         Raises
         ------

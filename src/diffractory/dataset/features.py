@@ -110,6 +110,10 @@ def plan_features(
     seed : int
         Of the laboratory's noise.
 
+    Returns
+    -------
+    FeaturePlan
+
     Raises
     ------
     RunError
@@ -222,6 +226,11 @@ def features_partition(run_path: Path | str, plan: FeaturePlan, partition: int) 
     plan : FeaturePlan
     partition : int
 
+    Returns
+    -------
+    Record
+        As it is on disk.
+
     Raises
     ------
     RunError
@@ -298,6 +307,13 @@ def iterate_features(
         Of a finished set.
     thickness : float, optional
         In Å, one of the set's; the first where not given.
+
+    Yields
+    ------
+    first : int
+        First item of a partition.
+    features : ndarray of shape (n, n_features), float32
+        Of its items.
 
     Raises
     ------

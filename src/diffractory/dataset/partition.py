@@ -85,6 +85,11 @@ def simulate_partition(run_path: Path | str, partition: int, device: str | None 
     device : str, optional
         GPU to solve on, as PyTorch calls it ("cuda"); the processor by default.
 
+    Returns
+    -------
+    Record
+        As it is on disk.
+
     Raises
     ------
     RunError

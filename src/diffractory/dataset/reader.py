@@ -143,6 +143,13 @@ def read_pattern(run: Run, crystal: int, orientation: int) -> tuple[NDArray[np.f
     crystal, orientation : int
         Numbers in the run, from 0.
 
+    Returns
+    -------
+    q : ndarray of shape (n, 2)
+        In Å⁻¹.
+    intensity : ndarray of shape (n, n_thicknesses), float32
+        Shares of the incident beam.
+
     Raises
     ------
     RunError

@@ -54,6 +54,15 @@ class Run:
     def open(cls, path: Path | str) -> Run:
         """Open a run folder, whatever version of the program computes it, to read it or go on.
 
+        Parameters
+        ----------
+        path : Path or str
+            Run folder.
+
+        Returns
+        -------
+        Run
+
         Raises
         ------
         RunError
@@ -92,6 +101,18 @@ class Run:
     @classmethod
     def create(cls, path: Path | str, plan: Plan, catalogue: Catalogue) -> Run:
         """Make a run folder; making the same one again changes nothing.
+
+        Parameters
+        ----------
+        path : Path or str
+            Run folder.
+        plan : Plan
+        catalogue : Catalogue
+            That the plan was made for.
+
+        Returns
+        -------
+        Run
 
         Raises
         ------
@@ -144,11 +165,35 @@ class Run:
         return _load_catalogue(self.path / "catalogue.parquet", self.plan.catalogue_hash)
 
     def record_path(self, stage: str, partition: int) -> Path:
-        """Return where the record of a partition is, or will be."""
+        """Return where the record of a partition is, or will be.
+
+        Parameters
+        ----------
+        stage : str
+            "peaks", or the name of a feature set.
+        partition : int
+
+        Returns
+        -------
+        Path
+        """
         return self.path / "records" / stage / f"p{partition:06d}.json"
 
     def record(self, stage: str, partition: int, plan_id: str) -> Record:
         """Read and check one record.
+
+        Parameters
+        ----------
+        stage : str
+            "peaks", or the name of a feature set.
+        partition : int
+        plan_id : str
+            Plan of the stage.
+
+        Returns
+        -------
+        Record
+            All its shards are there, and of the size it says; their bytes are not read.
 
         Raises
         ------
@@ -205,7 +250,20 @@ class Run:
                 )
 
     def done(self, stage: str = PEAKS, plan_id: str | None = None) -> dict[int, Record]:
-        """Return the valid record of every finished partition; damaged ones do not count."""
+        """Return the valid record of every finished partition; damaged ones do not count.
+
+        Parameters
+        ----------
+        stage : str
+            "peaks", or the name of a feature set.
+        plan_id : str, optional
+            Plan of the stage; the run's by default.
+
+        Returns
+        -------
+        dict of int to Record
+            By partition, in order.
+        """
         wanted_plan, n = plan_id or self.plan.plan_id, len(self.plan.partitions)
 
         def contents(partition: int) -> bytes:
@@ -240,7 +298,20 @@ class Run:
         return records
 
     def damaged(self, stage: str = PEAKS, plan_id: str | None = None) -> dict[int, str]:
-        """Return why each partition that has a record does not count as done."""
+        """Return why each partition that has a record does not count as done.
+
+        Parameters
+        ----------
+        stage : str
+            "peaks", or the name of a feature set.
+        plan_id : str, optional
+            Plan of the stage; the run's by default.
+
+        Returns
+        -------
+        dict of int to str
+            By partition, in order.
+        """
         problems: dict[int, str] = {}
         valid = self.done(stage, plan_id)
         for partition in range(len(self.plan.partitions)):

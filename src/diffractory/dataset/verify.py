@@ -57,6 +57,11 @@ def verify_partition(run_path: Path | str, partition: int, sample: float = 0.01)
     partition : int
     sample : float
         Share of orientations that are solved again by the dense reference.
+
+    Returns
+    -------
+    Verification
+        Checks end at the first kind that finds a problem.
     """
     run = Run.open(run_path)
     try:

@@ -36,6 +36,18 @@ class Spec(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some values changed, checked like any other spec.
 
+        Parameters
+        ----------
+        update : mapping of str to value, optional
+            New values by the names of settings.
+        deep : bool
+            Of no effect, as nothing in a spec can change: pydantic has it.
+
+        Returns
+        -------
+        Spec
+            Of the same kind.
+
         Raises
         ------
         SpecError
@@ -55,6 +67,16 @@ class Spec(BaseModel):
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read a spec from JSON text.
+
+        Parameters
+        ----------
+        text : str
+            As :meth:`to_json` writes it.
+
+        Returns
+        -------
+        Spec
+            Of this kind.
 
         Raises
         ------

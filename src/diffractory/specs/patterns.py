@@ -126,7 +126,17 @@ class LabProtocolSpec(Spec):
 
     @classmethod
     def turned(cls, thickness: float) -> LabProtocolSpec:
-        """Return a protocol that turns patterns of one thickness at random and changes nothing else."""
+        """Return a protocol that turns patterns of one thickness at random and changes nothing else.
+
+        Parameters
+        ----------
+        thickness : float
+            In Å.
+
+        Returns
+        -------
+        LabProtocolSpec
+        """
         return cls(
             intensity_floor=0.0,
             position_sigma=0.0,
