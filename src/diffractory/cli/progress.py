@@ -33,8 +33,6 @@ R = TypeVar("R")
 
 #: Failed units of work named on the terminal; the rest is counted.
 _NAMED_FAILURES = 5
-
-
 #: Seconds between two lines where there is no terminal.
 _LINE_EVERY = 30.0
 

@@ -9,6 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from diffractory.errors import DiffractoryError
+
 
 @dataclass(frozen=True, eq=False)
 class PeakTable:
@@ -203,3 +205,23 @@ class PeakTable:
                 self.offsets[start : stop + 1] - first,
                 np.where(direct >= 0, direct - first, -1),
             )
+
+
+def refuse_not_finite(table: PeakTable) -> None:
+    """Refuse peaks whose position or intensity is not finite.
+
+    Raises
+    ------
+    DiffractoryError
+        Naming the first of them.
+    """
+    bad = ~(np.isfinite(table.intensity) & np.isfinite(table.q).all(axis=1))
+    if bad.any():
+        peak = int(np.argmax(bad))
+        pattern = int(np.searchsorted(table.offsets, peak, side="right")) - 1
+        raise DiffractoryError(
+            f"peak {peak - int(table.offsets[pattern])} of pattern {pattern} has position "
+            f"{table.q[peak].tolist()} Å⁻¹ and intensity {table.intensity[peak]}",
+            "features need finite positions and intensities",
+            "Remove such peaks, or detect the disks again",
+        )

@@ -15,8 +15,6 @@ from diffractory.scattering.form_factors import FormFactor
 
 #: A |g| this far beyond a limit is on it, in Å⁻¹: symmetry-equivalent points differ by rounding.
 _ROUNDING = 1e-9
-
-
 #: Structure factors below this share of the largest are rounding.
 _NOTHING = 1e-11
 
