@@ -6,8 +6,6 @@ All on our beams and in double precision, so that what is left are differences o
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +14,10 @@ from unittest import mock
 
 import numpy as np
 from accuracy_samples import Sample, progress
-from emdfile import PointList
 from peers import PEERS, PeerJob, PeerReport, run_peers
 from py4DSTEM.process.diffraction import Crystal as ReferenceCrystal
 from py4DSTEM.process.diffraction.WK_scattering_factors import compute_WK_factor
+from py4dstem_peer import py4dstem_crystal, py4dstem_intensities
 
 from diffractory import Crystal, SimulationSpec
 from diffractory.scattering import simulate
@@ -55,7 +53,7 @@ def study_py4dstem(crystals: Sequence[Sample]) -> dict[str, Any]:
             spec = SimulationSpec(thicknesses=SERIES, form_factors=model)
             scatterer = Scatterer.prepare(sample.crystal, spec)
             for k_max in K_MAX:
-                theirs = _py4dstem_crystal(sample.crystal, method, k_max)
+                theirs = py4dstem_crystal(sample.crystal, method, k_max)
                 row[f"{model}, {k_max:g}"] = _largest(sample, scatterer, theirs)
                 missing = shortest_missing(sample.crystal, theirs)
                 row[f"shortest missing, {k_max:g}"] = missing
@@ -108,42 +106,9 @@ def _largest(sample: Sample, scatterer: Scatterer, theirs: ReferenceCrystal) -> 
     for name in ORIENTATIONS:
         orientation = sample.orientations[name]
         ours = scatterer.solve(orientation, precision="double")
-        expected = _py4dstem(theirs, ours.hkl, orientation, SERIES)
+        expected = py4dstem_intensities(theirs, ours.hkl, orientation[:, 2], SERIES)
         found = max(found, float(np.abs(ours.intensity - expected).max()))
     return found
-
-
-def _py4dstem_crystal(crystal: Crystal, method: str, k_max: float) -> ReferenceCrystal:
-    with contextlib.redirect_stdout(io.StringIO()):
-        reference = ReferenceCrystal(crystal.frac_coords, crystal.numbers, crystal.lattice)
-        reference.setup_diffraction(300e3)
-        reference.calculate_dynamical_structure_factors(
-            300e3, method, k_max=k_max, thermal_sigma=0.08, tol_structure_factor=0.0
-        )
-    return reference
-
-
-def _py4dstem(
-    reference: ReferenceCrystal,
-    hkl: np.ndarray,
-    orientation: np.ndarray,
-    thicknesses: Sequence[float],
-    **options: Any,
-) -> np.ndarray:
-    """Return py4DSTEM's intensities of given beams, (n_thicknesses, n)."""
-    fields = [("qx", float), ("qy", float), ("intensity", float), ("h", int), ("k", int), ("l", int)]
-    beams = np.zeros(len(hkl), dtype=fields)
-    for column, name in enumerate("hkl"):
-        beams[name] = hkl[:, column]
-    with contextlib.redirect_stdout(io.StringIO()):
-        patterns = reference.generate_dynamical_diffraction_pattern(
-            PointList(beams),
-            list(thicknesses),
-            zone_axis_cartesian=orientation[:, 2],
-            always_return_list=True,
-            **options,
-        )
-    return np.array([pattern.data["intensity"] for pattern in patterns])
 
 
 def shortest_missing(crystal: Crystal, reference: ReferenceCrystal) -> float | None:
@@ -168,10 +133,10 @@ def _tilted_foil(sample: Sample) -> dict[str, Any]:
     ours = scatterer.solve(orientation, precision="double")
     share = 1.0 / lit.cosines()[0]
     twice = tilted_matrix(scatterer.coupling(chosen, "double"), share, share * errors[0])
-    theirs = _py4dstem(
-        _py4dstem_crystal(sample.crystal, "WK-CP", 5.0),
+    theirs = py4dstem_intensities(
+        py4dstem_crystal(sample.crystal, "WK-CP", 5.0),
         ours.hkl,
-        orientation,
+        orientation[:, 2],
         spec.thicknesses,
         foil_normal_cartesian=orientation @ lit.foil_normal,
     )

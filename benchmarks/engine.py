@@ -25,11 +25,10 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from emdfile import PointList
 from limits import gemm_flops, read_bandwidth
 from machine import command, describe
 from peers import PeerJob, PeerReport, run_peers
-from py4DSTEM.process.diffraction import Crystal as ReferenceCrystal
+from py4dstem_peer import py4dstem_crystal, py4dstem_intensities
 from threadpoolctl import threadpool_limits
 
 from diffractory import Catalogue, Crystal, SimulationSpec
@@ -81,30 +80,6 @@ def choose(catalogue: Catalogue, count: int, largest: float) -> list[int]:
     return sorted({int(np.argmin(np.abs(np.log(beams / n)))) for n in wanted})
 
 
-def py4dstem_set_up(crystal: Crystal) -> ReferenceCrystal:
-    """Prepare py4DSTEM's crystal with the paper's settings."""
-    reference = ReferenceCrystal(crystal.frac_coords, crystal.numbers, crystal.lattice)
-    reference.setup_diffraction(300e3)
-    reference.calculate_dynamical_structure_factors(
-        300e3, "WK-CP", k_max=4.0, thermal_sigma=0.08, tol_structure_factor=0.0
-    )
-    return reference
-
-
-def py4dstem_solve(
-    reference: ReferenceCrystal, hkl: np.ndarray, zone_axis: np.ndarray, thicknesses: tuple[float, ...]
-) -> np.ndarray:
-    """Return py4DSTEM's intensities of the given beams, (n_thicknesses, n)."""
-    fields = [("qx", float), ("qy", float), ("intensity", float), ("h", int), ("k", int), ("l", int)]
-    beams = np.zeros(len(hkl), dtype=fields)
-    for column, name in enumerate("hkl"):
-        beams[name] = hkl[:, column]
-    patterns = reference.generate_dynamical_diffraction_pattern(
-        PointList(beams), list(thicknesses), zone_axis_cartesian=zone_axis, always_return_list=True
-    )
-    return np.array([pattern.data["intensity"] for pattern in patterns])
-
-
 def beams_with_extinct(crystal: Crystal, orientation: np.ndarray) -> np.ndarray:
     """Return the beams of the paper's settings: those that the centring extinguishes are kept."""
     points = reciprocal_points(PrimitiveCell(crystal, np.eye(3, dtype=np.int64)), 2.0)
@@ -139,7 +114,7 @@ def measure(catalogue: Catalogue, index: int, speed: Speed, quick: bool) -> tupl
     _form_factor.cache_clear()
     first_set_up, scatterer = timed(lambda: Scatterer.prepare(crystal, SPECS["one"]), 1)
     set_up, _ = timed(lambda: Scatterer.prepare(crystal, SPECS["one"]), 3)
-    their_set_up, reference = timed(lambda: py4dstem_set_up(crystal), 1)
+    their_set_up, reference = timed(lambda: py4dstem_crystal(crystal), 1)
     for name, orientation in orientations().items():
         job = f"{catalogue.ids[index]} {name}"
         row: dict[str, Any] = {"material": catalogue.ids[index], "orientation": name, "job": job}
@@ -156,7 +131,7 @@ def measure(catalogue: Catalogue, index: int, speed: Speed, quick: bool) -> tupl
             exact = prepared.solve(orientation, precision="double").intensity
             _, errors = prepared.select(orientation)
             theirs, expected = timed(
-                lambda h=pattern.hkl, o=orientation, t=spec.thicknesses: py4dstem_solve(
+                lambda h=pattern.hkl, o=orientation, t=spec.thicknesses: py4dstem_intensities(
                     reference, h, o[:, 2], t
                 ),
                 1,
@@ -177,7 +152,7 @@ def measure(catalogue: Catalogue, index: int, speed: Speed, quick: bool) -> tupl
                 row[label]["py4dstem_paper_seconds"] = theirs
             elif len(kept) <= PAPER_LIMIT[quick]:
                 row[label]["py4dstem_paper_seconds"], _ = timed(
-                    lambda k=kept, o=orientation, t=spec.thicknesses: py4dstem_solve(
+                    lambda k=kept, o=orientation, t=spec.thicknesses: py4dstem_intensities(
                         reference, k, o[:, 2], t
                     ),
                     1,

@@ -57,7 +57,7 @@ from diffractory.dataset.partition import simulate_partition
 from diffractory.dataset.plan import make_plan
 from diffractory.dataset.run import Run
 from diffractory.dataset.verify import verify_partition
-from diffractory.settings import human_bytes
+from diffractory.units import human_bytes
 
 plan = make_plan(
     catalogue,

@@ -1,4 +1,4 @@
-"""Settings that do not change results: workers, memory, disk. Never hashed."""
+"""Settings that do not change results, never hashed: workers, memory, disk, and where the user keeps them."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ class Resources:
             Where results go; need not exist yet.
         workers : int, optional
             Number of workers; the cores available to this process by default.
+
+        Returns
+        -------
+        Resources
         """
         count = workers or usable_cores()
         memory = machine_memory()
@@ -110,19 +114,3 @@ def _configuration_folder() -> Path:
     # Not Path.home(): it fails where neither HOME nor an account is known.
     base = os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME", ".")) / ".config"
     return Path(base) / "diffractory"
-
-
-def human_bytes(count: float) -> str:
-    """Return a number of bytes for people: 1.5 GB."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(count) < 1000.0 or unit == "TB":
-            break
-        count /= 1000.0
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-
-
-def human_seconds(seconds: float) -> str:
-    """Return a duration for people: 12 s, 3.4 min, 5.6 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

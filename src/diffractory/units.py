@@ -1,4 +1,4 @@
-"""Units and their conversions: Å, Å⁻¹ (no 2π), eV inside; keV and degrees only at the surface."""
+"""Units: Å, Å⁻¹ (no 2π) and eV inside, keV and degrees only at the surface; bytes and seconds for people."""
 
 from __future__ import annotations
 
@@ -34,3 +34,45 @@ def electron_wavelength(energy_ev: float) -> float:
     De Graef, *Introduction to Conventional Transmission Electron Microscopy* (2003), eq. 2.16.
     """
     return _HC_EV_ANGSTROM / math.sqrt(energy_ev * (energy_ev + 2.0 * ELECTRON_REST_ENERGY_EV))
+
+
+def human_bytes(count: float) -> str:
+    """Return a number of bytes for people: 1.5 GB.
+
+    Parameters
+    ----------
+    count : float
+
+    Returns
+    -------
+    str
+        In B, kB, MB, GB or TB, powers of a thousand.
+
+    Examples
+    --------
+    >>> from diffractory.units import human_bytes
+    >>> human_bytes(1_500_000_000)
+    '1.5 GB'
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000.0 or unit == "TB":
+            break
+        count /= 1000.0
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def human_seconds(seconds: float) -> str:
+    """Return a duration for people: 12 s, 3.4 min, 5.6 h.
+
+    Parameters
+    ----------
+    seconds : float
+
+    Returns
+    -------
+    str
+        In s below 90 s, in min below 90 min, else in h.
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from emdfile import PointList
 from numpy.testing import assert_allclose
-from py4DSTEM.process.diffraction import Crystal as ReferenceCrystal
 from py4DSTEM.process.diffraction.WK_scattering_factors import compute_WK_factor
 
 from diffractory import Crystal, SimulationSpec, simulate
@@ -15,31 +13,14 @@ from diffractory.scattering.illumination import Illumination
 from diffractory.scattering.orientations import minimal_rotations
 from diffractory.scattering.simulate import Scatterer
 from diffractory.scattering.solvers import propagate, tilted_matrix
+from py4dstem_reference import reference_crystal, reference_intensities
 from zoo import ZOO, random_rotation
 
 #: The bound of the project.
 BOUND = 1e-5
-#: In skew cells py4DSTEM's list of indices ends short of its k_max, so it gets more than the 4 Å⁻¹ used.
-K_MAX = 5.0
+#: Root-mean-square displacement of all atoms in Å, as in the default spec.
+THERMAL_SIGMA = 0.08
 SERIES = tuple(float(t) for t in range(20, 2001, 20))
-
-
-def reference_intensities(
-    crystal: Crystal, hkl: np.ndarray, zone_axis: np.ndarray, thicknesses: tuple[float, ...], method: str
-) -> np.ndarray:
-    reference = ReferenceCrystal(crystal.frac_coords, crystal.numbers, crystal.lattice)
-    reference.setup_diffraction(300e3)
-    reference.calculate_dynamical_structure_factors(
-        300e3, method, k_max=K_MAX, thermal_sigma=0.08, tol_structure_factor=0.0
-    )
-    fields = [("qx", float), ("qy", float), ("intensity", float), ("h", int), ("k", int), ("l", int)]
-    beams = np.zeros(len(hkl), dtype=fields)
-    for column, name in enumerate("hkl"):
-        beams[name] = hkl[:, column]
-    patterns = reference.generate_dynamical_diffraction_pattern(
-        PointList(beams), list(thicknesses), zone_axis_cartesian=zone_axis, always_return_list=True
-    )
-    return np.array([pattern.data["intensity"] for pattern in patterns])
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -48,7 +29,8 @@ def test_intensities_equal_py4dstem_at_every_thickness(name: str) -> None:
     crystal = Crystal.from_structure(ZOO[name])
     orientation = random_rotation(len(name))
     (pattern,) = simulate(crystal, orientation[None], SimulationSpec(thicknesses=SERIES))
-    expected = reference_intensities(crystal, pattern.hkl, orientation[:, 2], SERIES, "WK-CP")
+    reference = reference_crystal(crystal, "WK-CP", thermal_sigma=THERMAL_SIGMA)
+    expected = reference_intensities(reference, pattern.hkl, orientation[:, 2], SERIES)
     assert len(pattern) > 10
     assert pattern.solver == "chebyshev"
     assert_allclose(pattern.intensity, expected, rtol=0, atol=BOUND)
@@ -62,7 +44,8 @@ def test_on_zone_and_elastic_intensities_equal_py4dstem(name: str, zone: list[fl
     axis = np.array(zone) / np.linalg.norm(zone)
     spec = SimulationSpec(thicknesses=(200.0, 777.7), form_factors="wk")
     (pattern,) = simulate(crystal, minimal_rotations(axis[None]), spec)
-    expected = reference_intensities(crystal, pattern.hkl, axis, spec.thicknesses, "WK")
+    reference = reference_crystal(crystal, "WK", thermal_sigma=THERMAL_SIGMA)
+    expected = reference_intensities(reference, pattern.hkl, axis, spec.thicknesses)
     assert_allclose(pattern.intensity, expected, rtol=0, atol=BOUND)
 
 
@@ -77,7 +60,8 @@ def test_dropping_extinct_beams_changes_nothing() -> None:
     assert len(extinct) > 50
     assert not kept & {tuple(row) for row in extinct}
     all_beams = np.concatenate([pattern.hkl, extinct])
-    expected = reference_intensities(crystal, all_beams, orientation[:, 2], (200.0,), "WK-CP")
+    reference = reference_crystal(crystal, "WK-CP", thermal_sigma=THERMAL_SIGMA)
+    expected = reference_intensities(reference, all_beams, orientation[:, 2], (200.0,))
     assert_allclose(pattern.intensity, expected[:, : len(pattern)], rtol=0, atol=BOUND)
     assert expected[:, len(pattern) :].max() < 1e-12
 
@@ -89,7 +73,7 @@ def test_form_factors_equal_py4dstem(number: int) -> None:
     # Random points: the elastic fit is piecewise, so a grid could hide a jump at the wrong place.
     g = np.random.default_rng(number).uniform(0.01, 4.0, 3000)
     factor = form_factors(np.array([number]), SimulationSpec())[number](g)
-    expected = compute_WK_factor(g, number, 300e3, 0.08)
+    expected = compute_WK_factor(g, number, 300e3, THERMAL_SIGMA)
     assert_allclose(factor.real, expected.real, rtol=1e-7)
     # The absorptive part is tabulated and has kinks and 1e-4 jumps of its own in the reference.
     error = np.abs(factor.imag - expected.imag)
@@ -106,26 +90,14 @@ def test_a_tilted_foil_differs_from_py4dstem_only_by_its_second_cosine(name: str
     scatterer, lit = Scatterer.prepare(crystal, spec), Illumination.of(spec)
     chosen, errors = scatterer.select(orientation)
     share = 1.0 / lit.cosines()[0]
-    reference = ReferenceCrystal(crystal.frac_coords, crystal.numbers, crystal.lattice)
-    reference.setup_diffraction(300e3)
-    reference.calculate_dynamical_structure_factors(
-        300e3, "WK-CP", k_max=4.0, thermal_sigma=0.08, tol_structure_factor=0.0
-    )
+    reference = reference_crystal(crystal, "WK-CP", k_max=4.0, thermal_sigma=THERMAL_SIGMA)
     g = scatterer.points.g[chosen] @ orientation
     theirs = reference.excitation_errors(g.T, foil_normal=-lit.foil_normal)
     assert_allclose(errors[0], theirs, rtol=0, atol=1e-8)
-    fields = [("qx", float), ("qy", float), ("intensity", float), ("h", int), ("k", int), ("l", int)]
-    beams = np.zeros(int(chosen.sum()), dtype=fields)
-    for column, letter in enumerate("hkl"):
-        beams[letter] = scatterer.points.hkl[chosen][:, column]
-    patterns = reference.generate_dynamical_diffraction_pattern(
-        PointList(beams),
-        list(spec.thicknesses),
-        zone_axis_cartesian=orientation[:, 2],
-        foil_normal_cartesian=orientation @ lit.foil_normal,
-        always_return_list=True,
+    normal = orientation @ lit.foil_normal
+    expected = reference_intensities(
+        reference, scatterer.points.hkl[chosen], orientation[:, 2], spec.thicknesses, normal
     )
-    expected = np.array([pattern.data["intensity"] for pattern in patterns])
     coupling = scatterer.coupling(chosen, "double")
     as_theirs = propagate(tilted_matrix(coupling, share, share * errors[0]), spec.thicknesses)
     assert_allclose(as_theirs.intensity, expected, rtol=0, atol=BOUND)

@@ -17,11 +17,11 @@ import pytest
 import yaml
 
 import diffractory
+from reference_names import documented
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 DECISIONS = DOCS / "decisions"
-API = DOCS / "reference" / "api"
 #: Written by the build from the commands themselves.
 GENERATED = DOCS / "reference" / "command-line.md"
 #: What a browser fetches by itself, as opposed to links that a reader follows.
@@ -31,7 +31,6 @@ FETCHED = dict.fromkeys(("script", "img", "source", "iframe", "video", "audio", 
 }
 #: Relations of <link> that are not fetched.
 NOT_FETCHED = {"canonical", "next", "prev", "search", "index", "author", "genindex"}
-DOCUMENTED = re.compile(r"^\.\. auto(?:function|class|exception):: (\S+)", re.MULTILINE)
 COMMAND_LINE = re.compile(r"^\s*(diffractory [a-z].*)$|`(diffractory [a-z][^`]*)`", re.MULTILINE)
 
 
@@ -138,11 +137,6 @@ def test_every_decision_is_listed() -> None:
         for path in files
     ]
     assert listed == expected
-
-
-def documented() -> list[str]:
-    """Return the full names of the API reference."""
-    return [name for page in sorted(API.glob("*.rst")) for name in DOCUMENTED.findall(page.read_text())]
 
 
 @pytest.mark.parametrize("name", documented())

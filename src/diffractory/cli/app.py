@@ -19,7 +19,8 @@ from diffractory import __version__
 from diffractory.cli.common import ConfigOption, QuietOption, VerboseOption, add_common_options
 from diffractory.cli.console import Verbosity, complain, set_verbosity
 from diffractory.errors import AccessError, DefectError, DiffractoryError, ExecutionError
-from diffractory.settings import human_bytes, machine_memory
+from diffractory.settings import machine_memory
+from diffractory.units import human_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
-from diffractory.cli.options import check_output_folder
+from diffractory.cli.options import check_output_file, check_output_folder
 from diffractory.cli.progress import counting_bar
 from diffractory.crystals.build import MAX_VOLUME, BuildResult, CatalogueFilter, Dropped, build_catalogue
 from diffractory.crystals.catalogue import Catalogue
@@ -170,7 +170,8 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Count the crystals of a catalogue by crystal system and space group, and draw the counts."""
-    _check_outputs(figure)
+    if figure is not None:
+        check_output_file(figure)
     loaded = Catalogue.from_parquet(catalogue)
     if figure is not None:
         save_figure(figure_of_counts(loaded.counts()), figure)
@@ -228,18 +229,11 @@ def _check_remote_options(
         )
 
 
-def _check_outputs(*paths: Path | None) -> None:
-    """Refuse outputs that cannot be written, before the work and not after it."""
-    for path in paths:
-        if path is not None and path.is_dir():
-            raise CatalogueError(f"{path} is a folder", "the output is one file", "Name a file in it")
-        if path is not None:
-            check_output_folder(path.parent)
-
-
 def _check_targets(target: Path, dropped: Path | None) -> None:
     """Refuse outputs that would be written over each other or over an input."""
-    _check_outputs(target, dropped)
+    for path in (target, dropped):
+        if path is not None:
+            check_output_file(path)
     if target.suffix.lower() != ".parquet":
         # Whoever names a CIF here means an input; it must not be overwritten.
         raise CatalogueError(

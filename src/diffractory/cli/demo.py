@@ -15,7 +15,7 @@ from rich.table import Table
 from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.engines import engine_here
 from diffractory.cli.evaluate import evaluate_on_run
-from diffractory.cli.features import compute_features, plans_of_preset
+from diffractory.cli.features import compute_missing_features, plans_of_preset
 from diffractory.cli.map_scan import map_with_model
 from diffractory.cli.options import Preset, WorkersOption
 from diffractory.cli.plan import plan_run
@@ -40,7 +40,7 @@ from diffractory.report.pattern_figures import figure_of_patterns
 from diffractory.report.style import save_figure
 from diffractory.scan.reading.emd_reader import read_bragg_scan
 from diffractory.scan.synthetic.scans import GrainLabels, score_map, synthetic_scan
-from diffractory.settings import Resources, human_seconds
+from diffractory.settings import Resources
 from diffractory.specs import (
     BoostingSpec,
     ForestSpec,
@@ -51,6 +51,7 @@ from diffractory.specs import (
     TrainingSpec,
 )
 from diffractory.storage import write_atomic
+from diffractory.units import human_seconds
 
 app = typer.Typer()
 
@@ -127,7 +128,7 @@ def _dataset(folder: Path, catalogue: Catalogue, resources: Resources, engine: E
 def _learn(run: Run, folder: Path, preset: Preset, engine: Engine) -> dict[str, Any]:
     """Compute the features of a preset, train it and evaluate it on materials it has not seen."""
     for planned in plans_of_preset(run, preset, (_TRAINING_THICKNESS,)):
-        compute_features(run, engine, planned)
+        compute_missing_features(run, engine, planned)
     model, target = folder / "models" / preset, folder / "evaluations" / preset
     kind: type[TrainingSpec] = ForestSpec if preset == "paper" else BoostingSpec
     trained = train_model(run, model, kind(thickness=_TRAINING_THICKNESS), engine)

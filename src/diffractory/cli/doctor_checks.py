@@ -25,8 +25,9 @@ from diffractory import __version__
 from diffractory.cli.console import out
 from diffractory.errors import DiffractoryError
 from diffractory.execution.slurm_commands import CommandError, command
-from diffractory.settings import human_bytes, machine_memory, speed_file, usable_cores
+from diffractory.settings import machine_memory, speed_file, usable_cores
 from diffractory.storage import write_atomic
+from diffractory.units import human_bytes
 
 #: Below this, work is possible but small: a worker's libraries alone take a quarter of a gigabyte.
 _LITTLE_MEMORY, _LITTLE_DISK = 2e9, 5e9

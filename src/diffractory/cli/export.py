@@ -10,14 +10,14 @@ import typer
 import xarray as xr
 
 from diffractory.cli.console import JsonFlag, out, print_json
-from diffractory.cli.options import RunArgument, check_output_folder, parse_thicknesses
+from diffractory.cli.options import RunArgument, check_output_file, parse_thicknesses
 from diffractory.cli.progress import counting_bar
 from diffractory.dataset.bragg_vectors import save_bragg_vectors
 from diffractory.dataset.export import to_bragg_vectors, write_parquet
 from diffractory.dataset.reader import open_dataset
 from diffractory.dataset.selection import select
 from diffractory.errors import AccessError, SpecError
-from diffractory.settings import human_bytes
+from diffractory.units import human_bytes
 
 app = typer.Typer()
 
@@ -94,11 +94,9 @@ def _check_target(target: Path, run: Path, force: bool) -> None:
         raise AccessError(
             f"{target} is inside the run", "a run folder holds what was planned", "Write to another folder"
         )
-    if target.is_dir():
-        raise AccessError(f"{target} is a folder", "the output is one file", "Name a file in it")
+    check_output_file(target)
     if target.exists() and not force:
         raise AccessError(f"{target} exists already", fix="Name another file, or add --force to replace it")
-    check_output_folder(target.parent)
 
 
 def _space_groups(text: str) -> list[int] | slice:

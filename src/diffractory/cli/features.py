@@ -56,7 +56,8 @@ def features(
     slurm = slurm_request(cluster, site, jobs, dry_run, run)
     with sole_driver(opened), engine_here(cluster, workers, run, slurm) as engine:
         results = [
-            compute_features(opened, engine, planned) for planned in plans_of_preset(opened, preset, chosen)
+            compute_missing_features(opened, engine, planned)
+            for planned in plans_of_preset(opened, preset, chosen)
         ]
     if as_json:
         print_json({"run": str(run), "preset": preset, "sets": results})
@@ -87,7 +88,7 @@ def plans_of_preset(
     return plans
 
 
-def compute_features(run: Run, engine: Engine, plan: FeaturePlan) -> dict[str, Any]:
+def compute_missing_features(run: Run, engine: Engine, plan: FeaturePlan) -> dict[str, Any]:
     """Compute all partitions of a feature set without a valid record."""
     done = run.done(plan.stage, plan.plan_id)
     missing = [index for index in range(len(run.plan.partitions)) if index not in done]

@@ -162,6 +162,19 @@ def check_output_folder(path: Path) -> None:
         )
 
 
+def check_output_file(path: Path) -> None:
+    """Refuse, before the work, a file that could not be written after it.
+
+    Raises
+    ------
+    AccessError
+        If the path is a folder, or the file's folder cannot be written to.
+    """
+    if path.is_dir():
+        raise AccessError(f"{path} is a folder", "the output is one file", "Name a file in it")
+    check_output_folder(path.parent)
+
+
 def parse_scan_shape(text: str | None) -> tuple[int, int] | None:
     """Read the shape of a scan: ``80x58`` is 80 rows (scan_y) of 58 positions (scan_x).
 

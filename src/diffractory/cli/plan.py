@@ -26,8 +26,9 @@ from diffractory.dataset.run import Run
 from diffractory.dataset.survey import survey
 from diffractory.errors import SpecError
 from diffractory.scattering.cost import TYPICAL, Speed
-from diffractory.settings import Resources, human_bytes, human_seconds, usable_cores
+from diffractory.settings import Resources, usable_cores
 from diffractory.specs import FORM_FACTOR_MODELS, OrientationSpec, SimulationSpec
+from diffractory.units import human_bytes, human_seconds
 
 app = typer.Typer()
 

@@ -24,7 +24,7 @@ from rich.progress import (
 from diffractory.cli.console import complain, err, note
 from diffractory.errors import ExecutionError
 from diffractory.execution.engine import Engine
-from diffractory.settings import human_seconds
+from diffractory.units import human_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,6 @@ R = TypeVar("R")
 
 #: Failed units of work named on the terminal; the rest is counted.
 _NAMED_FAILURES = 5
-
-
 #: Seconds between two lines where there is no terminal.
 _LINE_EVERY = 30.0
 

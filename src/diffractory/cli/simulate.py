@@ -25,7 +25,8 @@ from diffractory.dataset.plan import check_fits
 from diffractory.dataset.run import PEAKS, Run
 from diffractory.execution.engine import Engine
 from diffractory.scattering.torch_solver import check_device
-from diffractory.settings import Resources, human_seconds
+from diffractory.settings import Resources
+from diffractory.units import human_seconds
 
 app = typer.Typer()
 

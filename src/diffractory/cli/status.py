@@ -9,7 +9,7 @@ from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.options import RunArgument
 from diffractory.dataset.features import planned_features
 from diffractory.dataset.run import PEAKS, Run
-from diffractory.settings import human_bytes, human_seconds
+from diffractory.units import human_bytes, human_seconds
 
 app = typer.Typer()
 

@@ -28,8 +28,9 @@ from diffractory.errors import SpecError
 from diffractory.execution.engine import Engine
 from diffractory.learning.artefact import check_model_folder, save_model
 from diffractory.learning.training import Subset, train_on_run
-from diffractory.settings import human_seconds, usable_cores
+from diffractory.settings import usable_cores
 from diffractory.specs import BoostingSpec, ForestSpec, TrainingSpec
+from diffractory.units import human_seconds
 
 app = typer.Typer()
 

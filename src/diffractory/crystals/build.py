@@ -126,7 +126,12 @@ class BuildResult:
     dropped: tuple[Dropped, ...]
 
     def counts_by_reason(self) -> dict[Reason, int]:
-        """Count the dropped candidates by reason, in the order of the checks; no zeros."""
+        """Count the dropped candidates by reason, in the order of the checks; no zeros.
+
+        Returns
+        -------
+        dict of Reason to int
+        """
         return _counts_by_reason(self.dropped)
 
 

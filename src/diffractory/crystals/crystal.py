@@ -66,6 +66,10 @@ class Crystal:
         structure : pymatgen.core.Structure
             Fully ordered structure.
 
+        Returns
+        -------
+        Crystal
+
         Raises
         ------
         StructureError

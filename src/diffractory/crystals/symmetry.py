@@ -114,6 +114,11 @@ def laue_class(structure: Structure, symprec: float = SYMPREC) -> str:
     symprec : float
         Distance within which atoms count as equivalent, in Å.
 
+    Returns
+    -------
+    str
+        Hermann-Mauguin symbol.
+
     Raises
     ------
     StructureError

@@ -27,6 +27,11 @@ def system_of_space_group(number: int) -> str:
     number : int
         International space-group number, 1 … 230.
 
+    Returns
+    -------
+    str
+        One of :data:`CRYSTAL_SYSTEMS`.
+
     Raises
     ------
     ValueError
@@ -39,6 +44,16 @@ def system_of_space_group(number: int) -> str:
 
 def system_code(name: str) -> int:
     """Return the code of a crystal system.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`CRYSTAL_SYSTEMS`.
+
+    Returns
+    -------
+    int
+        Its place in that order, from 0.
 
     Raises
     ------

@@ -17,9 +17,10 @@ from diffractory.dataset.bragg_vectors import bragg_vectors_of
 from diffractory.dataset.selection import check_form, peak_rows, positions_of
 from diffractory.errors import AccessError, RunError
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.settings import human_bytes, machine_memory
+from diffractory.settings import machine_memory
 from diffractory.specs import SimulationSpec
 from diffractory.storage import atomic_path
+from diffractory.units import human_bytes
 
 if TYPE_CHECKING:
     # py4DSTEM takes seconds to import, and only those who export to it need it.

@@ -17,7 +17,7 @@ from diffractory import __version__
 from diffractory.dataset.partition import read_partition
 from diffractory.dataset.protocols import protocol_patterns
 from diffractory.dataset.records import Record, ShardSum
-from diffractory.dataset.run import Run
+from diffractory.dataset.run import Run, minor_version
 from diffractory.dataset.store import (
     create_feature_store,
     read_features_block,
@@ -55,7 +55,7 @@ class FeaturePlan:
     thicknesses: tuple[float, ...]
     lab: LabProtocolSpec | None = None
     seed: int = 0
-    code_version: str = ".".join(__version__.split(".")[:2])
+    code_version: str = minor_version(__version__)
 
     @property
     def plan_id(self) -> str:
@@ -66,6 +66,11 @@ class FeaturePlan:
     def stage(self) -> str:
         """Name of the stage in the run folder."""
         return f"features-{self.plan_id[:12]}"
+
+    @property
+    def store(self) -> str:
+        """Name of its store in the run folder."""
+        return f"{self.stage}.zarr"
 
     @property
     def n_columns(self) -> int:
@@ -105,6 +110,10 @@ def plan_features(
     seed : int
         Of the laboratory's noise.
 
+    Returns
+    -------
+    FeaturePlan
+
     Raises
     ------
     RunError
@@ -128,7 +137,7 @@ def plan_features(
         return plan
     try:
         # Made aside and renamed: of two commands at once, the second finds the first one's store.
-        store = run.path / f"{plan.stage}.zarr"
+        store = run.path / plan.store
         if not store.exists():
             with atomic_path(store) as made:
                 n_features = number_of_features(features)
@@ -217,6 +226,11 @@ def features_partition(run_path: Path | str, plan: FeaturePlan, partition: int) 
     plan : FeaturePlan
     partition : int
 
+    Returns
+    -------
+    Record
+        As it is on disk.
+
     Raises
     ------
     RunError
@@ -224,15 +238,15 @@ def features_partition(run_path: Path | str, plan: FeaturePlan, partition: int) 
     """
     run = Run.open(run_path)
     started, processor_started = time.perf_counter(), time.process_time()
-    store = f"{plan.stage}.zarr"
     shards: dict[str, ShardSum] = {}
     for number, features in enumerate(_columns_of_shards(run, plan, partition)):
-        shards |= write_block(run.path, store, partition, {"features": features}, number)
+        shards |= write_block(run.path, plan.store, partition, {"features": features}, number)
+    chosen = run.plan.partitions[partition]
     record = Record(
         plan.plan_id,
         plan.stage,
         partition,
-        (1,) * (run.plan.partitions[partition].stop - run.plan.partitions[partition].first),
+        (1,) * (chosen.stop - chosen.first),
         shards,
         __version__,
         platform.node(),
@@ -251,7 +265,7 @@ def _columns_of_shards(run: Run, plan: FeaturePlan, partition: int) -> Iterator[
         return
     columns = [run.plan.simulation.thicknesses.index(t) for t in plan.thicknesses]
     peaks = read_partition(run, partition, columns=columns)
-    together = thicknesses_a_shard(run.path / f"{plan.stage}.zarr")
+    together = thicknesses_a_shard(run.path / plan.store)
     for first in range(0, len(columns), together):
         if isinstance(plan.features, RadialBasisSpec):
             some = peaks.intensity[:, first : first + together]
@@ -294,6 +308,13 @@ def iterate_features(
     thickness : float, optional
         In Å, one of the set's; the first where not given.
 
+    Yields
+    ------
+    first : int
+        First item of a partition.
+    features : ndarray of shape (n, n_features), float32
+        Of its items.
+
     Raises
     ------
     RunError
@@ -315,4 +336,4 @@ def iterate_features(
                     f"Remove {run.record_path(plan.stage, index)} and run `diffractory features {run.path}`",
                 )
         n_rows = partition.stop - partition.first
-        yield partition.first, read_features_block(run.path / f"{plan.stage}.zarr", index, n_rows, column)
+        yield partition.first, read_features_block(run.path / plan.store, index, n_rows, column)

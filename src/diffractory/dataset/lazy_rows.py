@@ -13,10 +13,8 @@ from xarray.core import indexing
 
 from diffractory.dataset.intensity_codes import decode_intensity
 from diffractory.dataset.partition import peak_positions
-from diffractory.dataset.run import Run
+from diffractory.dataset.run import PEAK_STORE, Run
 from diffractory.dataset.store import block_rows, open_array, read_rows
-
-_STORE = "peaks.zarr"
 
 #: What is wanted along the dimensions after the first: integers, slices, arrays of positions.
 Columns: TypeAlias = tuple[Any, ...]
@@ -88,7 +86,7 @@ class PartitionedArray(LazyRows):
     """
 
     def __init__(self, run: Run, name: str, lengths: NDArray[np.int64]) -> None:
-        self._array = open_array(run.path / _STORE, name)
+        self._array = open_array(run.path / PEAK_STORE, name)
         self._block, self._chunk = block_rows(self._array), int(self._array.chunks[0])
         self._stops = np.cumsum(lengths)
         self._starts = self._stops - lengths

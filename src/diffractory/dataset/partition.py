@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from diffractory import __version__
 from diffractory.dataset.intensity_codes import decode_intensity, encode_intensity
 from diffractory.dataset.records import Record
-from diffractory.dataset.run import PEAKS, Run
+from diffractory.dataset.run import PEAK_STORE, PEAKS, Run
 from diffractory.dataset.store import read_block, write_block
 from diffractory.dataset.survey import crystal_orientations
 from diffractory.errors import RunError
@@ -23,8 +23,6 @@ from diffractory.patterns.peak_table import PeakTable
 from diffractory.scattering.peak_list import PeakList
 from diffractory.scattering.simulate import Scatterer, iterate_patterns
 from diffractory.scattering.torch_solver import solve_batched
-
-_STORE = "peaks.zarr"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +57,11 @@ class PartitionPeaks:
         """Start of each item's peaks, where its direct beam is, and the end of the last."""
         return np.concatenate([[0], np.cumsum(self.counts)])
 
+    def rows(self, index: int) -> slice:
+        """Return which peaks belong to an item, counted from the partition's first."""
+        stop = int(self.counts[: index + 1].sum())
+        return slice(stop - int(self.counts[index]), stop)
+
     def table(self, thickness_index: int | NDArray[np.int64]) -> PeakTable:
         """Return the patterns at one thickness, or at one for each item, direct beams marked."""
         offsets = self.offsets
@@ -81,6 +84,11 @@ def simulate_partition(run_path: Path | str, partition: int, device: str | None 
     partition : int
     device : str, optional
         GPU to solve on, as PyTorch calls it ("cuda"); the processor by default.
+
+    Returns
+    -------
+    Record
+        As it is on disk.
 
     Raises
     ------
@@ -118,7 +126,7 @@ def simulate_partition(run_path: Path | str, partition: int, device: str | None 
         PEAKS,
         partition,
         counts,
-        write_block(run.path, _STORE, partition, blocks),
+        write_block(run.path, PEAK_STORE, partition, blocks),
         __version__,
         platform.node(),
         round(time.perf_counter() - started, 3),
@@ -187,9 +195,9 @@ def read_partition(
     proof = record or run.record(PEAKS, partition, run.plan.plan_id)
     counts = np.array(proof.counts, dtype=np.int64)
     n_peaks, first = int(counts.sum()), run.plan.partitions[partition].first
-    hkl = read_block(run.path, _STORE, "hkl", partition, n_peaks).astype(np.int64)
-    codes = read_block(run.path, _STORE, "intensity", partition, n_peaks)
-    rotation = read_block(run.path, _STORE, "rotation", partition, len(counts))
+    hkl = read_block(run.path, PEAK_STORE, "hkl", partition, n_peaks).astype(np.int64)
+    codes = read_block(run.path, PEAK_STORE, "intensity", partition, n_peaks)
+    rotation = read_block(run.path, PEAK_STORE, "rotation", partition, len(counts))
     return PartitionPeaks(
         first,
         counts,

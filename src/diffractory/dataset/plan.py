@@ -28,8 +28,9 @@ from diffractory.scattering.cost import (
     predicted_setup_seconds,
     predicted_solve_bytes,
 )
-from diffractory.settings import Resources, human_bytes
+from diffractory.settings import Resources
 from diffractory.specs import OrientationSpec, SimulationSpec, sha256_of
+from diffractory.units import human_bytes
 
 #: Version of the layout of a run folder.
 FORMAT_VERSION = 2
@@ -87,6 +88,10 @@ class Plan:
     partitions : tuple of Partition
     largest_solve : int
         Beams of the largest single solve.
+    format_version : int
+        Of the layout of the run folder.
+    code_version : str
+        Of the program that made the plan; only programs of the same minor version go on with the run.
     """
 
     simulation: SimulationSpec
@@ -173,6 +178,17 @@ class Plan:
     def from_json(cls, text: str, source: str = "plan") -> Self:
         """Read a plan back and check that nothing in it was changed.
 
+        Parameters
+        ----------
+        text : str
+            As :meth:`to_json` writes it.
+        source : str
+            What the text is called in messages.
+
+        Returns
+        -------
+        Plan
+
         Raises
         ------
         RunError
@@ -245,6 +261,10 @@ def make_plan(
         Of a core of the machine that will run it.
     processes : int
         That count beams side by side.
+
+    Returns
+    -------
+    Plan
 
     Raises
     ------

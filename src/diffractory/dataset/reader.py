@@ -143,6 +143,13 @@ def read_pattern(run: Run, crystal: int, orientation: int) -> tuple[NDArray[np.f
     crystal, orientation : int
         Numbers in the run, from 0.
 
+    Returns
+    -------
+    q : ndarray of shape (n, 2)
+        In Å⁻¹.
+    intensity : ndarray of shape (n, n_thicknesses), float32
+        Shares of the incident beam.
+
     Raises
     ------
     RunError
@@ -157,6 +164,5 @@ def read_pattern(run: Run, crystal: int, orientation: int) -> tuple[NDArray[np.f
     item = crystal * run.plan.orientations.count + orientation
     partition = next(i for i, p in enumerate(run.plan.partitions) if p.first <= item < p.stop)
     peaks = read_partition(run, partition)
-    stop = int(peaks.counts[: item - peaks.first_item + 1].sum())
-    rows = slice(stop - int(peaks.counts[item - peaks.first_item]), stop)
+    rows = peaks.rows(item - peaks.first_item)
     return peaks.q[rows], peaks.intensity[rows]

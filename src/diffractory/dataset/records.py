@@ -74,6 +74,11 @@ class Record:
     def write(self, path: Path) -> None:
         """Write atomically, with a checksum over all of it.
 
+        Parameters
+        ----------
+        path : Path
+            As :meth:`~diffractory.dataset.run.Run.record_path` gives it.
+
         Raises
         ------
         RunError
@@ -93,6 +98,14 @@ class Record:
     def read(cls, path: Path) -> Record:
         """Read a record.
 
+        Parameters
+        ----------
+        path : Path
+
+        Returns
+        -------
+        Record
+
         Raises
         ------
         RunError
@@ -106,7 +119,19 @@ class Record:
 
     @classmethod
     def from_bytes(cls, text: bytes, path: Path) -> Record:
-        """Make a record of what its file holds; raises as :meth:`read`."""
+        """Make a record of what its file holds; raises as :meth:`read`.
+
+        Parameters
+        ----------
+        text : bytes
+            Content of the file.
+        path : Path
+            Of the file, for messages.
+
+        Returns
+        -------
+        Record
+        """
         try:
             content = json.loads(text)
             checksum = content.pop("checksum")

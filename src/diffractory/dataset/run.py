@@ -31,8 +31,8 @@ from diffractory.storage import write_atomic
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Name of the stage that simulates.
-PEAKS = "peaks"
+#: Name of the stage that simulates, and of its store in the run folder.
+PEAKS, PEAK_STORE = "peaks", "peaks.zarr"
 #: Threads that ask for files, and partitions whose records wait in memory to be parsed.
 _READERS, _BLOCK = 16, 1024
 
@@ -53,6 +53,15 @@ class Run:
     @classmethod
     def open(cls, path: Path | str) -> Run:
         """Open a run folder, whatever version of the program computes it, to read it or go on.
+
+        Parameters
+        ----------
+        path : Path or str
+            Run folder.
+
+        Returns
+        -------
+        Run
 
         Raises
         ------
@@ -82,7 +91,7 @@ class Run:
             If the versions differ in more than their last number.
         """
         planned = self.plan.code_version
-        if _minor(planned) != _minor(__version__):
+        if minor_version(planned) != minor_version(__version__):
             raise RunError(
                 f"{self.path} was planned with diffractory {planned}, this is {__version__}",
                 "results of two versions must not be mixed in one data set",
@@ -92,6 +101,18 @@ class Run:
     @classmethod
     def create(cls, path: Path | str, plan: Plan, catalogue: Catalogue) -> Run:
         """Make a run folder; making the same one again changes nothing.
+
+        Parameters
+        ----------
+        path : Path or str
+            Run folder.
+        plan : Plan
+        catalogue : Catalogue
+            That the plan was made for.
+
+        Returns
+        -------
+        Run
 
         Raises
         ------
@@ -127,7 +148,7 @@ class Run:
             )
         if not (folder / "catalogue.parquet").exists():
             catalogue.to_parquet(folder / "catalogue.parquet")
-        create_peak_store(folder / "peaks.zarr", plan)
+        create_peak_store(folder / PEAK_STORE, plan)
         # The plan comes last: a folder without it is not a run yet and can be made again.
         write_atomic(plan_file, plan.to_json())
         return cls(folder, plan)
@@ -144,11 +165,35 @@ class Run:
         return _load_catalogue(self.path / "catalogue.parquet", self.plan.catalogue_hash)
 
     def record_path(self, stage: str, partition: int) -> Path:
-        """Return where the record of a partition is, or will be."""
+        """Return where the record of a partition is, or will be.
+
+        Parameters
+        ----------
+        stage : str
+            "peaks", or the name of a feature set.
+        partition : int
+
+        Returns
+        -------
+        Path
+        """
         return self.path / "records" / stage / f"p{partition:06d}.json"
 
     def record(self, stage: str, partition: int, plan_id: str) -> Record:
         """Read and check one record.
+
+        Parameters
+        ----------
+        stage : str
+            "peaks", or the name of a feature set.
+        partition : int
+        plan_id : str
+            Plan of the stage.
+
+        Returns
+        -------
+        Record
+            All its shards are there, and of the size it says; their bytes are not read.
 
         Raises
         ------
@@ -205,7 +250,20 @@ class Run:
                 )
 
     def done(self, stage: str = PEAKS, plan_id: str | None = None) -> dict[int, Record]:
-        """Return the valid record of every finished partition; damaged ones do not count."""
+        """Return the valid record of every finished partition; damaged ones do not count.
+
+        Parameters
+        ----------
+        stage : str
+            "peaks", or the name of a feature set.
+        plan_id : str, optional
+            Plan of the stage; the run's by default.
+
+        Returns
+        -------
+        dict of int to Record
+            By partition, in order.
+        """
         wanted_plan, n = plan_id or self.plan.plan_id, len(self.plan.partitions)
 
         def contents(partition: int) -> bytes:
@@ -240,7 +298,20 @@ class Run:
         return records
 
     def damaged(self, stage: str = PEAKS, plan_id: str | None = None) -> dict[int, str]:
-        """Return why each partition that has a record does not count as done."""
+        """Return why each partition that has a record does not count as done.
+
+        Parameters
+        ----------
+        stage : str
+            "peaks", or the name of a feature set.
+        plan_id : str, optional
+            Plan of the stage; the run's by default.
+
+        Returns
+        -------
+        dict of int to str
+            By partition, in order.
+        """
         problems: dict[int, str] = {}
         valid = self.done(stage, plan_id)
         for partition in range(len(self.plan.partitions)):
@@ -268,15 +339,16 @@ def _file_size(path: Path) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
-def _minor(version: str) -> list[str]:
-    return version.split(".")[:2]
+def minor_version(version: str) -> str:
+    """Return a version without its last number: results of programs that share it may be mixed."""
+    return ".".join(version.split(".")[:2])
 
 
 def _foreign_files(folder: Path, plan: Plan) -> list[str]:
     """Name what is in a folder that an earlier, interrupted creation of this run did not put there."""
     ours = set()
-    if not any((folder / "peaks.zarr").glob("*/c")):
-        ours.add("peaks.zarr")
+    if not any((folder / PEAK_STORE).glob("*/c")):
+        ours.add(PEAK_STORE)
     with contextlib.suppress(DiffractoryError):
         _load_catalogue(folder / "catalogue.parquet", plan.catalogue_hash)
         ours.add("catalogue.parquet")

@@ -98,7 +98,7 @@ def select(
     kept = {"crystal": np.flatnonzero(crystals)}
     for name, wanted in (("orientation", orientation), ("thickness", thickness)):
         if wanted is not None:
-            kept[name] = np.flatnonzero(_chosen(dataset, name, wanted))
+            kept[name] = positions_of(dataset, name, wanted)
     return _with_own_peaks(dataset.isel(kept))
 
 

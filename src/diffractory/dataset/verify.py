@@ -57,6 +57,11 @@ def verify_partition(run_path: Path | str, partition: int, sample: float = 0.01)
     partition : int
     sample : float
         Share of orientations that are solved again by the dense reference.
+
+    Returns
+    -------
+    Verification
+        Checks end at the first kind that finds a problem.
     """
     run = Run.open(run_path)
     try:
@@ -100,7 +105,7 @@ def _drawn(plan_id: str, item: int, share: float) -> bool:
 
 
 def _broken_invariants(peaks: PartitionPeaks) -> list[str]:
-    starts = np.cumsum(peaks.counts) - peaks.counts
+    starts = peaks.offsets[:-1]
     if np.any(peaks.counts < 1) or np.any(peaks.hkl[starts] != 0):
         return ["a pattern lacks its direct beam"]
     # Codes hold nothing negative and nothing infinite, so the sum is all that can be wrong.
@@ -117,8 +122,7 @@ def _difference_from_reference(run: Run, peaks: PartitionPeaks, index: int) -> f
     crystal = (peaks.first_item + index) // run.plan.orientations.count
     scatterer = Scatterer.prepare(run.catalogue.crystal(crystal), run.plan.simulation)
     reference = scatterer.solve(peaks.rotation[index], "dense", "double")
-    stop = int(peaks.counts[: index + 1].sum())
-    rows = slice(stop - int(peaks.counts[index]), stop)
+    rows = peaks.rows(index)
     if not np.array_equal(reference.hkl, peaks.hkl[rows]):
         return float("inf")
     true = reference.intensity.T

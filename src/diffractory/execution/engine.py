@@ -41,7 +41,6 @@ _PATIENCE = 60
 #: Seconds between looks at whether the scheduler is still there.
 _HEARTBEAT = 1.0
 
-
 #: Results are small receipts, so there is nothing to spill; and a worker that pauses because a task left
 #: it little memory would never go on. One that takes too much is ended by its nanny, and started again.
 #: A hundred looks a second at what a worker is doing would cost it time, and tell little about kernels.

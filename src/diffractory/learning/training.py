@@ -25,7 +25,6 @@ from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
 from diffractory.learning.protocols import targets_of
 from diffractory.learning.split import split_materials
 from diffractory.patterns.feature_sets import number_of_features
-from diffractory.settings import human_bytes
 from diffractory.specs import (
     BoostingSpec,
     FeatureSpec,
@@ -35,6 +34,7 @@ from diffractory.specs import (
     RadialBasisSpec,
     TrainingSpec,
 )
+from diffractory.units import human_bytes
 
 #: Noise of training patterns is drawn with another seed than any test uses by default.
 TRAINING_NOISE_SEED = 1

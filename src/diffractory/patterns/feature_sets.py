@@ -35,6 +35,10 @@ def compute_features(
     of_lattice : ndarray, optional
         What :func:`slow_features` gave for the same patterns; saves computing them again.
 
+    Returns
+    -------
+    ndarray of shape (n_patterns, n_features), float32
+
     Raises
     ------
     DiffractoryError
@@ -75,10 +79,28 @@ def slow_features(features: NDArray[np.float32], spec: FeatureSpec) -> NDArray[n
 
 
 def names_of_features(spec: FeatureSpec) -> tuple[str, ...]:
-    """Return the name of every column of :func:`compute_features`."""
+    """Return the name of every column of :func:`compute_features`.
+
+    Parameters
+    ----------
+    spec : RadialBasisSpec or InvariantSpec
+
+    Returns
+    -------
+    tuple of str
+    """
     return invariant_names(spec) if isinstance(spec, InvariantSpec) else feature_names(spec)
 
 
 def number_of_features(spec: FeatureSpec) -> int:
-    """Return the number of columns of :func:`compute_features`."""
+    """Return the number of columns of :func:`compute_features`.
+
+    Parameters
+    ----------
+    spec : RadialBasisSpec or InvariantSpec
+
+    Returns
+    -------
+    int
+    """
     return len(names_of_features(spec))

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from diffractory.patterns.lattice_groups import LATTICE_FAMILIES
 from diffractory.patterns.lattice_symmetry import fit_families
-from diffractory.patterns.peak_table import PeakTable
-from diffractory.patterns.radial_basis import radial_basis, refuse_not_finite
+from diffractory.patterns.peak_table import PeakTable, refuse_not_finite
+from diffractory.patterns.radial_basis import radial_basis
 from diffractory.patterns.spot_lattice import SpotLattices, find_spot_lattices
 from diffractory.specs import InvariantSpec, RadialBasisSpec
 

@@ -68,6 +68,10 @@ def fit_families(reciprocal: NDArray[np.float64]) -> FamilyFits:
     reciprocal : ndarray of shape (n, 3, 3)
         Columns are reciprocal basis vectors in Å⁻¹; the third row is along the beam. All zero where
         no lattice was found.
+
+    Returns
+    -------
+    FamilyFits
     """
     groups = lattice_groups()
     n, families = len(reciprocal), len(LATTICE_FAMILIES)

@@ -9,6 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from diffractory.errors import DiffractoryError
+
 
 @dataclass(frozen=True, eq=False)
 class PeakTable:
@@ -87,6 +89,10 @@ class PeakTable:
         intensity : sequence of ndarray of shape (n_i,)
         direct : sequence of int
             Index of the direct beam within each pattern, -1 for none.
+
+        Returns
+        -------
+        PeakTable
         """
         offsets = np.concatenate([[0], np.cumsum([len(values) for values in intensity], dtype=np.int64)])
         inner = np.asarray(direct, dtype=np.int64)
@@ -101,13 +107,33 @@ class PeakTable:
     def from_detected(
         cls, q: Sequence[NDArray[np.float64]], intensity: Sequence[NDArray[np.float64]]
     ) -> Self:
-        """Build a table of measured patterns: the direct beam is the spot nearest the origin."""
+        """Build a table of measured patterns: the direct beam is the spot nearest the origin.
+
+        Parameters
+        ----------
+        q : sequence of ndarray of shape (n_i, 2)
+            In Å⁻¹ from the origin.
+        intensity : sequence of ndarray of shape (n_i,)
+
+        Returns
+        -------
+        PeakTable
+        """
         direct = [int(np.argmin(np.hypot(*positions.T))) if len(positions) else -1 for positions in q]
         return cls.from_lists(q, intensity, direct)
 
     @classmethod
     def concatenate(cls, tables: Sequence[Self]) -> Self:
-        """Join tables: the patterns of the first, then those of the second, and so on."""
+        """Join tables: the patterns of the first, then those of the second, and so on.
+
+        Parameters
+        ----------
+        tables : sequence of PeakTable
+
+        Returns
+        -------
+        PeakTable
+        """
         starts = np.cumsum([0, *(len(table.q) for table in tables)])
         pairs = list(zip(tables, starts.tolist(), strict=False))
         return cls(
@@ -124,12 +150,32 @@ class PeakTable:
         return self.take([range(len(self))[index]])
 
     def pattern(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return positions (n, 2) and intensities (n,) of one pattern, as views."""
+        """Return positions (n, 2) and intensities (n,) of one pattern, as views.
+
+        Parameters
+        ----------
+        index : int
+
+        Returns
+        -------
+        q : ndarray of shape (n, 2)
+        intensity : ndarray of shape (n,)
+        """
         peaks = slice(self.offsets[index], self.offsets[index + 1])
         return self.q[peaks], self.intensity[peaks]
 
     def take(self, indices: NDArray[np.int64] | Sequence[int]) -> Self:
-        """Return a table of the chosen patterns, in the order given."""
+        """Return a table of the chosen patterns, in the order given.
+
+        Parameters
+        ----------
+        indices : array_like of shape (n,), int
+
+        Returns
+        -------
+        PeakTable
+            Of n patterns.
+        """
         chosen = np.asarray(indices, dtype=np.int64)
         counts = self.counts[chosen]
         offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -139,7 +185,16 @@ class PeakTable:
         return type(self)(self.q[peaks], self.intensity[peaks], offsets, direct)
 
     def blocks(self, size: int) -> Iterator[Self]:
-        """Yield consecutive tables of at most ``size`` patterns, as views."""
+        """Yield consecutive tables of at most ``size`` patterns, as views.
+
+        Parameters
+        ----------
+        size : int
+
+        Yields
+        ------
+        PeakTable
+        """
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
             first, last = self.offsets[start], self.offsets[stop]
@@ -150,3 +205,23 @@ class PeakTable:
                 self.offsets[start : stop + 1] - first,
                 np.where(direct >= 0, direct - first, -1),
             )
+
+
+def refuse_not_finite(table: PeakTable) -> None:
+    """Refuse peaks whose position or intensity is not finite.
+
+    Raises
+    ------
+    DiffractoryError
+        Naming the first of them.
+    """
+    bad = ~(np.isfinite(table.intensity) & np.isfinite(table.q).all(axis=1))
+    if bad.any():
+        peak = int(np.argmax(bad))
+        pattern = int(np.searchsorted(table.offsets, peak, side="right")) - 1
+        raise DiffractoryError(
+            f"peak {peak - int(table.offsets[pattern])} of pattern {pattern} has position "
+            f"{table.q[peak].tolist()} Å⁻¹ and intensity {table.intensity[peak]}",
+            "features need finite positions and intensities",
+            "Remove such peaks, or detect the disks again",
+        )

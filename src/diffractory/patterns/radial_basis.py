@@ -15,8 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from diffractory.errors import DiffractoryError
-from diffractory.patterns.peak_table import PeakTable
+from diffractory.patterns.peak_table import PeakTable, refuse_not_finite
 from diffractory.specs import RadialBasisSpec
 
 #: A coefficient below this share of its ring's summed weight is zero but for rounding. Its
@@ -130,25 +129,6 @@ def scale_total(table: PeakTable, total: float = 0.3) -> PeakTable:
     sums = np.bincount(pattern, weights=table.intensity, minlength=len(table))
     factors = np.divide(total, sums, out=np.ones(len(table)), where=sums > 0.0)
     return PeakTable(table.q, table.intensity * factors[pattern], table.offsets, table.direct)
-
-
-def refuse_not_finite(table: PeakTable) -> None:
-    """Refuse peaks whose position or intensity is not finite.
-
-    Raises
-    ------
-    DiffractoryError
-    """
-    bad = ~(np.isfinite(table.intensity) & np.isfinite(table.q).all(axis=1))
-    if bad.any():
-        peak = int(np.argmax(bad))
-        pattern = int(np.searchsorted(table.offsets, peak, side="right")) - 1
-        raise DiffractoryError(
-            f"peak {peak - int(table.offsets[pattern])} of pattern {pattern} has position "
-            f"{table.q[peak].tolist()} Å⁻¹ and intensity {table.intensity[peak]}",
-            "features need finite positions and intensities",
-            "Remove such peaks, or detect the disks again",
-        )
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})

@@ -104,7 +104,16 @@ class SpotLattices:
     in_plane: NDArray[np.float64]
 
     def take(self, chosen: NDArray[Any]) -> Self:
-        """Return the lattices of the chosen patterns (indices or a mask)."""
+        """Return the lattices of the chosen patterns (indices or a mask).
+
+        Parameters
+        ----------
+        chosen : ndarray of int or bool
+
+        Returns
+        -------
+        SpotLattices
+        """
         return type(self)(*(values[chosen] for values in vars(self).values()))
 
 
@@ -117,6 +126,11 @@ def find_spot_lattices(table: PeakTable, spec: InvariantSpec) -> SpotLattices:
         Positions in Å⁻¹, the direct beam at the origin.
     spec : InvariantSpec
         Energy, tolerances and largest excitation error.
+
+    Returns
+    -------
+    SpotLattices
+        One a pattern.
 
     Examples
     --------

@@ -51,6 +51,10 @@ def reciprocal_points(cell: PrimitiveCell, q_max: float) -> ReciprocalPoints:
     q_max : float
         Largest |g| in Å⁻¹.
 
+    Returns
+    -------
+    ReciprocalPoints
+
     Notes
     -----
     A centring-extinct beam has exactly zero coupling to every allowed one, so leaving it out

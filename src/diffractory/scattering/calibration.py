@@ -35,6 +35,10 @@ def measure_speed(on_step: Callable[[], None] = lambda: None) -> Speed:
     ----------
     on_step : callable
         Called :func:`n_steps` times, for a progress bar.
+
+    Returns
+    -------
+    Speed
     """
     with threadpool_limits(limits=1, user_api="blas"):
         series = []

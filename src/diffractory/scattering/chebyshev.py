@@ -37,7 +37,6 @@ MIN_PHASE = 1.0
 #: large, the next one starts there, and what was computed is not lost.
 _WAY_POINTS = np.array([8.0, 16.0, 28.0, 48.0])
 
-
 #: Writes the next terms of T_{k+1} = (2/r)(M − m) T_k − T_{k−1} into an array of shape
 #: (n_terms, *wave.shape), given T_{k−1}, T_k (left as the last two) and the gain 2/r.
 Recurrence = Callable[[NDArray[Any], NDArray[Any], NDArray[Any], float], None]

@@ -76,6 +76,17 @@ class Speed:
     def from_json(cls, text: str, source: str = "speed file") -> Self:
         """Read a speed from JSON text.
 
+        Parameters
+        ----------
+        text : str
+            As :meth:`to_json` writes it.
+        source : str
+            What the text is called in messages.
+
+        Returns
+        -------
+        Speed
+
         Raises
         ------
         SpecError
@@ -168,6 +179,11 @@ def predicted_seconds(
         Largest less smallest excitation error of each orientation's beams in Å⁻¹; 2 s_max by default.
     scattering : array_like of float
         How strongly each crystal scatters, see :func:`scattering_strength`; weakly by default.
+
+    Returns
+    -------
+    ndarray
+        Of the shape that the arguments have together.
     """
     n = np.asarray(n_beams, dtype=np.float64)
     width = 2.0 * spec.s_max if error_range is None else np.asarray(error_range, dtype=np.float64)

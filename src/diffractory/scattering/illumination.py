@@ -43,6 +43,10 @@ class Illumination:
         tilts_deg : ndarray of shape (n_tilts, 2), optional
             Angles of the incident waves along lab x and y in degrees, in place of the spec's cone.
 
+        Returns
+        -------
+        Illumination
+
         Raises
         ------
         SimulationError

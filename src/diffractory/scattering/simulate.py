@@ -23,9 +23,9 @@ from diffractory.scattering.primitive import primitive_cell
 from diffractory.scattering.solvers import Solution, Solver, propagate, propagate_tilts, tilted_matrix
 from diffractory.scattering.structure_factors import StructureFactors, structure_factors
 from diffractory.scattering.structure_matrix import Precision, coupling_matrix
-from diffractory.settings import human_bytes, machine_memory
+from diffractory.settings import machine_memory
 from diffractory.specs import SimulationSpec
-from diffractory.units import electron_wavelength
+from diffractory.units import electron_wavelength, human_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,10 @@ class Scatterer:
         spec : SimulationSpec
         memory_bytes : float
             What one solve may use.
+
+        Returns
+        -------
+        Scatterer
         """
         cell = primitive_cell(crystal)
         factors = structure_factors(cell.crystal, 2.0 * spec.q_max, form_factors(crystal.numbers, spec))
@@ -97,6 +101,18 @@ class Scatterer:
         """Solve one orientation, a rotation matrix of shape (3, 3), at every thickness.
 
         With precession, the mean over all azimuths, on the beams that any of them excites.
+
+        Parameters
+        ----------
+        orientation : ndarray of shape (3, 3)
+            Rotation matrix; it is not checked.
+        solver : {"chebyshev", "dense"}
+        precision : {"single", "double"}
+            Of the matrix and of the series; the dense reference computes in double precision.
+
+        Returns
+        -------
+        PeakList
         """
         illumination = Illumination.of(self.spec)
         chosen, errors = self.select(orientation, illumination)
@@ -120,7 +136,22 @@ class Scatterer:
         solver: Solver = "chebyshev",
         precision: Precision = "single",
     ) -> TiltSeries:
-        """Solve one orientation for many tilts of the beam; arguments as in :func:`simulate_tilts`."""
+        """Solve one orientation for many tilts of the beam; arguments as in :func:`simulate_tilts`.
+
+        Parameters
+        ----------
+        orientation : ndarray of shape (3, 3)
+            Rotation matrix; it is not checked.
+        tilts_deg : ndarray of shape (n_tilts, 2)
+            Along lab x and y in degrees.
+        solver : {"chebyshev", "dense"}
+        precision : {"single", "double"}
+            Of the matrix and of the series; the dense reference computes in double precision.
+
+        Returns
+        -------
+        TiltSeries
+        """
         illumination = Illumination.of(self.spec, tilts_deg)
         chosen, errors = self.select(orientation, illumination)
         thicknesses, n = self.spec.thicknesses, errors.shape[1]
@@ -143,7 +174,20 @@ class Scatterer:
     def select(
         self, orientation: NDArray[np.float64], illumination: Illumination | None = None
     ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Return which points any of the tilts excites, and their errors of shape (n_tilts, n) in Å⁻¹."""
+        """Return which points any of the tilts excites, and their errors of shape (n_tilts, n) in Å⁻¹.
+
+        Parameters
+        ----------
+        orientation : ndarray of shape (3, 3)
+        illumination : Illumination, optional
+            That of the spec by default.
+
+        Returns
+        -------
+        chosen : ndarray of shape (len(points),), bool
+        errors : ndarray of shape (n_tilts, n)
+            Excitation errors of the chosen ones in Å⁻¹.
+        """
         lit = illumination or Illumination.of(self.spec)
         chosen = choose_beams(self.points, orientation, self.spec, lit)
         g_lab = self.points.g[chosen] @ orientation
@@ -160,6 +204,11 @@ class Scatterer:
         precision : {"single", "double"}
         result_bytes : int
             Of a result that is kept besides.
+
+        Returns
+        -------
+        ndarray of shape (n, n), complex64 or complex128
+            As :func:`~diffractory.scattering.structure_matrix.coupling_matrix` gives it.
 
         Raises
         ------

@@ -15,8 +15,6 @@ from diffractory.scattering.form_factors import FormFactor
 
 #: A |g| this far beyond a limit is on it, in Å⁻¹: symmetry-equivalent points differ by rounding.
 _ROUNDING = 1e-9
-
-
 #: Structure factors below this share of the largest are rounding.
 _NOTHING = 1e-11
 
@@ -52,7 +50,18 @@ class StructureFactors:
         return table
 
     def of(self, hkl: NDArray[np.int64]) -> NDArray[np.complex128]:
-        """Return U for Miller indices of shape (..., 3) inside the table."""
+        """Return U for Miller indices of shape (..., 3) inside the table.
+
+        Parameters
+        ----------
+        hkl : ndarray of shape (..., 3), int
+            Indices of the cell that the table is over.
+
+        Returns
+        -------
+        ndarray of shape (...), complex128
+            In Å⁻².
+        """
         index = np.asarray(hkl) + np.array(self.origin)
         values: NDArray[np.complex128] = self.table[index[..., 0], index[..., 1], index[..., 2]]
         return values
@@ -111,6 +120,10 @@ def structure_factors(crystal: Crystal, g_max: float, factors: Mapping[int, Form
         Largest |g| in Å⁻¹; U is zero beyond.
     factors : mapping of int to callable
         Form factor of each atomic number.
+
+    Returns
+    -------
+    StructureFactors
 
     Notes
     -----

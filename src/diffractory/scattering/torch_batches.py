@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from diffractory.errors import SimulationError
 from diffractory.scattering.chebyshev import BLOCK
 from diffractory.scattering.torch_series import solve_matrices
-from diffractory.settings import human_bytes
+from diffractory.units import human_bytes
 
 #: Beam counts are padded to multiples of this: rows then start where memory is read fastest.
 _ALIGNMENT = 16

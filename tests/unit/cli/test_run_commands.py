@@ -14,8 +14,8 @@ from cli_runs import PHYSICS, Workshop, diffractory, fingerprint, succeeds
 from diffractory.dataset.features import find_features, read_features
 from diffractory.dataset.reader import open_dataset
 from diffractory.dataset.run import Run
-from diffractory.settings import human_bytes
 from diffractory.specs import RadialBasisSpec
+from diffractory.units import human_bytes
 from small_runs import shard_bytes
 
 INLINE = ("--cluster", "inline")

@@ -2,17 +2,8 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from diffractory.settings import (
-    Resources,
-    _memory_limits,
-    _processor_limits,
-    human_bytes,
-    human_seconds,
-    usable_cores,
-)
+from diffractory.settings import Resources, _memory_limits, _processor_limits, usable_cores
 
 
 def test_this_machine_is_measured(tmp_path: Path) -> None:
@@ -65,28 +56,6 @@ def test_no_control_groups_no_limit(tmp_path: Path) -> None:
 def test_a_limit_below_the_memory_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffractory.settings._memory_limits", lambda: [10_000_000, 2**62])
     assert Resources.of_this_machine(tmp_path, 2).worker_memory == 4_000_000
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e6, "2.5 MB"), (1e9, "1.0 GB"), (7e15, "7000.0 TB")],
-)
-def test_bytes_for_people(count: float, text: str) -> None:
-    assert human_bytes(count) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (90, "1.5 min"), (5399, "90.0 min"), (5400, "1.5 h")]
-)
-def test_durations_for_people(seconds: float, text: str) -> None:
-    assert human_seconds(seconds) == text
-
-
-@given(st.floats(1e3, 9.9e14))
-def test_bytes_are_not_off_by_a_prefix(count: float) -> None:
-    number, unit = human_bytes(count).split()
-    factor = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
-    assert float(number) * factor == pytest.approx(count, rel=0.06)
 
 
 def test_a_share_of_processors_counts_as_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from diffractory.crystals.catalogue import SCHEMA, Catalogue
+from diffractory.crystals.catalogue import Catalogue
+from diffractory.crystals.catalogue_table import SCHEMA
 from diffractory.crystals.crystal import Crystal
 from diffractory.errors import CatalogueError
 

@@ -16,12 +16,8 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.symmetry.groups import SpaceGroup
 from scipy.spatial.transform import Rotation
 
-from diffractory.scattering.orientations import (
-    fold_into_zone,
-    minimal_rotations,
-    sample_orientations,
-    sample_zone_axes,
-)
+from diffractory.scattering.orientations import minimal_rotations, sample_orientations, sample_zone_axes
+from diffractory.scattering.zone_axes import fold_into_zone
 from diffractory.specs import OrientationSpec
 from zoo import ZOO
 

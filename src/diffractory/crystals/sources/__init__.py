@@ -1,6 +1,9 @@
 """Sources of structures, one file each; all yield :class:`Candidate`, none raises for one bad entry.
 
-What the remote ones share is in ``download`` (pages on disk) and ``retrying_session``.
+A source says what its entries are, where they come from and under which licence; what the remote ones
+share is in ``download`` (pages on disk) and ``retrying_session``. Filters, symmetry and duplicates are the
+same for all, and belong to ``crystals.build``. A client library is imported in its source's file alone,
+when it is used.
 """
 
 from __future__ import annotations

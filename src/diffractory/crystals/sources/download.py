@@ -217,6 +217,7 @@ def candidates_of(
         What was asked; its text is kept with every crystal.
     name, structure, licence : callable
         Return an entry's id (empty if it has none), its structure or what is wrong with it, and its licence.
+        What ``structure`` raises is what is wrong with the entry.
 
     Raises
     ------
@@ -227,10 +228,21 @@ def candidates_of(
         source = f"{page.database}, {query}, retrieved {page.retrieved} with {page.client}"
         for position, entry in enumerate(page.entries, start=1):
             material_id = name(page, entry) or f"page{number}-entry{position}"
-            found = structure(entry)
+            found = _structure_of(entry, structure)
             read = None if isinstance(found, Problem) else found
             problem = found if isinstance(found, Problem) else None
             yield Candidate(material_id, read, problem, source, licence(page, entry))
+
+
+def _structure_of(
+    entry: dict[str, Any], structure: Callable[[dict[str, Any]], Structure | Problem]
+) -> Structure | Problem:
+    try:
+        return structure(entry)
+    except Exception as error:  # anything can be missing or of another kind, and pymatgen raises all sorts
+        return Problem(
+            "unreadable", f"its structure cannot be read: {type(error).__name__} {one_line(error)}"
+        )
 
 
 def optional_client(source: str, package: str, module: str) -> ModuleType:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pymatgen.core import Structure
 
-from diffractory.crystals.sources import Candidate, Problem
+from diffractory.crystals.sources import Candidate
 from diffractory.crystals.sources.download import (
     Download,
     Page,
@@ -105,18 +105,9 @@ def materials_project_candidates(download: Download, query: MaterialsProjectQuer
         download,
         query,
         lambda _, entry: str(entry.get("material_id") or ""),
-        _structure,
+        lambda entry: Structure.from_dict(entry["structure"]),
         _licence,
     )
-
-
-def _structure(entry: dict[str, Any]) -> Structure | Problem:
-    try:
-        return Structure.from_dict(entry["structure"])
-    except Exception as error:  # pymatgen raises whatever its helpers raise
-        return Problem(
-            "unreadable", f"its structure cannot be read: {type(error).__name__} {one_line(error)}"
-        )
 
 
 def _licence(page: Page, entry: dict[str, Any]) -> str:

@@ -128,13 +128,8 @@ def _material_id(page: Page, entry: dict[str, Any]) -> str:
 
 
 def _structure(entry: dict[str, Any]) -> Structure | Problem:
-    try:
-        given = entry["attributes"]
-        return _problem_of_features(given) or _sites(given)
-    except Exception as error:  # anything can be missing or of another kind
-        return Problem(
-            "unreadable", f"its structure cannot be read: {type(error).__name__} {one_line(error)}"
-        )
+    given = entry["attributes"]
+    return _problem_of_features(given) or _sites(given)
 
 
 def _problem_of_features(given: dict[str, Any]) -> Problem | None:
