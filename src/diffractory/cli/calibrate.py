@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
-from diffractory.cli.options import check_output_folder
+from diffractory.cli.options import check_output_file
 from diffractory.cli.progress import counting_bar
 from diffractory.errors import AccessError
 from diffractory.scattering.calibration import measure_speed, n_steps
@@ -39,9 +39,7 @@ def calibrate(
     Run it where the simulations will run: on a compute node, not on the login node.
     """
     path = out_file or speed_file()
-    if path.is_dir():
-        raise AccessError(f"nothing can be written to {path}", "it is a folder", "Name a file")
-    check_output_folder(path.parent)
+    check_output_file(path)
     started = time.perf_counter()
     with counting_bar("timing") as bar:
         task = bar.add_task("", total=n_steps())

@@ -171,7 +171,7 @@ def check_output_file(path: Path) -> None:
         If the path is a folder, or the file's folder cannot be written to.
     """
     if path.is_dir():
-        raise AccessError(f"{path} is a folder", "the output is one file", "Name a file in it")
+        raise AccessError(f"nothing can be written to {path}", "it is a folder", "Name a file in it")
     check_output_folder(path.parent)
 
 

@@ -29,7 +29,7 @@ _MIN_REPEATS = 2
 
 
 def measure_speed(on_step: Callable[[], None] = lambda: None) -> Speed:
-    """Time every kind of work on one core; about ten seconds.
+    """Time every kind of work on one core; about fifteen seconds.
 
     Parameters
     ----------
