@@ -308,5 +308,10 @@ def print_map(report: dict[str, Any]) -> None:
         found = report["particles"]
         kinds = ", ".join(f"{count:,} {name}" for name, count in found["systems"].items() if count)
         note(f"particles: {found['count']:,}" + (f" ({kinds})" if kinds else ""))
+        for cubic in found["cubic_constants"]:
+            note(
+                f"particle {cubic['particle']}, if cubic, all patterns together: a = {cubic['a']:.3f} Å, "
+                f"margin {cubic['margin']:.1f}" + ("" if cubic["margin"] >= 10.0 else " (undecided below 10)")
+            )
     for line in report["notes"]:
         note(line)
