@@ -423,7 +423,10 @@ def report(
          f"{summary['origin']['residual_pixels']} px")  # fmt: skip
     note(f"ellipse: {summary['ellipse']['ratio']:.4f} at {summary['ellipse']['angle_degrees']:.1f}° "
          f"({summary['ellipse']['from']})")  # fmt: skip
-    note(f"pixel size: {result.pixel_size:.6g} Å⁻¹ ({summary['pixel_size_from']})")
+    off = ""
+    if result.pixel is not None and result.stated is not None:
+        off = f"; stated: {result.stated:.6g}, {100 * (result.pixel_size / result.stated - 1):+.1f} %"
+    note(f"pixel size: {result.pixel_size:.6g} Å⁻¹ ({summary['pixel_size_from']}{off})")
     for path in (out_file, *pictures):
         out.print(f"  {path}")
     note(f"next: diffractory map {out_file} --out maps/{out_file.stem}")

@@ -25,12 +25,13 @@ from diffractory.cli.options import (
     check_output_folder,
 )
 from diffractory.cli.progress import map_ordered
-from diffractory.errors import ModelError, SpecError
+from diffractory.errors import SpecError
 from diffractory.execution.engine import Engine
 from diffractory.execution.helper import helper_process
 from diffractory.learning.saved_model import SavedModel, packaged_model
 from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
 from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.mapping.beam_energy import features_at_energy
 from diffractory.scan.mapping.label_map import summarise, to_dataset
 from diffractory.scan.mapping.map_files import PARTICLE_FILES, write_map, write_netcdf, write_particles
 from diffractory.scan.mapping.particle_table import particle_table, summarise_particles
@@ -240,8 +241,9 @@ def map_with_model(
 ) -> Mapped:
     """Predict a scan and write map, particles, summary and report to a folder; a helper draws pictures."""
     provenance = model.provenance
-    basis = feature_spec(provenance["features"])
-    _check_energy(scan, float(provenance["simulation"]["energy_ev"]))
+    basis, energy_note = features_at_energy(
+        feature_spec(provenance["features"]), scan, float(provenance["simulation"]["energy_ev"])
+    )
     prediction = predict_scan(
         model,
         scan,
@@ -256,7 +258,7 @@ def map_with_model(
     short = {key: value for key, value in provenance.items() if key != "training_materials"}
     labelled = to_dataset(scan, prediction, spec, {"model": str(model.path), **short})
     table = None if particles is None else particle_table(scan, prediction)
-    summary = summarise(labelled)
+    summary = {**summarise(labelled), "notes": [energy_note] if energy_note else []}
     folder.mkdir(parents=True, exist_ok=True)
     drawn = (folder, labelled, scan.peaks, model.domain_sample, table)
     begun = {} if helper is None or not with_report else begin_pictures(helper, *drawn)
@@ -275,16 +277,6 @@ def map_with_model(
         # Of an earlier map in this folder: beside this one it would be taken for its own.
         (folder / name).unlink(missing_ok=True)
     return Mapped(labelled, summary, files)
-
-
-def _check_energy(scan: BraggScan, trained_at: float) -> None:
-    if scan.energy_ev is not None and abs(scan.energy_ev - trained_at) > 0.01 * trained_at:
-        raise ModelError(
-            f"{scan.source} was recorded at {scan.energy_ev / 1e3:g} keV, "
-            f"the model trained at {trained_at / 1e3:g} keV",
-            "patterns of another energy look different",
-            "Train a model on a run planned with the scan's --energy",
-        )
 
 
 def print_map(report: dict[str, Any]) -> None:
@@ -316,3 +308,10 @@ def print_map(report: dict[str, Any]) -> None:
         found = report["particles"]
         kinds = ", ".join(f"{count:,} {name}" for name, count in found["systems"].items() if count)
         note(f"particles: {found['count']:,}" + (f" ({kinds})" if kinds else ""))
+        for cubic in found["cubic_constants"]:
+            note(
+                f"particle {cubic['particle']}, if cubic, all patterns together: a = {cubic['a']:.3f} Å, "
+                f"margin {cubic['margin']:.1f}" + ("" if cubic["margin"] >= 10.0 else " (undecided below 10)")
+            )
+    for line in report["notes"]:
+        note(line)

@@ -267,7 +267,7 @@ def _list_particles(page: Page, table: pd.DataFrame) -> None:
         caption += f". The {len(shown):,} largest of {len(table):,}"
     header = [
         "", "y, x", "positions", "nm²", "spots", "crystal system", "by difference", "by evidence",
-        "lattice of", "space group", "a (Å)", "b (Å)", "c (Å)", "cubic a, pooled (Å)", "flags",
+        "lattice of", "space group", "cubic a, pooled (Å)", "a (Å)", "b (Å)", "c (Å)", "flags",
     ]  # fmt: skip
     page.table(caption, header, [_row(row) for row in shown.to_dict("records")])
 
@@ -293,8 +293,8 @@ def _row(row: dict[Any, Any]) -> list[str]:
         answer("evidence"),
         row["lattice_system"] if isinstance(row["lattice_system"], str) else "–",
         str(row["space_group"] or "–"),
-        *(length(axis) for axis in "abc"),
         _pooled(row),
+        *(length(axis) for axis in "abc"),
         ", ".join(flag.replace("_", " ") for flag in row["flags"].split()),
     ]
 

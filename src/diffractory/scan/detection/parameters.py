@@ -261,7 +261,8 @@ def significance_of_maxima(
     Returns
     -------
     ndarray of shape (n_maxima,)
-        In standard deviations; empty where the spec asks for no significance.
+        In standard deviations; empty where the spec asks for no significance. Maxima where no electron
+        came, and so no noise, are the rounding of transforms, and left out.
     """
     if spec.min_significance <= 0.0:
         return np.empty(0)
@@ -280,5 +281,6 @@ def significance_of_maxima(
         assert deviation is not None
         maxima = find_maxima(correlation, everything)
         noise = deviation[maxima["x"].astype(np.int64), maxima["y"].astype(np.int64)]
-        found.append(maxima["intensity"] / np.maximum(noise, 1e-300))
+        noisy = noise > _ROUNDING * deviation.max()
+        found.append(maxima["intensity"][noisy] / noise[noisy])
     return np.concatenate(found)

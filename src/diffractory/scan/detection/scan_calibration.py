@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from diffractory.errors import ScanError
 from diffractory.patterns.lab_protocol import deformation
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.bragg_scan import MAX_REACH, BraggScan
 from diffractory.scan.detection.detect import BlockPeaks
 from diffractory.scan.detection.peak_calibration import (
     OriginFit,
@@ -38,6 +38,10 @@ _LEAST_REACH: Final = 2.0
 _STATED_ERROR: Final = 0.15
 #: Reach in Å⁻¹ of the farthest spots that is believed of a detector where nothing is stated.
 _REACHES: Final = (0.3, 4.0)
+#: A size far from the stated one is believed rather if it puts this much more of the spots on rings, and so
+#: many spots are compared.
+_MUCH_BETTER: Final = 0.1
+_COMPARED: Final = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +85,8 @@ class CalibratedScan:
     pixel_size : float
         In Å⁻¹.
     request : CalibrationRequest
+    stated : float or None
+        Size of a pixel by the file or the option, in Å⁻¹, whatever was used in the end.
     """
 
     scan: BraggScan
@@ -90,6 +96,7 @@ class CalibratedScan:
     pixel: PixelFit | None
     pixel_size: float
     request: CalibrationRequest
+    stated: float | None = None
 
     @property
     def status(self) -> NDArray[np.int8]:
@@ -108,12 +115,17 @@ class CalibratedScan:
                 "used": int(self.origin.used.sum()),
             },
             "ellipse": {
-                "from": "fit" if self.ellipse.ring else "option" if self.request.ellipse else "none",
+                "from": "fit"
+                if self.request.ellipse == "fit"
+                else "option"
+                if self.request.ellipse
+                else "none",
                 "ratio": round(self.ellipse.ratio, 5),
                 "angle_degrees": round(self.ellipse.angle, 2),
                 "ring_pixels": self.ellipse.ring,
             },
             "pixel_size": self.pixel_size,
+            "pixel_size_stated": self.stated,
             "pixel_size_from": "stated"
             if self.pixel is None
             else f"material: {100 * self.pixel.matched:.0f} % of spots on its rings, "
@@ -130,10 +142,17 @@ def check_request(scan: FrameScan, request: CalibrationRequest) -> None:
         If nothing tells the size of a pixel, or an option is out of range.
     """
     if scan.pixel_size is None and request.rings is None:
+        why = str(scan.attrs.get("calibration", {}).get("pixel_size", "")).removeprefix("unknown")
         raise ScanError(
-            f"{scan.source} does not say how large a detector pixel is",
+            f"{scan.source} does not say how large a detector pixel is{why}",
             "peaks are wanted in Å⁻¹",
             "Give --pixel-size (in Å⁻¹), or a known material with --material FILE.cif or --lattice 4.078:F",
+        )
+    if request.rings is None and _reach(scan) > MAX_REACH:
+        raise ScanError(
+            f"pixels of {scan.pixel_size:.4g} Å⁻¹ would make half a frame {_reach(scan):.4g} Å⁻¹",
+            f"nothing is detected beyond {MAX_REACH:g} Å⁻¹, so the calibration is wrong",
+            "Give the size of a detector pixel with --pixel-size (in Å⁻¹), or a material with --lattice",
         )
     if isinstance(request.ellipse, tuple):
         ratio, angle = request.ellipse
@@ -141,6 +160,11 @@ def check_request(scan: FrameScan, request: CalibrationRequest) -> None:
             raise ScanError(f"--ellipse {ratio:g} {angle:g}", "the ratio of the axes lies between 0.5 and 2")
     if request.center is not None and not np.all(np.isfinite(request.center)):
         raise ScanError(f"--center {request.center}", "it must be two finite numbers: row and column")
+
+
+def _reach(scan: FrameScan) -> float:
+    """Return half of the frame's shorter side in Å⁻¹ by the stated size of a pixel; 0 where there is none."""
+    return 0.5 * min(scan.frame_shape) * (scan.pixel_size or 0.0)
 
 
 def calibrate_scan(
@@ -188,22 +212,29 @@ def calibrate_scan(
     ellipse = _ellipse(vectors[spots], request)
     pixel = None
     if request.rings is not None:
-        ellipse, pixel = _on_rings(vectors[spots], ellipse, frames.pixel_size, request)
+        # A size that no detector has tells nothing, as where a file has the unit but nobody calibrated.
+        stated = frames.pixel_size if _reach(frames) <= MAX_REACH else None
+        ellipse, pixel = _on_rings(vectors[spots], ellipse, stated, request)
     size = pixel.pixel_size if pixel is not None else frames.pixel_size
     assert size is not None
     status = found.status.copy()
     status[(status == GOOD) & (origin.direct < 0)] = NO_DIRECT_BEAM
     table = calibrated(peaks, origin, ellipse, size)
     scan = BraggScan(table, frames.shape, frames.step, frames.energy_ev, frames.source, {}, status)
-    result = CalibratedScan(scan, peaks, origin, ellipse, pixel, size, request)
+    result = CalibratedScan(scan, peaks, origin, ellipse, pixel, size, request, frames.pixel_size)
     whole = {**attrs, "calibration": result.summary()}
     scan = BraggScan(table, frames.shape, frames.step, frames.energy_ev, frames.source, whole, status)
-    return CalibratedScan(scan, peaks, origin, ellipse, pixel, size, request)
+    return CalibratedScan(scan, peaks, origin, ellipse, pixel, size, request, frames.pixel_size)
 
 
 def _ellipse(spots: NDArray[np.float64], request: CalibrationRequest) -> EllipseFit:
     if request.ellipse == "fit":
-        return fit_ellipse(spots, request.ring)
+        try:
+            return fit_ellipse(spots, request.ring)
+        except ScanError:
+            # Few grains fill no ring, but all rings of a known material together.
+            if request.rings is None or request.ring is not None:
+                raise
     if isinstance(request.ellipse, tuple):
         ratio, angle = request.ellipse
         return EllipseFit(deformation(1.0, ratio - 1.0, np.radians(angle)))
@@ -215,12 +246,52 @@ def _on_rings(
 ) -> tuple[EllipseFit, PixelFit]:
     assert request.rings is not None
     radius = np.hypot(*(spots @ np.linalg.inv(ellipse.matrix).T).T)
-    if stated is not None:
-        guess = (stated * (1.0 - _STATED_ERROR), stated * (1.0 + _STATED_ERROR))
-    else:
-        reach = float(np.quantile(radius, 0.99)) if len(radius) else 1.0
-        guess = (_REACHES[0] / reach, _REACHES[1] / reach)
-    pixel = fit_pixel_size(radius, request.rings, guess)
+    reach = float(np.quantile(radius, 0.99)) if len(radius) else 1.0
+    anything = (_REACHES[0] / reach, _REACHES[1] / reach)
+    pixel = (
+        fit_pixel_size(radius, request.rings, anything)
+        if stated is None
+        else _near_stated(radius, request.rings, stated, anything)
+    )
     if request.ellipse == "fit":
         return refine_on_rings(spots, request.rings, ellipse, pixel)
     return ellipse, pixel
+
+
+def _near_stated(
+    radius: NDArray[np.float64], rings: NDArray[np.float64], stated: float, anything: tuple[float, float]
+) -> PixelFit:
+    """Fit the size of a pixel near the stated one; refuse where another one far from it fits much better.
+
+    Rings of cubic crystals repeat each other: the size that puts {111} on {220} fits somewhat, too.
+    """
+    fitted: PixelFit | None = None
+    problem: ScanError | None = None
+    try:
+        fitted = fit_pixel_size(
+            radius, rings, (stated * (1.0 - _STATED_ERROR), stated * (1.0 + _STATED_ERROR))
+        )
+    except ScanError as error:
+        problem = error
+    try:
+        other = fit_pixel_size(radius[:: -(-len(radius) // _COMPARED)], rings, anything)
+    except ScanError:
+        other = None
+    better = 0.0 if other is None else other.matched - other.by_chance
+    if fitted is not None and better <= fitted.matched - fitted.by_chance + _MUCH_BETTER:
+        return fitted
+    if other is None:
+        assert problem is not None
+        raise problem
+    near = "no size near it puts the spots on the rings"
+    if fitted is not None:
+        near = f"near it {_shares(fitted)}"
+    raise ScanError(
+        f"the stated size of a pixel, {stated:.4g} Å⁻¹, does not fit the material: {near}",
+        f"with {other.pixel_size:.4g} Å⁻¹ {_shares(other)}",
+        f"If that may be, give --pixel-size {other.pixel_size:.4g}; else check the material",
+    )
+
+
+def _shares(pixel: PixelFit) -> str:
+    return f"{100 * pixel.matched:.0f} % of spots lie on rings, {100 * pixel.by_chance:.0f} % would by chance"

@@ -17,6 +17,8 @@ from diffractory.scan.mapping.flags import FLAG_MASKS, flag_texts, particle_flag
 from diffractory.scan.mapping.label_map import LATTICE_AXES, ScanPrediction
 from diffractory.scan.mapping.particle_prediction import ParticlePrediction, PooledSystem
 
+#: Most particles whose pooled constant is named in a summary.
+_NAMED: Final = 3
 #: Å in a nanometre.
 _NM: Final = 10.0
 _QUARTILES: Final = {"": 0.5, "_lower_quartile": 0.25, "_upper_quartile": 0.75}
@@ -109,7 +111,18 @@ def summarise_particles(table: pd.DataFrame) -> dict[str, Any]:
         "without_answer": int(table["crystal_system"].isna().sum()),
         "rules_disagree": int(differ.sum()),
         "flagged": int((table["flags"] != "").sum()),
+        "cubic_constants": _constants(table),
     }
+
+
+def _constants(table: pd.DataFrame) -> list[dict[str, float]]:
+    """Return what the patterns of the largest cubic particles say of their constant together."""
+    names = ["particle", "a_pooled", "a_pooled_support", "a_pooled_margin"]
+    largest = table[table["a_pooled"].notna()].nlargest(_NAMED, "n_positions", keep="first")
+    return [
+        {"particle": int(number), "a": a, "support": support, "margin": margin}
+        for number, a, support, margin in largest[names].itertuples(index=False)
+    ]
 
 
 def _places(scan: BraggScan, particle: NDArray[np.int32], size: NDArray[np.int64]) -> dict[str, Any]:

@@ -18,7 +18,14 @@ import zarr
 from zarr.storage import ZipStore
 
 from diffractory.errors import ScanError
-from diffractory.scan.reading.file_kinds import arrays, data_cubes, dectris_parts, hdf5_file
+from diffractory.scan.reading.file_kinds import (
+    arrays,
+    data_cubes,
+    dectris_parts,
+    hdf5_file,
+    zarr_folder,
+    zip_names,
+)
 from diffractory.scan.reading.raw_frames import Axis, RawFrames
 
 #: Where HyperSpy and pyxem keep what is needed here, below a signal's metadata.
@@ -37,8 +44,9 @@ def numpy_frames(path: Path) -> dict[str, RawFrames]:
 
 def zarr_frames(path: Path) -> dict[str, RawFrames]:
     """Return the arrays of a Zarr store or of HyperSpy's .zspy, in a folder or a zip file, by name."""
-    store: Any = ZipStore(path, mode="r") if zipfile.is_zipfile(path) else path
-    node: Any = zarr.open(store, mode="r")
+    packed = zipfile.is_zipfile(path)
+    store: Any = ZipStore(path, mode="r") if packed else path
+    node: Any = zarr.open(store, mode="r", path=zarr_folder(zip_names(path)) if packed else None)
     if isinstance(node, zarr.Array):
         return {path.stem: RawFrames(node, _dimension_axes(node, None))}
     if "Experiments" in node:

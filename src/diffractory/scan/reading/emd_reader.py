@@ -127,7 +127,11 @@ def _check_options(pixel_size: float | None, center: tuple[float, float] | None)
 def _open(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise ScanError(f"{path} {what}", "", "Give the path of a py4DSTEM file with Bragg peaks")
+        raise ScanError(
+            f"{path} {what}",
+            "",
+            "Give the path of a py4DSTEM file with Bragg peaks; 'diffractory detect' makes one of raw frames",
+        )
     try:
         readable = h5py.is_hdf5(path)
         file = h5py.File(path, "r") if readable else None

@@ -185,13 +185,30 @@ def _kind_by_suffix(path: Path) -> str:
 def _kind_of_zip(path: Path) -> str:
     if not zipfile.is_zipfile(path):
         raise ScanError(f"{path} is damaged", "its table of contents is missing: it looks cut off")
-    with zipfile.ZipFile(path) as archive:
-        names = set(archive.namelist())
-    if names & set(_ZARR_ROOTS):
+    names = zip_names(path)
+    if zarr_folder(names) is not None:
         return ZARR
     if any(name.endswith(".npy") for name in names) and path.suffix.lower() == ".npz":
         raise ScanError(f"{path} is an archive of arrays", "", "Save the scan alone with numpy.save")
     return _kind_by_suffix(path)
+
+
+def zip_names(path: Path) -> set[str]:
+    """Return the names of the files in a zip file."""
+    with zipfile.ZipFile(path) as archive:
+        return set(archive.namelist())
+
+
+def zarr_folder(names: set[str]) -> str | None:
+    """Return where in a zip file, by its names, a Zarr store begins: at the top ("") or in its only folder.
+
+    HyperSpy writes the former; who packs the folder of a store makes the latter. None = nowhere.
+    """
+    tops = {name.split("/", 1)[0] for name in names}
+    for folder in ("", *(f"{top}/" for top in tops if len(tops) == 1)):
+        if names & {folder + root for root in _ZARR_ROOTS}:
+            return folder.rstrip("/")
+    return None
 
 
 def hdf5_file(path: Path) -> h5py.File:

@@ -61,11 +61,20 @@ def chosen(name: str, option: float | None, stated: Calibrated) -> Calibrated:
 def step_of(axes: tuple[Axis, ...]) -> Calibrated:
     """Return the distance of neighbouring positions in Å from the two scan axes."""
     found = [
-        Calibrated(abs(axis.scale) * unit, f"file ({axis.scale:.6g} {axis.units})")
+        _not_understood(axis)
+        if (unit := length_unit(axis.units)) is None
+        else Calibrated(abs(axis.scale) * unit, f"file ({axis.scale:.6g} {axis.units})")
         for axis in axes
-        if axis.scale is not None and (unit := length_unit(axis.units)) is not None
+        if axis.scale is not None
     ]
     return _one_of(found, "Å")
+
+
+def _not_understood(axis: Axis) -> Calibrated:
+    """Return that a number is unknown, and what the file has in its place."""
+    if axis.scale is None or not axis.units.strip():
+        return Calibrated()
+    return Calibrated(None, f"{UNKNOWN}: the file states {axis.scale:.6g} '{axis.units}'")
 
 
 def pixel_size_of(
@@ -98,7 +107,7 @@ def _pixel_size(axis: Axis, energy_ev: float | None, camera_length_mm: float | N
         angle = scale * unit / camera_length_mm
         text += f" at a nominal camera length of {camera_length_mm:g} mm"
     else:
-        return Calibrated()
+        return _not_understood(axis)
     if energy_ev is None:
         return Calibrated(None, f"{UNKNOWN} without --energy: {text})")
     # A pixel spans an angle so small that it equals its sine.

@@ -160,6 +160,12 @@ def _damaged(path: Path, kind: str, error: Exception) -> ScanError:
         return ScanError(
             f"{path} holds Python objects", "frames are real intensities", "Save them as an array of numbers"
         )
+    if "No Zarr data type found" in str(error):
+        return ScanError(
+            f"{path} holds what is no array of numbers",
+            "it may be a ragged signal, such as peaks or vectors of each position",
+            "Give the file of the frames themselves; peaks: docs/how-to/other-tools.md",
+        )
     text = " ".join(str(error).split())[:300] or type(error).__name__
     return ScanError(
         f"{path} cannot be read as a {kind} file: {text}",

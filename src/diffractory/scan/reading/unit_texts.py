@@ -7,8 +7,10 @@ import re
 from typing import Final
 
 _LENGTHS: Final = {
-    **dict.fromkeys(("A", "Å", "\u212b", "AA", "angstrom", "angstroms", "Angstrom", "Angstroms"), 1.0),
-    "pm": 0.01, "nm": 10.0, "nanometers": 10.0, "um": 1e4, "\u00b5m": 1e4, "\u03bcm": 1e4, "m": 1e10,
+    **dict.fromkeys(("A", "Å", "\u212b", "AA", "Ang", "angstrom", "angstroms", "Angstrom", "Angstroms"), 1.0),
+    **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), 10.0),
+    **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "mum", "micron", "microns", "micrometer"), 1e4),
+    "pm": 0.01, "m": 1e10,
 }  # fmt: skip
 _ANGLES: Final = {"mrad": 1e-3, "rad": 1.0, "deg": math.pi / 180.0, "°": math.pi / 180.0}
 _DETECTOR_LENGTHS: Final = {"mm": 1.0, "cm": 10.0}
@@ -18,9 +20,14 @@ _RECIPROCAL: Final = re.compile(
 )
 
 
+#: Words of TeX that say how a unit looks, not which it is.
+_FONTS: Final = re.compile(r"\\(mathrm|mathring|text|rm|upmu)(?![a-z])")
+
+
 def _plain(text: str) -> str:
-    """Return a unit without blanks and TeX's own signs."""
-    return re.sub(r"[\s${}\\()]", "", text)
+    """Return a unit without blanks and TeX's own signs; a slash before its ``AA`` is a mistyped backslash."""
+    known = _FONTS.sub(lambda word: "mu" if word[1] == "upmu" else "", text.replace("\u2212", "-"))
+    return re.sub(r"^/(?=AA\W)", "", re.sub(r"[\s${}\\()]", "", known))
 
 
 def length_unit(text: str) -> float | None:

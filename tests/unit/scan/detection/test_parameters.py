@@ -104,3 +104,14 @@ def test_significance_of_maxima_shows_both_sides_of_the_threshold():
     assert above == len(detect_block(first, KERNEL, plain).intensity)
     assert (shown < spec.min_significance).sum() > 1.5 * above
     assert significance_of_maxima(first, KERNEL, DetectionSpec()).size == 0
+
+
+def test_places_that_no_electron_reached_have_no_significance():
+    """Maxima there are rounding, over a noise of zero: infinitely significant, which no axis can show."""
+    rows, columns = np.indices(SHAPE)
+    disk = np.hypot(rows - 40.0, columns - 50.0) < 3.0
+    frames = np.where(disk, np.random.default_rng(0).poisson(200.0, (4, *SHAPE)), 0.0)
+    spec = DetectionSpec(min_significance=5.0, noise_gain=1.0)
+    shown = significance_of_maxima(frames, KERNEL, spec)
+    assert shown.size >= 4
+    assert shown.max() < 200.0

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from diffractory.errors import ScanError
+from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.detection.detect import assemble, frame_blocks
+from diffractory.scan.detection.detect import BlockPeaks, assemble, frame_blocks
 from diffractory.scan.detection.ring_radii import cubic_crystal, ring_radii
 from diffractory.scan.detection.scan_calibration import CalibrationRequest, calibrate_scan, check_request
 from diffractory.scan.detection.setup import SetupRequest, prepare_detection
@@ -61,6 +62,39 @@ def test_with_a_stated_pixel_size_spots_lie_where_they_are(detected):
     assert (result.status == GOOD).all()
 
 
+@pytest.mark.parametrize(("stated", "error"), [(0.033, None), (1.0, None), (0.05, "give --pixel-size 0.03")])
+def test_a_stated_size_that_a_known_material_contradicts(detected, stated, error):
+    """Ten per cent are corrected, a size no detector has is ignored; in between the user is asked."""
+    wrong = FrameScan(detected[0].frames, stated, 20.0, 200e3)
+    if error is not None:
+        with pytest.raises(ScanError, match=rf"stated size of a pixel, {stated}.*{error}"):
+            calibrate(detected, wrong, ellipse=(1.03, 40.0), rings=RINGS)
+        return
+    result = calibrate(detected, wrong, ellipse=(1.03, 40.0), rings=RINGS)
+    assert result.pixel_size == pytest.approx(0.03, rel=0.003)
+    assert result.summary()["pixel_size_stated"] == stated
+
+
+def test_few_grains_that_fill_no_ring_but_all_rings_together(detected):
+    """Each ring has spots on two of four sides, others than the next: only the material tells the ellipse."""
+    scan, truth, setup, found = detected
+    lists = []
+    for index, center in enumerate(truth.center.reshape(-1, 2)):
+        q, intensity = found.peaks.pattern(index)
+        y, x = (q - center).T
+        radius = np.hypot(y, x)
+        kept = ((np.arctan2(y, x) + 0.7 * np.rint(radius / 3.0)) % np.pi < 0.45 * np.pi) | (radius < 2.0)
+        lists.append((q[kept], intensity[kept]))
+    fewer = PeakTable.from_lists([q for q, _ in lists], [i for _, i in lists], [-1] * len(lists))
+    some = (scan, truth, setup, BlockPeaks(fewer, found.status))
+    with pytest.raises(ScanError, match=r"in \d+ of 18 directions"):
+        calibrate(some, ellipse="fit")
+    result = calibrate(some, ellipse="fit", rings=RINGS)
+    assert result.ellipse.ratio == pytest.approx(1.03, abs=0.006)
+    assert result.summary()["ellipse"]["from"] == "fit"
+    assert result.pixel_size == pytest.approx(0.03, rel=0.003)
+
+
 def test_without_an_ellipse_the_projection_is_left_as_it_is(detected):
     result = calibrate(detected)
     np.testing.assert_array_equal(result.ellipse.matrix, np.eye(2))
@@ -95,6 +129,7 @@ def test_status_and_provenance_come_back_from_the_file(detected, tmp_path):
     ("pixel_size", "request_", "words"),
     [
         (None, CalibrationRequest(), "--material"),
+        (1.0, CalibrationRequest(), "half a frame 48 Å⁻¹"),
         (0.03, CalibrationRequest(ellipse=(3.0, 0.0)), "--ellipse 3 0"),
         (0.03, CalibrationRequest(ellipse=(1.0, np.nan)), "--ellipse"),
         (0.03, CalibrationRequest(center=(np.inf, 0.0)), "--center"),

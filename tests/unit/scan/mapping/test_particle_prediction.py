@@ -193,3 +193,6 @@ def test_pooled_constants_are_listed_where_there_are_any():
     np.testing.assert_array_equal(table["a_pooled_support"], cubic.support)
     np.testing.assert_array_equal(table["a_pooled_margin"], cubic.margin)
     assert table["a"].equals(none["a"])
+    named = summarise_particles(table)["cubic_constants"]
+    assert [(item["a"], item["margin"]) for item in named] == [(4.0, 30.0), (5.0, 2.0)]
+    assert summarise_particles(none)["cubic_constants"] == []

@@ -1,5 +1,6 @@
 """What is no scan of frames, or none any more, is refused with one clear message."""
 
+import json
 import os
 import zipfile
 
@@ -105,6 +106,17 @@ def test_tvips_files_that_are_none(tmp_path, name, change, says):
         read_frame_scan(path)
     path.write_bytes(content[:100])
     with pytest.raises(ScanError, match=r"cut off|not the first"):
+        read_frame_scan(path)
+
+
+def test_a_ragged_signal(tmp_path):
+    # As HyperSpy writes vectors: one array of another length at each position.
+    path = scan_files.write_zspy(tmp_path / "ragged.zspy", FRAMES)
+    meta = path / "Experiments/scan/data/.zarray"
+    stated = json.loads(meta.read_text())
+    ragged = {"dtype": "|O", "filters": [{"id": "vlen-array", "dtype": "<f8"}], "fill_value": 0}
+    meta.write_text(json.dumps({**stated, **ragged}))
+    with pytest.raises(ScanError, match=r"no array of numbers.*ragged signal.*other-tools"):
         read_frame_scan(path)
 
 

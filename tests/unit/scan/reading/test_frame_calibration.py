@@ -33,7 +33,16 @@ from diffractory.scan.reading.unit_texts import angle_unit, detector_unit, lengt
             ("1/(nm)", 0.1),
         ),
         *(("q_nm^-1", 0.1 / (2 * math.pi)), ("q_A^-1", 1.0 / (2 * math.pi)), ("1/m", 1e-10), ("1/µm", 1e-4)),
-        *((bad, None) for bad in ("", "nm", "px", "1/s", "eV", "mrad", "1/", "pixels", "1", "cm")),
+        # As people and pyxem's examples write them, with TeX's fonts, signs and slips.
+        *(
+            (text, 1.0)
+            for text in (r"$\AA^{-1}$", r"$\mathrm{\AA}^{-1}$", "/AA^{-1}", r"$\mathring{A}^{-1}$", "Ang^-1")
+        ),
+        *(
+            (text, 0.1)
+            for text in ("nm$^{-1}$", r"$\mathrm{nm}^{-1}$", r"$\rm{nm}^{-1}$", "nm\u22121", "nm⁻¹")
+        ),
+        *((bad, None) for bad in ("/nm", "", "nm", "px", "1/s", "eV", "mrad", "1/", "pixels", "1", "cm")),
     ],
 )
 def test_units_of_reciprocal_length(text, size):
@@ -44,6 +53,7 @@ def test_other_units():
     assert [length_unit(t) for t in ("A", "Å", "\u212b", "nm", "pm", "um", "µm", "μm", "m")] == [
         *(1.0, 1.0, 1.0, 10.0, 0.01, 1e4, 1e4, 1e4, 1e10)
     ]
+    assert [length_unit(t) for t in (r"$\mu m$", r"\mu m", r"$\upmu$m", "micron")] == [1e4] * 4
     assert [length_unit(t) for t in ("", "px", "1/nm", "cm", "s")] == [None] * 5
     assert [angle_unit(t) for t in ("mrad", "rad", "nm")] == [1e-3, 1.0, None]
     assert angle_unit("deg") == pytest.approx(np.deg2rad(1.0))
@@ -76,6 +86,17 @@ def test_pixel_size(axes, energy, length, size):
     found = pixel_size_of(axes, energy, length)
     assert found.value == (None if size is None else pytest.approx(size, rel=1e-5))
     assert found.origin.startswith("unknown" if size is None else "file")
+
+
+def test_what_a_file_states_in_an_unknown_unit_is_told():
+    assert (
+        pixel_size_of(pair(0.0165, "Å-ish"), None, None).origin == "unknown: the file states 0.0165 'Å-ish'"
+    )
+    assert step_of(pair(5.0, "parsec")).origin == "unknown: the file states 5 'parsec'"
+    # A number without a unit, as HyperSpy writes it where nobody calibrated, says nothing.
+    assert pixel_size_of(pair(1.0, " "), None, None).origin == "unknown"
+    # The other axis may tell.
+    assert step_of((Axis(5.0, "parsec"), Axis(5.0, "nm"))).value == 50.0
 
 
 def test_angles_without_an_energy_say_what_is_missing():

@@ -1,4 +1,6 @@
+import shutil
 import tracemalloc
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -290,3 +292,12 @@ def test_stored_chunks_are_kept_together(tmp_path):
     scan = read_frame_scan(tmp_path / "scan.zarr")
     assert scan.frames.data.chunksize == SHAPE
     np.testing.assert_array_equal(scan.frames.to_numpy(), FRAMES)
+
+
+def test_a_store_whose_folder_was_packed(tmp_path):
+    """Somebody zipped the folder scan.zspy: the store lies one level below the top."""
+    scan_files.write_zspy(tmp_path / "scan.zspy", FRAMES)
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "scan.zspy")
+    scan = read_frame_scan(Path(packed))
+    np.testing.assert_array_equal(scan.frames.to_numpy(), FRAMES)
+    assert (scan.pixel_size, scan.energy_ev) == (PIXEL, ENERGY)
