@@ -108,7 +108,7 @@ def evaluate(
         and 30 patterns together by the model's own rule, full groups only; ``system_by_difference``: by
         the paper's rule; ``without_triclinic``: both, of patterns of other systems, where triclinic is
         no possible answer; ``cubic_constant``: errors of the constant of cubic materials for 1, 3, 10 and
-        30 patterns, see :class:`~diffractory.learning.cubic_accuracies.CubicAccuracies`, None without
+        30 patterns, by the model's ``median``, the lattices ``pooled``, and ``both``, None without
         ``lattices``; ``conditions`` and ``subsets``: as asked for. ``note`` says how to read the numbers.
 
     Raises

@@ -79,8 +79,8 @@ def write_evaluation_page(results: Mapping[str, Any], path: Path) -> None:
     for name, each in shown.items():
         _lattice_table(page, _PROTOCOLS[name], each)
     # Evaluations of earlier versions do not have it.
-    if all(each.get("cubic_constant") for each in shown.values()):
-        _cubic_tables(page, shown)
+    for name in (name for name, each in shown.items() if each.get("cubic_constant")):
+        _cubic_table(page, _PROTOCOLS[name], shown[name])
     page.heading("Beside the paper")
     _paper_table(page, shown)
     page.heading("What was evaluated")
@@ -134,22 +134,16 @@ def _lattice_table(page: Page, name: str, evaluation: Mapping[str, Any]) -> None
     page.table(f"Median error of lattice constants where the system is right, Å, {name}", header, rows)
 
 
-def _cubic_tables(page: Page, shown: Mapping[str, Any]) -> None:
+def _cubic_table(page: Page, name: str, evaluation: Mapping[str, Any]) -> None:
     """Show what the model says of single patterns beside what their lattices say together."""
-    columns = [(name, answer) for name in shown for answer in ANSWERS]
-    header = ["patterns", *(f"{_PROTOCOLS[name]}: {ANSWERS[answer]}" for name, answer in columns)]
-    captions = {
-        "Median error of the cubic constant where the system is right, Å": _cubic_error,
-        "The same constants within 2 %": _cubic_share,
-    }
-    for caption, cell in captions.items():
-        rows = []
-        for number in next(iter(shown.values()))["cubic_constant"]:
-            found = {name: shown[name]["cubic_constant"][number] for name in shown}
-            counts = ", ".join(str(each["n_materials"]) for each in found.values())
-            cells = [cell(found[name][answer]) for name, answer in columns]
-            rows.append([f"{number} (of {counts} materials)", *cells])
-        page.table(caption, header, rows)
+    rows = []
+    for number, found in evaluation["cubic_constant"].items():
+        answers = [found[answer] for answer in ANSWERS]
+        counts = [str(found["n"]), str(found["n_materials"])]
+        rows.append([number, *counts, *map(_cubic_error, answers), *map(_cubic_share, answers)])
+    shares = [f"within 2 %: {told}" for told in ANSWERS.values()]
+    header = ["patterns", "n", "materials", *ANSWERS.values(), *shares]
+    page.table(f"Median error of the cubic constant where the system is right, Å, {name}", header, rows)
 
 
 def _cubic_error(found: Mapping[str, Any]) -> str:
@@ -160,6 +154,8 @@ def _cubic_error(found: Mapping[str, Any]) -> str:
 
 
 def _cubic_share(found: Mapping[str, Any]) -> str:
+    if found["within_2_percent"] is None:
+        return "–"
     return _accuracy({"accuracy": found["within_2_percent"], "interval": found["within_interval"]})
 
 
