@@ -124,3 +124,9 @@ def simulate_with_appetite(run_path: Path, partition: int) -> Record:
         hoard.append(np.ones(12_000_000))
         time.sleep(0.02)
     return simulate_partition(run_path, partition)
+
+
+def process_of_worker(model: object, X: object, y: object) -> int:
+    """Score a model with the number of the process that scores it: a search tells where it ran."""
+    del model, X, y
+    return os.getpid()

@@ -24,12 +24,15 @@ from diffractory.learning.artefact import check_features, load_model
 from diffractory.learning.evaluation import evaluate as evaluate_model
 from diffractory.learning.protocols import Protocol, ProtocolFeatures, protocol_features, targets_of
 from diffractory.report.evaluation_figures import figure_of_evaluation
-from diffractory.report.evaluation_page import write_evaluation_page
+from diffractory.report.evaluation_page import ANSWERS, write_evaluation_page
 from diffractory.report.style import save_figure
 from diffractory.specs import LabProtocolSpec, feature_spec
 from diffractory.storage import write_atomic
 
 app = typer.Typer()
+
+#: Protocols, and what they are called.
+_SHOWN = {"paper": "paper protocol", "turned": "the same, turned", "lab": "lab protocol"}
 
 
 @app.command(epilog="Example: diffractory evaluate models/first runs/first --out models/first-evaluation")
@@ -110,10 +113,18 @@ def evaluate_on_run(
             seed=seed,
             conditions={"thickness": part.thickness, "spots": part.spots, "tilt": part.tilt},
             subsets={"unseen_families": novel[crystals]},
+            lattices=part.lattices,
+            spots=part.spots,
         )
     results["lab"]["thicknesses_drawn_from"] = drawn_from
     results["lab"]["protocol"] = lab.model_dump(mode="json")
     results["paper"]["thickness"] = results["turned"]["thickness"] = thickness
+    results["training_materials"] = {"number": len(trained_on), "in_this_run": sum(known)}
+    if sum(known) < len(trained_on):
+        note(
+            f"only {sum(known):,} of {len(trained_on):,} training materials are in this run: the test "
+            "without isostructural ones cannot tell of the others"
+        )
     results["orientations"] = run.plan.orientations.model_dump(mode="json")
     results["same_catalogue_as_training"] = provenance.get("catalogue_hash") == run.plan.catalogue_hash
     if not results["same_catalogue_as_training"]:
@@ -154,30 +165,27 @@ def _collect(
 
 
 def _print(results: dict[str, Any]) -> None:
-    table = Table(
-        "accuracy on unseen materials",
-        "paper protocol",
-        "the same, turned",
-        "lab protocol",
-        "always the majority",
-    )
-    names = ("paper", "turned", "lab")
+    table = Table("accuracy on unseen materials", *_SHOWN.values(), "always the majority")
     share = results["paper"]["single"]["system"]["baseline"]
+    majority = "–" if share is None else f"{100 * share:.0f} %"
     for number in results["paper"]["system_by_number"]:
-        cells = [_cell(results[name]["system_by_number"][number]) for name in names]
-        label = f"crystal system, {number} pattern{'s' * (number != '1')}"
-        table.add_row(label, *cells, "–" if share is None else f"{100 * share:.0f} %")
-    for label, part, key in (
-        ("space group, 1 pattern", "single", "space_group"),
-        ("space group, 10 patterns", "aggregated", "space_group"),
-    ):
-        cells = [_cell(results[name][part][key]) for name in names]
-        baseline = results["paper"][part][key]["baseline"]
-        table.add_row(label, *cells, "–" if baseline is None else f"{100 * baseline:.0f} %")
-    errors = [results[name]["aggregated"]["system"]["reliability"] for name in names]
+        cells = [_cell(results[name]["system_by_number"][number]) for name in _SHOWN]
+        table.add_row(f"crystal system, {_patterns(number)}", *cells, majority)
+    for number in ("1", "10"):
+        strict = [results[name]["subsets"]["unseen_families"]["system_by_number"][number] for name in _SHOWN]
+        label = f"the same, {strict[0]['n_materials']:,} materials like none in training, {number}"
+        table.add_row(label, *map(_cell, strict), "–")
+    for number, part in (("1", "single"), ("10", "aggregated")):
+        cells = [_cell(results[name][part]["space_group"]) for name in _SHOWN]
+        baseline = results["paper"][part]["space_group"]["baseline"]
+        known = "–" if baseline is None else f"{100 * baseline:.0f} %"
+        table.add_row(f"space group, {_patterns(number)}", *cells, known)
+    errors = [results[name]["aggregated"]["system"]["reliability"] for name in _SHOWN]
     cells = [_error(each["expected_calibration_error"]) for each in errors]
     table.add_row("calibration error, 10 patterns", *cells, "–")
     out.print(table)
+    if results["paper"]["cubic_constant"]:
+        _print_cubic(results)
     counts = results["paper"]["counts"]
     out.print(
         f"{counts['patterns']:,} patterns of {counts['materials']:,} materials; "
@@ -185,8 +193,28 @@ def _print(results: dict[str, Any]) -> None:
     )
 
 
+def _print_cubic(results: dict[str, Any]) -> None:
+    table = Table("cubic a where the system is right, median error", *_SHOWN.values())
+    for number in results["paper"]["cubic_constant"]:
+        for answer, told in ANSWERS.items():
+            cells = [_length(results[name]["cubic_constant"][number][answer]) for name in _SHOWN]
+            table.add_row(f"{_patterns(number)}, {told}", *cells)
+    out.print(table)
+
+
+def _patterns(number: str) -> str:
+    return f"{number} pattern{'s' * (number != '1')}"
+
+
 def _error(value: float | None) -> str:
     return "no such patterns" if value is None else f"{value:.2f}"
+
+
+def _length(found: dict[str, Any]) -> str:
+    if found["error"] is None:
+        return "no such patterns"
+    spread = " [{:.3f}–{:.3f}]".format(*found["interval"]) if found["interval"] else ""
+    return f"{found['error']:.3f} Å{spread}"
 
 
 def _cell(numbers: dict[str, Any]) -> str:

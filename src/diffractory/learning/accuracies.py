@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -185,3 +186,38 @@ def bootstrap_interval(
         accuracies[index] = rights[drawn].sum() / totals[drawn].sum()
     low, high = np.percentile(accuracies, [2.5, 97.5])
     return [float(low), float(high)]
+
+
+def bootstrap_median_interval(
+    values: NDArray[np.float64], materials: NDArray[np.int64], n_bootstrap: int, seed: int
+) -> list[float] | None:
+    """Return the 95 % bootstrap interval of a median, resampling materials.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        May be infinite, not NaN.
+    materials : ndarray of shape (n,), int
+    n_bootstrap : int
+    seed : int
+
+    Returns
+    -------
+    list of two floats, or None
+        Percentiles 2.5 and 97.5; None for fewer than two materials, or where one of them is infinite.
+    """
+    names, material = np.unique(materials, return_inverse=True)
+    if len(names) < 2:
+        return None
+    order = np.argsort(values, kind="stable")
+    ordered, owner = values[order], material[order]
+    generator = np.random.default_rng([seed, len(names)])
+    medians = np.empty(n_bootstrap)
+    for index in range(n_bootstrap):
+        drawn = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
+        # As often as its material was drawn; the mean of the middle two where their number is even.
+        reached = np.cumsum(drawn[owner])
+        middle = [(reached[-1] - 1) // 2, reached[-1] // 2]
+        medians[index] = ordered[np.searchsorted(reached, middle, side="right")].mean()
+    ranks = np.sort(medians)[[int(0.025 * (n_bootstrap - 1)), math.ceil(0.975 * (n_bootstrap - 1))]]
+    return [float(value) for value in ranks] if np.all(np.isfinite(ranks)) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,9 @@ from diffractory.crystals.systems import system_code
 from diffractory.dataset.protocols import protocol_patterns
 from diffractory.dataset.run import Run
 from diffractory.learning.hierarchy import Targets
-from diffractory.patterns.feature_sets import compute_features, number_of_features
+from diffractory.patterns.feature_sets import compute_features, lattices_of, number_of_features
+from diffractory.patterns.peak_table import PeakTable
+from diffractory.patterns.spot_lattice import SpotLattices
 from diffractory.specs import FeatureSpec, LabProtocolSpec
 
 
@@ -57,6 +59,8 @@ class ProtocolFeatures:
         In Å.
     tilt : ndarray of shape (n,)
         Angle between the beam and the nearest zone axis with indices up to 2, in degrees.
+    lattices : SpotLattices or None
+        The lattice read from each pattern; None where the features describe none.
     """
 
     items: NDArray[np.int64]
@@ -64,12 +68,20 @@ class ProtocolFeatures:
     spots: NDArray[np.int64]
     thickness: NDArray[np.float64]
     tilt: NDArray[np.float64]
+    lattices: SpotLattices | None = None
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Join parts, in the order of their items."""
+        """Join parts of one protocol, in the order of their items."""
         order = np.argsort(np.concatenate([part.items for part in parts]))
-        return cls(*(np.concatenate(column)[order] for column in zip(*map(_columns, parts), strict=True)))
+        pairs = zip(*map(_columns, parts), strict=True)
+        columns: list[Any] = [np.concatenate(column)[order] for column in pairs]
+        joined = cls(*columns)
+        read = [vars(part.lattices).values() for part in parts if part.lattices is not None]
+        if not read:
+            return joined
+        lattices = SpotLattices(*(np.concatenate(column)[order] for column in zip(*read, strict=True)))
+        return replace(joined, lattices=lattices)
 
 
 def _columns(part: ProtocolFeatures) -> list[NDArray[Any]]:
@@ -104,14 +116,17 @@ def protocol_features(
     if len(wanted) == 0:
         empty = np.empty(0)
         none = np.empty((0, number_of_features(protocol.features)), dtype=np.float32)
-        return ProtocolFeatures(items[wanted], none, items[wanted], empty, empty)
+        nothing = lattices_of(PeakTable.from_lists([], [], []), protocol.features)
+        return ProtocolFeatures(items[wanted], none, items[wanted], empty, empty, nothing)
     patterns = protocol_patterns(run, partition, protocol.thickness, protocol.lab, protocol.seed, rows=wanted)
+    lattices = lattices_of(patterns.peaks, protocol.features)
     return ProtocolFeatures(
         items[wanted],
-        compute_features(patterns.peaks, protocol.features),
+        compute_features(patterns.peaks, protocol.features, lattices),
         patterns.peaks.counts,
         patterns.thickness,
         tilt_from_zone_axes(run, items[wanted], patterns.rotation),
+        lattices,
     )
 
 

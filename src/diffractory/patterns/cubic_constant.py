@@ -5,6 +5,9 @@ is, scalar products of its reciprocal vectors, times a², are whole numbers if t
 h·h' = hh' + kk' + ll'. So every a is judged by how near the six products of every pattern come to whole
 numbers. Which of them are absent is left open; large constants come near by chance, and the density of a
 hit, relative to that of numbers that lie anywhere, takes it into account.
+
+A constant that is expected, such as a model's answer, which looks at intensities as well, decides between
+whole factors that lattices leave open.
 """
 
 from __future__ import annotations
@@ -38,11 +41,14 @@ _HOPELESS, _NOTHING = -60.0, -30.0
 _FIRST, _SECOND = np.array([0, 1, 2, 0, 0, 1]), np.array([0, 1, 2, 1, 2, 2])
 #: Constants this near, relatively, are the same.
 _SAME = 0.02
+#: What is expected is off by little in this share of cases, its logarithm by a Laplace distribution of the
+#: first scale, otherwise by a normal one of the second; nothing is ruled out.
+_KNOWN, _LITTLE, _MUCH, _ANYTHING = 0.58, 0.009, 0.27, 1e-4
 
 
 @dataclass(frozen=True, eq=False)
 class CubicConstants:
-    """Pooled cubic lattice constants of n particles; NaN where no pattern has a lattice.
+    """Pooled cubic lattice constants of n particles; NaN where no pattern has a lattice and none is expected.
 
     Parameters
     ----------
@@ -60,7 +66,11 @@ class CubicConstants:
 
 
 def pool_cubic_constants(
-    lattices: SpotLattices, spots: NDArray[np.int64], particle: NDArray[np.int32], wanted: NDArray[np.bool_]
+    lattices: SpotLattices,
+    spots: NDArray[np.int64],
+    particle: NDArray[np.int32],
+    wanted: NDArray[np.bool_],
+    expected: NDArray[np.float64] | None = None,
 ) -> CubicConstants:
     """Find the lattice constant of particles that are taken to be cubic.
 
@@ -74,6 +84,9 @@ def pool_cubic_constants(
         Number of the particle of each pattern, 0 = none.
     wanted : ndarray of shape (n_particles,), bool
         Particles that are cubic.
+    expected : ndarray of shape (n_particles,), optional
+        Constants in Å that something else tells, NaN where it does not. They weigh as much as one more
+        pattern, and are the answer where no pattern has a lattice.
 
     Returns
     -------
@@ -81,6 +94,8 @@ def pool_cubic_constants(
         Of the particles 1 … n_particles; NaN where not wanted.
     """
     result = CubicConstants(*(np.full(len(wanted), np.nan) for _ in range(3)))
+    told = np.full(len(wanted), np.nan) if expected is None else np.where(wanted, expected, np.nan)
+    result.a[:] = told
     # From half of the smallest on, for smaller cells that the coarse ones are.
     tried = np.exp(np.arange(math.log(0.5 * _SMALLEST), math.log(_LARGEST), _STEP))
     allowed = tried >= _SMALLEST
@@ -96,13 +111,32 @@ def pool_cubic_constants(
         chosen = member[np.linspace(0, len(member) - 1, min(len(member), _MOST)).round().astype(np.int64)]
         products, errors = _products(lattices.take(chosen), spots[chosen])
         total, explains = _judge(products, errors, tried**2)
+        if np.isfinite(told[number]):
+            total += _log_expected(tried, told[number])
         total[~allowed] = -np.inf
         best = int(total.argmax())
         other = np.abs(tried / tried[best] - 1.0) >= _SAME
-        result.a[number] = tried[best]
+        result.a[number] = tried[best] * math.exp(_STEP * _vertex(total, best))
         result.support[number] = explains[best] / len(chosen)
         result.margin[number] = total[best] - total[other].max()
     return result
+
+
+def _vertex(total: NDArray[np.float64], best: int) -> float:
+    """Return how many steps, at most half a one, the top of a parabola lies beside the best constant."""
+    if not 0 < best < len(total) - 1 or not np.isfinite(total[best - 1]):
+        return 0.0
+    before, here, after = total[best - 1 : best + 2]
+    curvature = 2.0 * here - before - after
+    return float(0.5 * (after - before) / curvature) if curvature > 0.0 else 0.0
+
+
+def _log_expected(tried: NDArray[np.float64], expected: float) -> NDArray[np.float64]:
+    """Return the log density, in the logarithm of the constant, that an expected one gives to others."""
+    off = np.abs(np.log(tried / expected))
+    little = np.exp(-off / _LITTLE) / (2.0 * _LITTLE)
+    much = np.exp(-0.5 * (off / _MUCH) ** 2) / (_MUCH * math.sqrt(2.0 * math.pi))
+    return np.asarray(np.log(_KNOWN * little + (1.0 - _KNOWN) * much + _ANYTHING))
 
 
 def _products(

@@ -16,6 +16,8 @@ from diffractory.report.evaluation_figures import figure_of_evaluation
 from diffractory.report.page import Page
 
 _PROTOCOLS = {"paper": "paper protocol", "turned": "the same, turned", "lab": "lab protocol"}
+#: Answers for the cubic constant, and what they are called.
+ANSWERS = {"median": "the model's median", "pooled": "lattices pooled", "both": "both"}
 #: Gleason et al. 2024, at 2.5 million training patterns of about 27,000 materials: 1 and 10 patterns.
 _OF_THE_PAPER = {
     "crystal system, six": ("67 %", "79 %"),
@@ -59,9 +61,7 @@ def write_evaluation_page(results: Mapping[str, Any], path: Path) -> None:
             page, six, "system_by_number", "Crystal system, six: triclinic neither asked nor answered"
         )
     novel = {name: each["subsets"]["unseen_families"] for name, each in shown.items()}
-    _accuracy_table(
-        page, novel, "system_by_number", "Crystal system of materials with no isostructural one in training"
-    )
+    _accuracy_table(page, novel, "system_by_number", _novel_caption(results, novel["paper"]))
     page.figure(
         figure_of_numbers(shown), "Accuracy against the number of patterns, 95 % intervals over materials"
     )
@@ -78,11 +78,27 @@ def write_evaluation_page(results: Mapping[str, Any], path: Path) -> None:
         _space_group_table(page, _PROTOCOLS[name], each)
     for name, each in shown.items():
         _lattice_table(page, _PROTOCOLS[name], each)
+    # Evaluations of earlier versions do not have it.
+    for name in (name for name, each in shown.items() if each.get("cubic_constant")):
+        _cubic_table(page, _PROTOCOLS[name], shown[name])
     page.heading("Beside the paper")
     _paper_table(page, shown)
     page.heading("What was evaluated")
     page.pre(json.dumps({key: value for key, value in results.items() if key not in _PROTOCOLS}, indent=1))
     page.write(path)
+
+
+def _novel_caption(results: Mapping[str, Any], novel: Mapping[str, Any]) -> str:
+    """Say of how many materials, and where near-copies may be among them after all."""
+    told = (
+        f"{novel['system_by_number']['1']['n_materials']:,} materials with no isostructural one in training"
+    )
+    trained = results.get("training_materials")
+    if trained and trained["in_this_run"] < trained["number"]:
+        told += (
+            f" (as far as the {trained['in_this_run']:,} of {trained['number']:,} that are in this run tell)"
+        )
+    return f"Crystal system of {told}"
 
 
 def _accuracy_table(page: Page, shown: Mapping[str, Any], key: str, caption: str) -> None:
@@ -116,6 +132,31 @@ def _lattice_table(page: Page, name: str, evaluation: Mapping[str, Any]) -> None
     size = f"{evaluation['group_size']} patterns: n"
     header = ["", "1 pattern: n", "a", "b", "c", size, "a", "b", "c", "a, always the median"]
     page.table(f"Median error of lattice constants where the system is right, Å, {name}", header, rows)
+
+
+def _cubic_table(page: Page, name: str, evaluation: Mapping[str, Any]) -> None:
+    """Show what the model says of single patterns beside what their lattices say together."""
+    rows = []
+    for number, found in evaluation["cubic_constant"].items():
+        answers = [found[answer] for answer in ANSWERS]
+        counts = [str(found["n"]), str(found["n_materials"])]
+        rows.append([number, *counts, *map(_cubic_error, answers), *map(_cubic_share, answers)])
+    shares = [f"within 2 %: {told}" for told in ANSWERS.values()]
+    header = ["patterns", "n", "materials", *ANSWERS.values(), *shares]
+    page.table(f"Median error of the cubic constant where the system is right, Å, {name}", header, rows)
+
+
+def _cubic_error(found: Mapping[str, Any]) -> str:
+    if found["error"] is None:
+        return "–"
+    spread = " [{:.4f}–{:.4f}]".format(*found["interval"]) if found["interval"] else ""
+    return f"{found['error']:.4f}{spread}"
+
+
+def _cubic_share(found: Mapping[str, Any]) -> str:
+    if found["within_2_percent"] is None:
+        return "–"
+    return _accuracy({"accuracy": found["within_2_percent"], "interval": found["within_interval"]})
 
 
 def _paper_table(page: Page, shown: Mapping[str, Any]) -> None:

@@ -63,7 +63,12 @@ def test_evaluation_of_both_presets_lies_beside_each_other(model: Path, run: Pat
         numbers = results[protocol]["without_triclinic"]["system_by_number"]
         assert 0.0 <= numbers["1"]["accuracy"] <= 1.0
         assert results[protocol]["without_triclinic"] != results[protocol]["system_by_number"]
+        cubic = results[protocol]["cubic_constant"]
+        assert set(cubic) == {"1", "3", "10", "30"}
+        assert cubic["1"]["n"] == results[protocol]["single"]["lattice"]["cubic"]["n"]
+    assert results["training_materials"] == {"number": 10, "in_this_run": 10}
     page = (tmp_path / "e" / "evaluation.html").read_text(encoding="utf-8")
+    assert "Median error of the cubic constant where the system is right, Å" in page
     assert page.count("data:image/png") == 4
     assert "triclinic neither asked nor answered" in page
     assert 'src="http' not in page

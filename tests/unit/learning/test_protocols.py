@@ -8,10 +8,11 @@ from diffractory.dataset.partition import read_partition
 from diffractory.dataset.protocols import pattern_seed
 from diffractory.dataset.run import Run
 from diffractory.errors import RunError, SpecError
-from diffractory.learning.protocols import Protocol, protocol_features, targets_of
+from diffractory.learning.protocols import Protocol, ProtocolFeatures, protocol_features, targets_of
+from diffractory.patterns.feature_sets import names_of_features
 from diffractory.patterns.lab_protocol import apply_lab_protocol, draw_thickness
 from diffractory.patterns.radial_basis import radial_basis
-from diffractory.specs import LabProtocolSpec, RadialBasisSpec
+from diffractory.specs import InvariantSpec, LabProtocolSpec, RadialBasisSpec
 from small_runs import finish, small_plan, zoo_catalogue
 
 BASIS = RadialBasisSpec(ring_width=0.1, n_rings=9, n_orders=4)
@@ -130,3 +131,21 @@ def test_targets_are_the_labels_of_the_catalogue(run: Run):
     assert [sorted(row) for row in targets.lattice.tolist()] == [
         sorted(table.loc[i, ["a", "b", "c"]]) for i in (3, 0, 0, 2)
     ]
+
+
+def test_the_lattices_that_features_describe_come_along_in_the_order_of_items(run: Run):
+    spec = InvariantSpec(n_rings=3, n_orders=2, profile_width=0.2)
+    protocol = Protocol(spec, 200.0, LAB, 3)
+    crystals = np.array([0, 3])
+    parts = [protocol_features(run.path, crystals, protocol, p) for p in range(len(run.plan.partitions))]
+    # One partition holds none of them: its part is empty and fits the others.
+    assert any(len(part.items) == 0 for part in parts)
+    joined = ProtocolFeatures.concatenate(parts[::-1])
+    assert joined.items.tolist() == [*range(5), *range(15, 20)]
+    assert joined.lattices is not None
+    assert len(joined.lattices.score) == 10
+    column = names_of_features(spec).index("score")
+    np.testing.assert_array_equal(joined.lattices.score.astype(np.float32), joined.features[:, column])
+    assert np.unique(joined.lattices.score).size > 5
+    paper = [protocol_features(run.path, ALL, Protocol(BASIS, 200.0), p) for p in range(2)]
+    assert ProtocolFeatures.concatenate(paper).lattices is None

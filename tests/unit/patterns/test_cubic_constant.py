@@ -26,10 +26,10 @@ def lattices_of(bases, noise=0.001, seed=0):
     return SpotLattices(reciprocal, ones, ones, ones, 0.004 * ones, zero, ones, np.zeros((n, 3)), zero)
 
 
-def pooled(lattices, particle=None, wanted=YES):
+def pooled(lattices, particle=None, wanted=YES, expected=None):
     n = len(lattices.score)
     owner = np.ones(n, np.int32) if particle is None else np.asarray(particle, np.int32)
-    return pool_cubic_constants(lattices, np.full(n, 25), owner, wanted)
+    return pool_cubic_constants(lattices, np.full(n, 25), owner, wanted, expected)
 
 
 @pytest.mark.parametrize("basis", [P, F, I], ids="PFI")
@@ -85,3 +85,31 @@ def test_many_patterns_are_thinned_out(monkeypatch):
     thinned = pooled(lattices)
     chosen = np.linspace(0, 39, 7).round().astype(int)
     assert thinned.margin[0] == pooled(lattices.take(chosen)).margin[0]
+
+
+def test_what_is_expected_decides_between_whole_factors():
+    a = 8.0
+    # All products are multiples of 4: nothing here tells a from a/2.
+    coarse = lattices_of([2.0 * P / a])
+    assert pooled(coarse).a[0] == pytest.approx(a / 2.0, rel=0.01)
+    told = pooled(coarse, expected=np.array([7.9]))
+    assert told.a[0] == pytest.approx(a, rel=0.01)
+    # An unlikely answer of a model does not outweigh ten lattices that agree.
+    many = lattices_of([P / a] * 10)
+    assert pooled(many, expected=np.array([4.1])).a[0] == pytest.approx(a, rel=0.005)
+    np.testing.assert_array_equal(pooled(many, expected=np.array([np.nan])).a, pooled(many).a)
+
+
+def test_what_is_expected_is_the_answer_where_no_lattice_was_found():
+    lattices = lattices_of([P / 5.0] * 3)
+    lattices.score[:2] = 0.0
+    found = pooled(lattices, [1, 2, 3], np.array([True, False, True]), np.array([4.3, 4.4, 5.02]))
+    np.testing.assert_allclose(found.a, [4.3, np.nan, 5.0], rtol=0.005)
+    assert np.isnan(found.margin[:2]).all()
+
+
+@pytest.mark.parametrize("a", [4.001, 4.005, 4.009])
+def test_constants_are_told_finer_than_they_are_tried(a):
+    # Steps of 0.2 % would be off by up to 0.004 Å; errors of single lattices cancel in two hundred.
+    found = pooled(lattices_of([P / a] * 200, noise=0.0002))
+    assert found.a[0] == pytest.approx(a, abs=0.0015)
