@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +126,20 @@ def simulate_with_appetite(run_path: Path, partition: int) -> Record:
         hoard.append(np.ones(12_000_000))
         time.sleep(0.02)
     return simulate_partition(run_path, partition)
+
+
+def largest_memory() -> int:
+    """Return the most bytes that this process ever held, pages of mapped files among them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Does some work, and returns the process that did it with the most memory that it ever held."""
+
+    work: Callable[[object], object]
+
+    def __call__(self, item: object) -> tuple[int, int]:
+        self.work(item)
+        return os.getpid(), largest_memory()
