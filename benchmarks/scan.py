@@ -2,7 +2,9 @@
 
 ``python benchmarks/scan.py`` writes the part ``detection`` of ``benchmarks/results/scan.json``,
 ``python benchmarks/scan.py map`` the part ``map``: time and memory of ``diffractory map`` as a whole process
-for 65,536 and 1,000,000 positions.
+for 65,536 and 1,000,000 positions. ``python benchmarks/scan.py frames`` writes the part ``frames``: a file of
+4 GiB inspected, detected by threads, local workers and, with ``--site``, SLURM jobs, and mapped, in processes
+that may hold a part of it only.
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ from typing import Any
 import numpy as np
 import py4DSTEM
 from machine import command, describe
+from scan_frames import DRAWN, frames_benchmark
 from scan_map import map_benchmark
 
 from diffractory.execution.engine import open_engine
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.detection.detect import Detector, assemble, frame_blocks
+from diffractory.scan.detection.detect import DetectBlocks, Detector, find_peaks
 from diffractory.scan.detection.setup import SetupRequest, prepare_detection
 from diffractory.scan.frame_scan import FrameScan
-from diffractory.scan.reading.frame_blocks import FrameSource
+from diffractory.scan.reading.frame_blocks import FrameSource, frame_blocks
 from diffractory.scan.synthetic.frames import FrameTruth, score_peaks, synthetic_frames
 from diffractory.settings import Resources
 from diffractory.specs import FrameEffectsSpec
@@ -80,7 +83,7 @@ def recovery(side: int, pixels: int) -> dict[str, Any]:
     for name, effects in EFFECTS.items():
         scan, truth = frames(side, pixels, **effects)
         setup = prepare_detection(scan, SetupRequest())
-        peaks = assemble([(b, setup.detector(b)) for b in frame_blocks(scan)], scan.shape).peaks
+        peaks = find_peaks(scan, setup.detector).peaks
         scores = {f"{weakest:g}": score_peaks(peaks, truth, weakest) for weakest in WEAKEST}
         found[name] = {"disk_radius": setup.template.radius, "significance": setup.spec.min_significance}
         found[name]["weakest peak asked for"] = scores
@@ -92,22 +95,23 @@ def speed(side: int, pixels: int, folder: Path) -> dict[str, Any]:
     """Return seconds of py4DSTEM's loop and of ours for the same frames, and how peaks differ."""
     array = frames(side, pixels, electrons=1e5)[0].frames.to_numpy()
     np.save(folder / "frames.npy", array)
-    scan = FrameSource.of(folder / "frames.npy", pixel_size=3.2 / pixels).reopening()
+    source = FrameSource.of(folder / "frames.npy", pixel_size=3.2 / pixels)
+    scan = source.open()
     setup = prepare_detection(scan, SetupRequest())
     spec = setup.spec.model_copy(update={"min_significance": 0.0, "min_relative_intensity": 0.003})
     detector = Detector(setup.detector.kernel, spec, setup.detector.bad_pixels, setup.detector.saturation)
     began = time.perf_counter()
     theirs = _theirs(array, detector)
     seconds = {"py4DSTEM, serial": time.perf_counter() - began}
-    blocks = frame_blocks(scan)
     began = time.perf_counter()
-    ours = assemble([(block, detector(block)) for block in blocks], scan.shape).peaks
+    ours = find_peaks(scan, detector).peaks
     seconds["one process"] = time.perf_counter() - began
     resources = Resources.of_this_machine(folder, 2)
     with open_engine("local", 2, resources.worker_memory) as engine:
-        list(engine.run(detector, blocks[:2]))  # workers import first
+        work, blocks = DetectBlocks(detector, source), frame_blocks(scan)
+        list(engine.run(work, blocks[:2]))  # workers import first
         began = time.perf_counter()
-        outcomes = list(engine.run(detector, blocks))
+        outcomes = list(engine.run(work, blocks))
         seconds["two workers"] = time.perf_counter() - began
     assert all(outcome.error is None for outcome in outcomes)
     return {
@@ -139,18 +143,54 @@ def _difference(ours: PeakTable, theirs: PeakTable) -> float | None:
     return max((float(np.abs(ours.pattern(i)[0] - theirs.pattern(i)[0]).max()) for i in same), default=None)
 
 
-def main() -> None:
+def large_file(options: argparse.Namespace, folder: Path) -> None:
+    """Write what a file larger than its processes' memory takes."""
+    pixels, drawn = options.pixels, int(DRAWN**0.5)
+    scan = BraggScan(patterns(DRAWN, 1), (drawn, drawn), 20.0, 300e3)
+    spec = FrameEffectsSpec(
+        frame_shape=(pixels, pixels), pixel_size=3.2 / pixels, disk_radius=4.0 * pixels / 128, electrons=1e5
+    )
+    for name in ("threads", "local", "slurm"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    began = {"command": command(), **describe()}
+    limit = int(options.limit_gib * 2**30)
+
+    def keep(result: dict[str, Any]) -> None:
+        write_part(options.out, "frames", began | result)
+
+    earlier = json.loads(options.out.read_text()).get("frames", {}) if options.out.is_file() else {}
+    earlier = earlier if options.folder is not None else {}
+    frames_benchmark(scan, spec, options.side or 128, options.site, limit, folder, earlier, keep)
+
+
+def write_part(path: Path, part: str, result: dict[str, Any]) -> None:
+    """Write one part of the results beside the others."""
+    whole = json.loads(path.read_text()) if path.is_file() else {}
+    write_atomic(path, json.dumps({**whole, part: result}, indent=1) + "\n")
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("detection", "map"), default="detection")
-    parser.add_argument("--side", type=int, help="the scan has side × side positions; 24, map: 256")
+    parser.add_argument("part", nargs="?", choices=("detection", "map", "frames"), default="detection")
+    parser.add_argument(
+        "--side", type=int, help="the scan has side × side positions; 24, map: 256, frames: 128"
+    )
     parser.add_argument("--pixels", type=int, default=256, help="and frames of so many pixels a side")
     parser.add_argument("--large-side", type=int, default=1000, help="side of the large map; 0 = none")
     parser.add_argument("--paper-model", type=Path, help="a trained model of the paper's preset, for maps")
     parser.add_argument(
-        "--folder", type=Path, help="keeps the scans of the maps for the next run, and the maps"
+        "--folder", type=Path, help="keeps the scans and maps, for the next run or to go on with this one"
+    )
+    parser.add_argument("--site", type=Path, help="site file of a SLURM that runs, for frames")
+    parser.add_argument(
+        "--limit-gib", type=float, default=1.0, help="what a process may allocate, for frames"
     )
     parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
     result = {"command": command(), **describe()}
     with tempfile.TemporaryDirectory() as folder:
         if options.part == "map":
@@ -163,13 +203,15 @@ def main() -> None:
                 | result
                 | map_benchmark(options.side or 256, options.large_side, options.paper_model, kept)
             )
+        elif options.part == "frames":
+            large_file(options, options.folder or Path(folder))
+            return
         else:
             side = options.side or 24
             result["recovery"] = recovery(max(side // 2, 2), 128)
             result["speed"] = speed(side, options.pixels, Path(folder))
             print(json.dumps(result["speed"], indent=1))
-    whole = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    write_atomic(options.out, json.dumps({**whole, options.part: result}, indent=1) + "\n")
+    write_part(options.out, options.part, result)
 
 
 if __name__ == "__main__":

@@ -42,12 +42,11 @@ from diffractory.report.detection_figures import (
 from diffractory.report.style import save_figure
 from diffractory.scan.detection.detect import (
     BlockPeaks,
-    DetectionBlock,
+    DetectBlocks,
     Detector,
     DetectToFile,
     assemble,
     describe_status,
-    frame_blocks,
     part_path,
     read_part,
 )
@@ -63,7 +62,7 @@ from diffractory.scan.detection.scan_calibration import (
 from diffractory.scan.detection.setup import DetectionSetup, SetupRequest, prepare_detection
 from diffractory.scan.frame_scan import FrameScan
 from diffractory.scan.reading.file_kinds import FileState
-from diffractory.scan.reading.frame_blocks import FrameSource
+from diffractory.scan.reading.frame_blocks import FrameBlock, FrameSource, frame_blocks
 from diffractory.specs import sha256_of
 from diffractory.storage import write_atomic
 
@@ -226,14 +225,14 @@ def detect(
         file, pixel_size=pixel_size, step=step, energy_ev=None if energy is None else energy * 1e3,
         semiangle_mrad=semiangle, scan_shape=parse_scan_shape(scan_shape), dataset=dataset,
     )  # fmt: skip
-    scan = source.reopening()
+    scan = source.open()
     check_request(scan, calibration)
     setup = prepare_detection(scan, request)
     if not as_json:
         print_setup(scan, setup)
     parts = out_file.with_name(f".{out_file.name}.parts-{work_id(source.state, scan, setup)[:12]}")
     with engine_here(cluster, workers, out_file.parent, slurm) as engine:
-        found = detect_frames(scan, setup.detector, engine, parts)
+        found = detect_frames(source, setup.detector, engine, parts)
     try:
         source.state.check()
     except ScanError:
@@ -330,25 +329,27 @@ def work_id(file: FileState, scan: FrameScan, setup: DetectionSetup) -> str:
     )
 
 
-def detect_frames(scan: FrameScan, detector: Detector, engine: Engine, parts: Path) -> BlockPeaks:
+def detect_frames(source: FrameSource, detector: Detector, engine: Engine, parts: Path) -> BlockPeaks:
     """Find the peaks of a whole scan on an engine; what an earlier attempt finished is kept.
 
     Parameters
     ----------
-    scan : FrameScan
+    source : FrameSource
+        Workers open it themselves: no frame comes through here.
     detector : Detector
     engine : Engine
     parts : Path
         Folder for the peaks of each block, which workers write.
     """
+    scan = source.open()
     blocks = frame_blocks(scan)
     parts.mkdir(parents=True, exist_ok=True)
-    costs = [float((block.y[1] - block.y[0]) * (block.x[1] - block.x[0])) for block in blocks]
-    run_all(engine, DetectToFile(detector, parts), blocks, "Finding disks", costs)
+    work = DetectToFile(DetectBlocks(detector, source), parts)
+    run_all(engine, work, blocks, "Finding disks", [float(block.positions) for block in blocks])
     return assemble(((block, _part(parts, block)) for block in blocks), scan.shape)
 
 
-def _part(folder: Path, block: DetectionBlock) -> BlockPeaks:
+def _part(folder: Path, block: FrameBlock) -> BlockPeaks:
     found = read_part(part_path(folder, block))
     if found is None:
         raise ScanError(

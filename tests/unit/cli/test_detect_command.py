@@ -11,7 +11,7 @@ import pytest
 from cli_runs import Answer, diffractory, fingerprint, succeeds
 from diffractory.cli import detect as command
 from diffractory.errors import SpecError
-from diffractory.scan.detection.detect import Detector
+from diffractory.scan.detection.detect import DetectBlocks
 from diffractory.scan.reading.emd_reader import read_bragg_scan
 from frame_scans import POWDER_A, frames_of, powder_patterns
 
@@ -93,7 +93,7 @@ def test_it_goes_on_where_it_was_broken_off(
     frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, calls = tmp_path / "scan.h5", []
-    whole = Detector.__call__
+    whole = DetectBlocks.__call__
 
     def breaks(self, block):  # type: ignore[no-untyped-def]
         calls.append(block.name)
@@ -101,7 +101,7 @@ def test_it_goes_on_where_it_was_broken_off(
             raise KeyboardInterrupt
         return whole(self, block)
 
-    monkeypatch.setattr(Detector, "__call__", breaks)
+    monkeypatch.setattr(DetectBlocks, "__call__", breaks)
     arguments = ("detect", frames, "--out", out, "--pixel-size", "0.03", *INLINE)
     answer = diffractory(*arguments)
     assert answer.code == 130

@@ -12,7 +12,7 @@ from diffractory.report.detection_figures import (
     figure_of_threshold,
 )
 from diffractory.report.style import save_figure
-from diffractory.scan.detection.detect import assemble, frame_blocks
+from diffractory.scan.detection.detect import find_peaks
 from diffractory.scan.detection.parameters import significance_of_maxima
 from diffractory.scan.detection.ring_radii import cubic_crystal, ring_radii
 from diffractory.scan.detection.scan_calibration import CalibrationRequest, calibrate_scan
@@ -26,7 +26,7 @@ SHAPE = (10, 12)
 def made():
     scan, _ = frames_of(powder_patterns(120), SHAPE, drift=4.0, hot_pixels=5, hot_value=5000.0)
     setup = prepare_detection(scan, SetupRequest())
-    found = assemble([(block, setup.detector(block)) for block in frame_blocks(scan)], SHAPE)
+    found = find_peaks(scan, setup.detector)
     found.status[7] = 1
     rings = ring_radii(cubic_crystal(f"{POWDER_A}:F"), 2.0)
     request = CalibrationRequest(ellipse="fit", rings=rings)

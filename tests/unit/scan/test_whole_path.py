@@ -8,7 +8,7 @@ from diffractory import Crystal, SimulationSpec, simulate
 from diffractory.learning.saved_model import SavedModel, packaged_model
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.detection.detect import assemble, frame_blocks
+from diffractory.scan.detection.detect import find_peaks
 from diffractory.scan.detection.ring_radii import ring_radii
 from diffractory.scan.detection.scan_calibration import CalibrationRequest, calibrate_scan
 from diffractory.scan.detection.setup import SetupRequest, prepare_detection
@@ -45,7 +45,7 @@ def test_peaks_calibration_and_labels_are_recovered(crystals, tmp_path):
     # The size of a pixel is not known: the material's own rings tell it.
     frames = FrameScan(frames.frames, None, frames.step, frames.energy_ev)
     setup = prepare_detection(frames, SetupRequest())
-    found = assemble([(block, setup.detector(block)) for block in frame_blocks(frames)], SHAPE)
+    found = find_peaks(frames, setup.detector)
     bright, fainter = (
         score_peaks(found.peaks, truth, 1e-2),
         score_peaks(found.peaks, truth, 1e-3, strongest=1e-2),

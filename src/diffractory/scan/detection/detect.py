@@ -1,15 +1,13 @@
-"""From raw frames to peaks in pixels: a sample to choose by, blocks of frames to work on, one table.
+"""From raw frames to peaks in pixels: a sample to choose by, work on blocks of frames, one table.
 
-A block is what one chunk of the file holds, so that every byte is read once; what is found in a frame
-depends on that frame alone, not on its block.
+What is found in a frame depends on that frame alone, not on its block.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,6 @@ from typing import Any, Final
 import dask
 import dask.array as da
 import numpy as np
-from dask.optimization import cull
 from numpy.typing import NDArray
 
 from diffractory.errors import ScanError
@@ -32,57 +29,12 @@ from diffractory.scan.inspection.frame_checks import (
     check_frames,
     fill_bad_pixels,
 )
+from diffractory.scan.reading.frame_blocks import FrameBlock, FrameSource, frame_blocks, read_block
 from diffractory.specs import DetectionSpec
 from diffractory.storage import write_atomic
 
 #: Frames that are worked on at once: 64 of 256 × 256 pixels are 32 MB.
 _FRAMES_AT_ONCE: Final = 64
-#: A scan in fewer blocks than this is cut more finely, where that leaves each enough frames.
-_FEW_BLOCKS: Final = 8
-#: Small chunks are taken together until a block holds this many bytes.
-_BLOCK_BYTES: Final = 64 * 2**20
-
-
-@dataclass(frozen=True, eq=False)
-class DetectionBlock:
-    """A rectangle of positions, and how their frames are read.
-
-    Parameters
-    ----------
-    y, x : tuple of int
-        First row and the one after the last; likewise columns.
-    graph : mapping
-        Tasks that read the frames, no others: what is sent to a worker.
-    keys : list of list
-        Tasks that give the chunks of the block, in rows and columns.
-    rows : slice
-        Rows of these chunks that belong to the block.
-    """
-
-    y: tuple[int, int]
-    x: tuple[int, int]
-    graph: Mapping[Any, Any]
-    keys: list[list[Any]]
-    rows: slice
-
-    @property
-    def name(self) -> str:
-        """What tells this block from the others of its scan."""
-        return f"y{self.y[0]}-{self.y[1]}-x{self.x[0]}-{self.x[1]}"
-
-    def read(self) -> NDArray[Any]:
-        """Read the frames of shape (n_y, n_x, rows, columns) in this thread.
-
-        Raises
-        ------
-        ScanError
-            If the file behind them cannot be read any more.
-        """
-        with _reading():
-            chunks = dask.get(dict(self.graph), self.keys)
-            whole = np.concatenate([np.concatenate(row, axis=1) for row in chunks], axis=0)
-            frames: NDArray[Any] = whole[self.rows]
-            return frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +55,7 @@ class BlockPeaks:
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """Finds the peaks of blocks: everything besides the frames that it needs.
+    """Finds the peaks of frames: everything besides the frames that it needs.
 
     Parameters
     ----------
@@ -119,17 +71,6 @@ class Detector:
     spec: DetectionSpec
     bad_pixels: NDArray[np.bool_]
     saturation: float | None
-
-    def __call__(self, block: DetectionBlock) -> BlockPeaks:
-        """Read a block and find its peaks.
-
-        Raises
-        ------
-        ScanError
-            If the frames cannot be read.
-        """
-        frames = block.read()
-        return self.find(frames.reshape(-1, *frames.shape[2:]))
 
     def find(self, frames: NDArray[np.generic]) -> BlockPeaks:
         """Find the peaks of frames of shape (n, rows, columns)."""
@@ -181,75 +122,6 @@ def _reading() -> Iterator[None]:
         ) from None
 
 
-def frame_blocks(scan: FrameScan) -> list[DetectionBlock]:
-    """Cut a scan into blocks along the chunks of its frames.
-
-    Parameters
-    ----------
-    scan : FrameScan
-
-    Returns
-    -------
-    list of DetectionBlock
-        Together every position once; each carries only its own tasks.
-    """
-    (frames,) = dask.optimize(_whole_frames(scan))
-    # One look at the whole graph; slicing it for each block would cost the square of their number.
-    graph = dict(frames.__dask_graph__())
-    heights, widths = frames.chunks[:2]
-    bytes_of_frame = frames.dtype.itemsize * math.prod(scan.frame_shape)
-    columns = _merged(widths, bytes_of_frame * max(heights))
-    most = max(sum(widths[run]) for run in columns)
-    blocks = []
-    for rows in _merged(heights, bytes_of_frame * most):
-        top, n_rows = sum(heights[: rows.start]), sum(heights[rows])
-        for run in columns:
-            left, n_columns = sum(widths[: run.start]), sum(widths[run])
-            keys = [
-                [(frames.name, i, j, 0, 0) for j in range(run.start, run.stop)]
-                for i in range(rows.start, rows.stop)
-            ]
-            own, _ = cull(graph, [key for row in keys for key in row])
-            x = (left, left + n_columns)
-            blocks.append(DetectionBlock((top, top + n_rows), x, own, keys, slice(0, n_rows)))
-    return blocks if len(blocks) >= _FEW_BLOCKS else _split(blocks)
-
-
-def _split(blocks: list[DetectionBlock]) -> list[DetectionBlock]:
-    """Cut blocks into fewer rows: a small file may be one chunk, and workers would be idle.
-
-    Each part reads its chunks anew, which for so few blocks costs less.
-    """
-    parts = []
-    for block in blocks:
-        height, width = block.y[1] - block.y[0], block.x[1] - block.x[0]
-        step = max(-(-height * len(blocks) // _FEW_BLOCKS), -(-_FRAMES_AT_ONCE // width))
-        for start in range(0, height, step):
-            stop = min(start + step, height)
-            y = (block.y[0] + start, block.y[0] + stop)
-            parts.append(DetectionBlock(y, block.x, block.graph, block.keys, slice(start, stop)))
-    return parts
-
-
-def _whole_frames(scan: FrameScan) -> da.Array:
-    frames = scan.frames.data
-    if not isinstance(frames, da.Array):
-        frames = da.from_array(frames, chunks=(1, scan.shape[1], -1, -1))
-    return frames.rechunk({2: -1, 3: -1})
-
-
-def _merged(chunks: tuple[int, ...], bytes_each: int) -> list[slice]:
-    """Return runs of chunks that together stay below the size of a block."""
-    runs: list[slice] = []
-    start, size = 0, 0
-    for index, length in enumerate(chunks):
-        if size and (size + length) * bytes_each > _BLOCK_BYTES:
-            runs.append(slice(start, index))
-            start, size = index, 0
-        size += length
-    return [*runs, slice(start, len(chunks))]
-
-
 def sample_pairs(scan: FrameScan, n_pairs: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Read frames of neighbouring positions from all over the scan.
 
@@ -274,13 +146,50 @@ def sample_pairs(scan: FrameScan, n_pairs: int) -> tuple[NDArray[Any], NDArray[A
     y = ((steps + 0.5) * height / n).astype(np.int64)
     x = (((steps * 0.6180339887498949) % 1.0) * width).astype(np.int64)
     positions = np.unique(np.stack([y, x], axis=1), axis=0)
-    frames = _whole_frames(scan)
+    frames = scan.frames.data
     parts = [frames[r : r + dy + 1, c : c + dx + 1] for r, c in positions]
     pairs = np.stack([part.reshape(-1, *scan.frame_shape) for part in read_frames(parts)])
     return pairs[:, 0], pairs[:, 1] if dy or dx else pairs[:0, 0], positions
 
 
-def assemble(blocks: Iterable[tuple[DetectionBlock, BlockPeaks]], shape: tuple[int, int]) -> BlockPeaks:
+@dataclass(frozen=True, eq=False)
+class DetectBlocks:
+    """Reads a block and finds its peaks; can be sent to workers if the source is a file.
+
+    Parameters
+    ----------
+    detector : Detector
+    source : FrameSource or FrameScan
+    """
+
+    detector: Detector
+    source: FrameSource | FrameScan
+
+    def __call__(self, block: FrameBlock) -> BlockPeaks:
+        """Find the peaks of a block.
+
+        Raises
+        ------
+        ScanError
+            If its frames cannot be read.
+        """
+        frames = read_block(self.source, block)
+        return self.detector.find(frames.reshape(-1, *frames.shape[2:]))
+
+
+def find_peaks(scan: FrameScan, detector: Detector) -> BlockPeaks:
+    """Find the peaks of a whole scan here, block by block, row by row over the scan.
+
+    Raises
+    ------
+    ScanError
+        If its frames cannot be read, or nothing was found in all of it.
+    """
+    work = DetectBlocks(detector, scan)
+    return assemble(((block, work(block)) for block in frame_blocks(scan)), scan.shape)
+
+
+def assemble(blocks: Iterable[tuple[FrameBlock, BlockPeaks]], shape: tuple[int, int]) -> BlockPeaks:
     """Join the peaks of all blocks of a scan, row by row over the whole scan.
 
     Raises
@@ -290,7 +199,7 @@ def assemble(blocks: Iterable[tuple[DetectionBlock, BlockPeaks]], shape: tuple[i
     """
     numbers = np.arange(shape[0] * shape[1]).reshape(shape)
     pairs = list(blocks)
-    order = np.concatenate([numbers[slice(*block.y), slice(*block.x)].ravel() for block, _ in pairs])
+    order = np.concatenate([numbers[block.slices].ravel() for block, _ in pairs])
     if not np.array_equal(np.sort(order), numbers.ravel()):
         raise ScanError(f"the blocks do not cover the scan of {shape[0]} × {shape[1]} positions once")
     place = np.argsort(order)
@@ -341,24 +250,24 @@ class DetectToFile:
 
     Parameters
     ----------
-    detector : Detector
+    work : DetectBlocks
     folder : Path
         Where parts go; every worker must see it.
     """
 
-    detector: Detector
+    work: DetectBlocks
     folder: Path
 
-    def __call__(self, block: DetectionBlock) -> int:
+    def __call__(self, block: FrameBlock) -> int:
         """Work on a block, unless that was done before, and return its number of peaks."""
         path = part_path(self.folder, block)
         found = read_part(path)
-        if found is None or len(found.status) != (block.y[1] - block.y[0]) * (block.x[1] - block.x[0]):
-            found = self.detector(block)
+        if found is None or len(found.status) != block.positions:
+            found = self.work(block)
             write_part(path, found)
         return len(found.peaks.intensity)
 
 
-def part_path(folder: Path, block: DetectionBlock) -> Path:
+def part_path(folder: Path, block: FrameBlock) -> Path:
     """Return where the peaks of a block lie."""
     return folder / f"{block.name}.npz"

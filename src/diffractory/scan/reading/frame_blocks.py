@@ -1,15 +1,19 @@
-"""A scan of frames block by block: workers receive a path and numbers, and read one block at a time."""
+"""A scan of frames block by block: workers receive a path and numbers, and read one block at a time.
+
+A block is what neighbouring chunks of the file hold, so that every byte is read once.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import dask.array as da
+import dask
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +21,13 @@ from diffractory.errors import DiffractoryError, ScanError
 from diffractory.scan.frame_scan import FrameScan
 from diffractory.scan.reading.file_kinds import FileState
 from diffractory.scan.reading.frame_reader import read_frame_scan
+
+#: Small chunks are taken together until a block holds this many bytes.
+_BLOCK_BYTES: Final = 64 * 2**20
+#: A scan in fewer blocks than this is cut more finely, …
+_FEW_BLOCKS: Final = 8
+#: … where that leaves each so many frames.
+_LEAST_FRAMES: Final = 64
 
 
 @dataclass(frozen=True)
@@ -60,26 +71,6 @@ class FrameSource:
         self.state.check()
         return _opened(self)
 
-    def reopening(self) -> FrameScan:
-        """Return the scan with frames that whoever computes them reads from the file himself.
-
-        Its task graph holds the path and numbers alone, so that it can be sent to workers.
-
-        Raises
-        ------
-        ScanError
-            As :meth:`open`.
-        """
-        scan = self.open()
-        data = scan.frames.data
-        frames = da.map_blocks(_read_part, self, chunks=data.chunks, dtype=data.dtype, meta=data._meta)
-        return replace(scan, frames=scan.frames.copy(data=frames))
-
-
-def _read_part(source: FrameSource, block_info: dict[None, dict[str, Any]]) -> NDArray[Any]:
-    rows, columns = block_info[None]["array-location"][:2]
-    return read_block(source, FrameBlock(0, (rows[0], rows[1]), (columns[0], columns[1])))
-
 
 @lru_cache(maxsize=2)
 def _opened(source: FrameSource) -> FrameScan:
@@ -107,20 +98,67 @@ class FrameBlock:
         """Where the block lies in an array over the scan."""
         return slice(*self.rows), slice(*self.columns)
 
+    @property
+    def positions(self) -> int:
+        """Number of positions."""
+        return (self.rows[1] - self.rows[0]) * (self.columns[1] - self.columns[0])
+
+    @property
+    def name(self) -> str:
+        """What tells this block from every other rectangle of its scan."""
+        return f"y{self.rows[0]}-{self.rows[1]}-x{self.columns[0]}-{self.columns[1]}"
+
 
 def frame_blocks(scan: FrameScan) -> list[FrameBlock]:
-    """Return the blocks of a scan: its chunks, in row-major order."""
-    rows, columns = (np.cumsum((0, *sizes)) for sizes in scan.frames.data.chunks[:2])
-    pairs = [(y, x) for y in pairwise(rows) for x in pairwise(columns)]
-    return [FrameBlock(i, (int(y[0]), int(y[1])), (int(x[0]), int(x[1]))) for i, (y, x) in enumerate(pairs)]
-
-
-def read_block(source: FrameSource, block: FrameBlock) -> NDArray[Any]:
-    """Read the frames of one block.
+    """Cut a scan into blocks along the chunks of its frames, in row-major order.
 
     Parameters
     ----------
-    source : FrameSource
+    scan : FrameScan
+
+    Returns
+    -------
+    list of FrameBlock
+        Together every position once. What is found in a frame must not depend on its block.
+    """
+    heights, widths = scan.frames.data.chunks[:2]
+    frame_bytes = scan.frames.dtype.itemsize * math.prod(scan.frame_shape)
+    columns = _merged(widths, frame_bytes * max(heights))
+    widest = max(stop - start for start, stop in columns)
+    rows = _merged(heights, frame_bytes * widest)
+    if len(rows) * len(columns) < _FEW_BLOCKS:
+        # A small file may be one chunk, and workers would be idle.
+        rows = _split(rows, len(columns), widest)
+    pairs = [(y, x) for y in rows for x in columns]
+    return [FrameBlock(index, y, x) for index, (y, x) in enumerate(pairs)]
+
+
+def _merged(chunks: tuple[int, ...], bytes_each: int) -> list[tuple[int, int]]:
+    """Return first and one past the last of runs of chunks that together stay below the size of a block."""
+    ends = np.cumsum((0, *chunks)).tolist()
+    starts = [0]
+    for start, stop in pairwise(ends):
+        if start > starts[-1] and (stop - starts[-1]) * bytes_each > _BLOCK_BYTES:
+            starts.append(start)
+    return list(zip(starts, [*starts[1:], ends[-1]], strict=True))
+
+
+def _split(rows: list[tuple[int, int]], columns: int, widest: int) -> list[tuple[int, int]]:
+    """Cut runs of rows into shorter ones, until there are enough blocks or they become too small."""
+    parts = []
+    for first, last in rows:
+        step = max(-(-(last - first) * len(rows) * columns // _FEW_BLOCKS), -(-_LEAST_FRAMES // widest))
+        parts += [(start, min(start + step, last)) for start in range(first, last, step)]
+    return parts
+
+
+def read_block(source: FrameSource | FrameScan, block: FrameBlock) -> NDArray[Any]:
+    """Read the frames of one block, and nothing else, in this thread.
+
+    Parameters
+    ----------
+    source : FrameSource or FrameScan
+        What can be sent to workers, or a scan that is open here already.
     block : FrameBlock
 
     Returns
@@ -132,13 +170,14 @@ def read_block(source: FrameSource, block: FrameBlock) -> NDArray[Any]:
     ScanError
         If the file is damaged there, or changed since it was first opened.
     """
-    scan = source.open()
+    scan = source.open() if isinstance(source, FrameSource) else source
     try:
-        frames: NDArray[Any] = np.asarray(scan.frames.data[block.slices].compute(scheduler="synchronous"))
+        (read,) = dask.compute(scan.frames.data[block.slices], scheduler="synchronous")
+        frames: NDArray[Any] = np.asarray(read)
     except (DiffractoryError, MemoryError):
         raise
     except Exception as error:  # h5py, zarr and numpy raise all kinds where bytes are missing
-        source.state.check()
+        _check(source)
         text = " ".join(str(error).split())[:300] or type(error).__name__
         raise ScanError(
             f"{scan.source} is damaged between rows {block.rows[0]} and {block.rows[1]} of the scan: {text}",
@@ -146,8 +185,13 @@ def read_block(source: FrameSource, block: FrameBlock) -> NDArray[Any]:
             "Copy the file again",
         ) from None
     # What was read while another program wrote may be half old, half new.
-    source.state.check()
+    _check(source)
     return frames
+
+
+def _check(source: FrameSource | FrameScan) -> None:
+    if isinstance(source, FrameSource):
+        source.state.check()
 
 
 def sample_frames(source: FrameSource, count: int) -> Iterator[NDArray[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -216,18 +217,32 @@ def _as_dask(data: Any, order: tuple[int, ...], chunks: tuple[int, ...] | None) 
 class Mapped:
     """A memory-mapped array that Dask does not take for one in memory, which it would copy.
 
+    Parts are copies, and the pages they were read from are given back: they would stay with a process that
+    reads block after block, until the whole file counts as its memory and it is ended for that.
+
     Parameters
     ----------
     array : ndarray
+        Mapped for reading only; one in memory is left alone.
     """
 
     def __init__(self, array: NDArray[Any]) -> None:
         self._array = array
         self.dtype, self.shape, self.ndim = array.dtype, array.shape, array.ndim
+        self._map = None if array.flags.writeable else _map_below(array)
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        part: NDArray[Any] = np.asarray(self._array[index])
+        part: NDArray[Any] = np.array(self._array[index])
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            # Another thread that reads just now gets its pages anew, from the system's own memory.
+            self._map.madvise(mmap.MADV_DONTNEED)
         return part
+
+
+def _map_below(array: Any) -> mmap.mmap | None:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array if isinstance(array, mmap.mmap) else None
 
 
 class FrameGrid:
@@ -242,7 +257,7 @@ class FrameGrid:
     """
 
     def __init__(self, parts: Sequence[Any], scan_shape: tuple[int, int]) -> None:
-        self._parts = list(parts)
+        self._parts = [Mapped(part) if isinstance(part, np.ndarray) else part for part in parts]
         self._ends = np.cumsum([part.shape[0] for part in parts])
         self.dtype = np.dtype(parts[0].dtype)
         self.shape = (*scan_shape, *map(int, parts[0].shape[1:]))

@@ -8,11 +8,12 @@ import xarray as xr
 from diffractory.errors import ScanError
 from diffractory.scan.detection.detect import (
     BlockPeaks,
+    DetectBlocks,
     Detector,
     DetectToFile,
     assemble,
     describe_status,
-    frame_blocks,
+    find_peaks,
     part_path,
     read_frames,
     read_part,
@@ -23,6 +24,7 @@ from diffractory.scan.detection.probe_template import disk_template, kernel_of
 from diffractory.scan.detection.setup import SetupRequest, prepare_detection
 from diffractory.scan.frame_scan import FRAME_DIMENSIONS, FrameScan
 from diffractory.scan.inspection.frame_checks import EMPTY, GOOD, NO_PEAKS, NOT_FINITE, SATURATED
+from diffractory.scan.reading.frame_blocks import frame_blocks, read_block
 from diffractory.scan.synthetic.frames import score_peaks
 from diffractory.specs import DetectionSpec
 from frame_scans import frames_of, lattice_patterns
@@ -43,7 +45,7 @@ def of_array(array, chunks="auto"):
 
 
 def found_in(scan):
-    return assemble([(block, DETECTOR(block)) for block in frame_blocks(scan)], scan.shape)
+    return find_peaks(scan, DETECTOR)
 
 
 def assert_same(one, other):
@@ -59,29 +61,42 @@ def test_any_chunking_gives_the_same_peaks(chunks, monkeypatch):
     whole = DETECTOR.find(array.reshape(-1, *FRAME))
     assert whole.peaks.counts.min() > 5
     assert_same(found_in(of_array(array, chunks)), whole)
-    monkeypatch.setattr("diffractory.scan.detection.detect._BLOCK_BYTES", 3 * 96 * 96 * 2)
+    monkeypatch.setattr("diffractory.scan.reading.frame_blocks._BLOCK_BYTES", 3 * 96 * 96 * 2)
     monkeypatch.setattr("diffractory.scan.detection.detect._FRAMES_AT_ONCE", 2)
     assert_same(found_in(of_array(array, chunks)), whole)
 
 
 def test_blocks_cover_the_scan_and_can_be_sent():
-    blocks = frame_blocks(of_array(np.zeros((40, 30, 16, 16), np.uint8), (7, 11, 16, 16)))
+    scan = of_array(np.zeros((40, 30, 16, 16), np.uint8), (7, 11, 16, 16))
+    blocks = frame_blocks(scan)
     covered = np.zeros((40, 30), dtype=int)
     for block in blocks:
-        covered[slice(*block.y), slice(*block.x)] += 1
-        assert block.read().shape[:2] == (block.y[1] - block.y[0], block.x[1] - block.x[0])
+        covered[block.slices] += 1
+        (top, bottom), (left, right) = block.rows, block.columns
+        assert read_block(scan, block).shape[:2] == (bottom - top, right - left)
+        assert block.positions == (bottom - top) * (right - left)
     assert (covered == 1).all()
     assert len({block.name for block in blocks}) == len(blocks) > 4
-    assert len(pickle.dumps(blocks[0])) < 400_000  # its frames themselves, which lie in memory here
+    assert len(pickle.dumps(blocks[0])) < 400
 
 
-def test_a_block_carries_only_its_own_frames(monkeypatch):
+def test_a_block_computes_only_its_own_frames(monkeypatch):
+    rendered = []
+
+    def render(number, *details):
+        rendered.append(number.size)
+        return np.zeros((*number.shape, *FRAME), np.uint16)
+
+    monkeypatch.setattr("diffractory.scan.synthetic.frames._render_block", render)
     monkeypatch.setattr("diffractory.scan.synthetic.frames._BLOCK_BYTES", 80 * 96 * 96 * 2)
-    monkeypatch.setattr("diffractory.scan.detection.detect._BLOCK_BYTES", 80 * 96 * 96 * 2)
+    monkeypatch.setattr("diffractory.scan.reading.frame_blocks._BLOCK_BYTES", 80 * 96 * 96 * 2)
     scan, _ = frames_of(lattice_patterns(10), (40, 40))
-    sizes = [len(pickle.dumps(block)) for block in frame_blocks(scan)]
-    assert len(sizes) > 10
-    assert max(sizes) < 0.2 * len(pickle.dumps(scan.frames.data))
+    blocks = frame_blocks(scan)
+    assert len(blocks) > 10
+    for block in blocks:
+        rendered.clear()
+        read_block(scan, block)
+        assert sum(rendered) == block.positions
 
 
 def test_bad_frames_are_flagged_and_the_rest_proceeds():
@@ -114,14 +129,14 @@ def test_a_scan_in_which_nothing_is_found():
 def test_parts_are_kept_and_damaged_ones_done_again(tmp_path, monkeypatch):
     scan, _ = raw()
     (block,) = frame_blocks(scan)[:1]
-    work = DetectToFile(DETECTOR, tmp_path)
+    work = DetectToFile(DetectBlocks(DETECTOR, scan), tmp_path)
     n = work(block)
     path = part_path(tmp_path, block)
     kept = read_part(path)
     assert kept is not None
-    assert_same(kept, DETECTOR(block))
+    assert_same(kept, DetectBlocks(DETECTOR, scan)(block))
     assert n == len(kept.peaks.intensity)
-    monkeypatch.setattr(Detector, "__call__", lambda *_: pytest.fail("done twice"))
+    monkeypatch.setattr(Detector, "find", lambda *_: pytest.fail("done twice"))
     assert work(block) == n
     monkeypatch.undo()
     path.write_bytes(path.read_bytes()[:100])
@@ -134,12 +149,13 @@ def test_a_part_of_another_block_is_not_taken(tmp_path):
     scan, _ = raw()
     (block,) = frame_blocks(scan)[:1]
     write_part(part_path(tmp_path, block), DETECTOR.find(np.zeros((1, *FRAME))))
-    assert DetectToFile(DETECTOR, tmp_path)(block) > 0
+    assert DetectToFile(DetectBlocks(DETECTOR, scan), tmp_path)(block) > 0
 
 
 def test_blocks_that_do_not_cover_the_scan_are_refused():
     scan, _ = raw()
-    parts = [(block, DETECTOR(block)) for block in frame_blocks(scan)]
+    work = DetectBlocks(DETECTOR, scan)
+    parts = [(block, work(block)) for block in frame_blocks(scan)]
     with pytest.raises(ScanError, match="do not cover"):
         assemble([parts[0], parts[0]], (2 * SHAPE[0], SHAPE[1]))
 
@@ -176,8 +192,7 @@ def test_preparation_finds_everything_itself():
     assert not (setup.detector.bad_pixels & ~truth.hot).any()
     assert setup.spec.noise_gain == pytest.approx(1.0, abs=0.15)
     np.testing.assert_allclose(setup.brightest, [47.5, 47.5], atol=2.5)
-    blocks = [(block, setup.detector(block)) for block in frame_blocks(scan)]
-    result = score_peaks(assemble(blocks, SHAPE).peaks, truth, weakest=1e-3)
+    result = score_peaks(find_peaks(scan, setup.detector).peaks, truth, weakest=1e-3)
     assert result["recall"] > 0.98
     assert result["false_a_frame"] < 0.3
 

@@ -4,7 +4,7 @@ import pytest
 from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.detection.detect import BlockPeaks, assemble, frame_blocks
+from diffractory.scan.detection.detect import BlockPeaks, find_peaks
 from diffractory.scan.detection.ring_radii import cubic_crystal, ring_radii
 from diffractory.scan.detection.scan_calibration import CalibrationRequest, calibrate_scan, check_request
 from diffractory.scan.detection.setup import SetupRequest, prepare_detection
@@ -21,7 +21,7 @@ RINGS = ring_radii(cubic_crystal(f"{POWDER_A}:F"), 2.0)
 def detected():
     scan, truth = frames_of(powder_patterns(120), SHAPE, drift=5.0, ellipticity=0.03, ellipse_angle=40.0)
     setup = prepare_detection(scan, SetupRequest())
-    found = assemble([(block, setup.detector(block)) for block in frame_blocks(scan)], SHAPE)
+    found = find_peaks(scan, setup.detector)
     return scan, truth, setup, found
 
 

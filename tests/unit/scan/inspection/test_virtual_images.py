@@ -37,9 +37,10 @@ def source(tmp_path):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Blocks of two positions."""
-    from diffractory.scan.reading import raw_frames
+    from diffractory.scan.reading import frame_blocks, raw_frames
 
     monkeypatch.setattr(raw_frames.frame_chunks, "__defaults__", ((1, 1), 2 * 256))
+    monkeypatch.setattr(frame_blocks, "_BLOCK_BYTES", 2 * 256)
 
 
 def test_blocks_cover_every_position_once(source, small_chunks):

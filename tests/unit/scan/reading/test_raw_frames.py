@@ -1,3 +1,6 @@
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -102,3 +105,19 @@ def test_a_stack_whose_scan_axis_is_last():
     stack = np.arange(6 * 3 * 2).reshape(3, 2, 6)
     frames = scan_array(RawFrames(stack), (2, 0, 1), (2, 3))
     np.testing.assert_array_equal(frames.compute(), stack.transpose(2, 0, 1).reshape(2, 3, 3, 2))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process has mapped is read from /proc")
+@pytest.mark.parametrize("shape", [(8, 8, 512, 512), (64, 512, 512)])
+def test_pages_of_a_mapped_file_are_given_back(tmp_path, shape):
+    path = tmp_path / "scan.npy"
+    np.save(path, np.ones(shape, np.uint8))
+    frames = scan_array(RawFrames(np.load(path, mmap_mode="r")), tuple(range(len(shape))), (8, 8))
+
+    def mapped() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile"))
+
+    before = mapped()
+    assert (frames[:, :4].compute(scheduler="synchronous") == 1).all()
+    assert mapped() - before < 2**20 < path.stat().st_size // 8

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from diffractory.errors import ScanError
-from diffractory.scan.detection.detect import frame_blocks
-from diffractory.scan.reading.frame_blocks import FrameSource
+from diffractory.scan.reading.frame_blocks import FrameSource, frame_blocks, read_block
 
 
 @pytest.fixture
@@ -24,20 +23,20 @@ def frames(tmp_path: Path) -> tuple[Path, np.ndarray]:
 def test_blocks_of_a_file_can_be_sent_and_hold_no_frames(frames: tuple[Path, np.ndarray]):
     path, array = frames
     source = FrameSource.of(path, pixel_size=0.02)
-    scan = source.reopening()
+    scan = source.open()
     assert scan.pixel_size == 0.02
     np.testing.assert_array_equal(scan.frames.to_numpy(), array)
     for block in frame_blocks(scan):
-        sent = pickle.dumps(block)
+        sent = pickle.dumps((source, block))
         assert len(sent) < 3000 < array.nbytes
-        got = pickle.loads(sent).read()
-        np.testing.assert_array_equal(got, array[slice(*block.y), slice(*block.x)])
+        np.testing.assert_array_equal(read_block(*pickle.loads(sent)), array[block.slices])
 
 
 def test_a_file_that_changed_is_noticed_where_it_is_read(frames: tuple[Path, np.ndarray]):
     path, _ = frames
-    block = frame_blocks(FrameSource.of(path).reopening())[0]
+    source = FrameSource.of(path)
+    block = frame_blocks(source.open())[0]
     with path.open("ab") as stream:
         stream.write(b"more")
     with pytest.raises(ScanError, match="changed while it was read"):
-        block.read()
+        read_block(source, block)
