@@ -213,11 +213,14 @@ def _check_provenance(provenance: Any, n_features: int) -> None:
 
 def _models_of(model: Hierarchy) -> dict[str, Any]:
     """Return every forest or boosted model by its name in the archive."""
+    groups: Mapping[int, Any]
+    lattices: Mapping[int, Any]
     if isinstance(model, BoostedHierarchy):
-        system, groups, lattices = model.system_model_, model.group_models_, model.lattice_models_
+        models: dict[str, Any] = {"system": model.system_model_}
+        groups, lattices = model.group_models_, model.lattice_models_
     else:
-        system, groups, lattices = model.system_forest_, model.group_forests_, model.lattice_forests_
-    models: dict[str, Any] = {"system": system}
+        models = {"system": model.system_forest_}
+        groups, lattices = model.group_forests_, model.lattice_forests_
     models |= {f"group-{code}": part for code, part in groups.items()}
     return models | {f"lattice-{code}": part for code, part in lattices.items()}
 

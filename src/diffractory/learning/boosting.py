@@ -13,9 +13,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from diffractory.errors import ModelError
+from diffractory.learning.estimator import ClassifierScore, Estimator, RegressorScore
 from diffractory.learning.forests import check_features_of, check_training
 from diffractory.learning.trees import TreeArrays, add_up
 
@@ -24,7 +24,7 @@ _LEAST_PROBABILITY = 1e-6
 _FEW_ROWS = 20
 
 
-class _Boosted(BaseEstimator):
+class _Boosted(Estimator):
     """Parameters of both kinds and the training they share."""
 
     def __init__(
@@ -81,7 +81,7 @@ class _Boosted(BaseEstimator):
             self.on_round(state.iteration + 1, self.n_rounds)
 
 
-class BoostedClassifier(ClassifierMixin, _Boosted):
+class BoostedClassifier(ClassifierScore, _Boosted):
     """Gradient-boosted classifier with one tree a class and round.
 
     Parameters
@@ -146,7 +146,7 @@ class BoostedClassifier(ClassifierMixin, _Boosted):
         return chosen
 
 
-class BoostedRegressor(RegressorMixin, _Boosted):
+class BoostedRegressor(RegressorScore, _Boosted):
     """Gradient-boosted regressor of medians, one target after the other.
 
     Parameters

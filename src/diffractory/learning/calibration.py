@@ -11,11 +11,11 @@ Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks", ICML 2
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from diffractory.errors import ModelError
 from diffractory.learning.aggregation import pool_evidence
@@ -71,8 +71,7 @@ class Calibration:
             cooled = scaled(log_probability, float(np.exp(log_temperature)))
             return -float(cooled[rows, truth].mean())
 
-        found = minimize_scalar(loss_of_temperature, bounds=(np.log(0.2), np.log(5.0)), method="bounded")
-        temperature = float(np.exp(found.x))
+        temperature = float(np.exp(_minimum(loss_of_temperature, np.log(0.2), np.log(5.0))))
         cooled = scaled(log_probability, temperature)
         groups = [_groups(materials, size, seed) for size in _SIZES]
         groups = [group for group in groups if np.any(group >= 0)]
@@ -88,8 +87,7 @@ class Calibration:
                 losses.append(-np.log(pooled[np.arange(len(pooled)), truth[used][first]]).mean())
             return float(np.mean(losses))
 
-        found = minimize_scalar(loss_of_dependence, bounds=(0.0, 1.0), method="bounded")
-        return cls(temperature, float(found.x))
+        return cls(temperature, _minimum(loss_of_dependence, 0.0, 1.0))
 
 
 def scaled(log_probability: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
@@ -97,6 +95,13 @@ def scaled(log_probability: NDArray[np.float64], temperature: float) -> NDArray[
     cooled = log_probability / temperature
     top = cooled.max(axis=1, keepdims=True)
     return np.asarray(cooled - top - np.log(np.exp(cooled - top).sum(axis=1, keepdims=True)))
+
+
+def _minimum(loss: Callable[[float], float], low: float, high: float) -> float:
+    # Only training needs it, and it takes longer to import than a trained model takes to load.
+    from scipy.optimize import minimize_scalar
+
+    return float(minimize_scalar(loss, bounds=(low, high), method="bounded").x)
 
 
 def _groups(materials: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:

@@ -10,13 +10,13 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from diffractory.errors import ModelError
+from diffractory.learning.estimator import ClassifierScore, Estimator, RegressorScore
 from diffractory.learning.trees import TreeArrays, median, vote
 
 
-class VoteForestClassifier(ClassifierMixin, BaseEstimator):
+class VoteForestClassifier(ClassifierScore, Estimator):
     """Random forest in which every tree casts one whole vote.
 
     Parameters
@@ -91,7 +91,7 @@ class VoteForestClassifier(ClassifierMixin, BaseEstimator):
         return chosen
 
 
-class MedianForestRegressor(RegressorMixin, BaseEstimator):
+class MedianForestRegressor(RegressorScore, Estimator):
     """Random forest that predicts the median over its trees, for several targets at once.
 
     Parameters

@@ -8,12 +8,12 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
 from diffractory.learning.aggregation import AggregatedLabels, EvidenceRule, difference_confidence
 from diffractory.learning.domain import TrainingDomain
+from diffractory.learning.estimator import Estimator
 from diffractory.learning.forests import check_features_of
 
 
@@ -72,7 +72,7 @@ class WithinSystem:
     lattice: NDArray[np.float64]
 
 
-class SystemHierarchy(BaseEstimator, ABC):
+class SystemHierarchy(Estimator, ABC):
     """A model for the crystal system, and within each system models for space group and lattice.
 
     Attributes

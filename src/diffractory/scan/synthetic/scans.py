@@ -8,7 +8,6 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ScanError
@@ -211,6 +210,9 @@ def _grain_map(
     shape: tuple[int, int], n_grains: int, vacuum_fraction: float, generator: np.random.Generator
 ) -> NDArray[np.int64]:
     """Return the grain index of every position, -1 in vacuum, of shape (n_y, n_x)."""
+    # Every map's figures import this module, for the truth that it may be held against.
+    from scipy.spatial import cKDTree
+
     positions = np.stack(np.meshgrid(*(np.arange(n) + 0.5 for n in shape), indexing="ij"), axis=-1)
     seeds = generator.uniform(0.0, 1.0, (n_grains, 2)) * shape
     grain: NDArray[np.int64] = cKDTree(seeds).query(positions)[1].astype(np.int64)
