@@ -29,6 +29,7 @@ from diffractory.errors import SpecError
 from diffractory.execution.engine import Engine
 from diffractory.execution.helper import helper_process
 from diffractory.learning.saved_model import SavedModel, packaged_model
+from diffractory.patterns.spot_lattice import search_is_compiled
 from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.mapping.beam_energy import features_at_energy
@@ -167,6 +168,7 @@ def map_scan(
     # The helper imports what it needs while the scan is read.
     with _helper(scan, cluster, with_report) as helper:
         loaded = read_bragg_scan(scan, pixel_size=pixel_size, center=center, dataset=dataset)
+        _tell_of_compiling(saved, cluster, flag_overlap)
         with engine_here(cluster, workers, folder, slurm) as engine:
             made = map_with_model(
                 loaded,
@@ -185,6 +187,13 @@ def map_scan(
     print_map(made.summary)
     for name in made.files:
         out.print(f"  {folder / name}")
+
+
+def _tell_of_compiling(model: SavedModel, cluster: str, flag_overlap: bool | None) -> None:
+    """Tell whoever waits why the first map on a machine takes so long; workers elsewhere are not known."""
+    searched = isinstance(model.features, InvariantSpec) or flag_overlap
+    if searched and cluster in ("threads", "inline", "local") and not search_is_compiled():
+        note("compiling the lattice search for this machine: most of a minute, this once")
 
 
 @contextmanager

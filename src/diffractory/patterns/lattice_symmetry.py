@@ -15,7 +15,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from diffractory.patterns.lattice_groups import LATTICE_FAMILIES, METRIC_ELEMENTS, lattice_groups
-from diffractory.patterns.linear_equations import solve_small
+from diffractory.patterns.lattice_points import determinant
+from diffractory.patterns.linear_equations import solve_beside, solve_small
 
 _MONOCLINIC, _ORTHORHOMBIC, _TETRAGONAL, _CUBIC = 0, 1, 2, 5
 
@@ -90,6 +91,9 @@ def _fit_all(  # type: ignore[no-untyped-def]
     # Made once: making them anew for each of hundreds of groups takes as long as the fit.
     room = np.empty((6, 4)), np.empty((4, 4)), np.empty((4, 1)), np.empty((3, 3))
     residual = np.empty(len(family))
+    # Of the best fit of each family: what it leaves, and across the beam; its metric; its group; and the
+    # number of primitive cells in its conventional one, where that was asked for.
+    best_fits = np.empty((6, 2)), np.empty((6, 3, 3)), np.empty(6, dtype=np.int64), np.empty(6)
     # The many monoclinic groups come first and are fitted side by side.
     beside = monoclinic.shape[2]
     design, normal, right = np.empty((6, 4, beside)), np.empty((4, 4, beside)), np.empty((4, beside))
@@ -104,30 +108,51 @@ def _fit_all(  # type: ignore[no-untyped-def]
             i, j = (axis + 1) % 3, (axis + 2) % 3
             reduced[item, 3 + axis] = abs(direct[i] @ direct[j]) / (lengths[i] * lengths[j])
         strain, target = _strain_of_metric(np.linalg.inv(direct))
-        _fit_beside(strain, target, monoclinic, design, normal, right, squares, room)
+        best_fits[0][:], best_fits[2][:] = np.nan, -1
+        _fit_beside(strain, target, monoclinic, design, normal, right, squares)
         for group in range(beside):
             residual[group] = _keep_best(
-                squares[0, group], squares[1, group], right[:, group], 4, _MONOCLINIC, metrics[group],
-                axes[group], fits[item], cos_beta[item : item + 1], room[3],
+                squares[0, group], squares[1, group], right[:, group], 4, _MONOCLINIC, group, metrics, axes,
+                best_fits, room[3],
             )  # fmt: skip
-        for group in range(beside, len(family)):
-            # What a group leaves alone, its part leaves alone: it fits no better than its part does.
-            least = 0.0
-            for part in two_folds[group]:
-                if part >= 0:
-                    least = max(least, residual[part])
-            if least > fits[item, family[group], 0] * (1.0 + 10.0 * _TIE):
-                continue
-            residual[group] = _fit_group(
-                strain, target, family[group], dimension[group], metrics[group], axes[group],
-                fits[item], cos_beta[item : item + 1], room,
-            )  # fmt: skip
+        _fit_larger(
+            strain, target, family, dimension, metrics, axes, two_folds, beside, residual, best_fits, room
+        )
+        _write_cells(axes, best_fits, fits[item], cos_beta[item : item + 1])
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _fit_beside(strain, target, metrics, design, normal, right, squares, room):  # type: ignore[no-untyped-def]
+def _fit_larger(  # type: ignore[no-untyped-def]
+    strain, target, family, dimension, metrics, axes, two_folds, first, residual, best_fits, room
+):
+    """Fit the groups that hold several two-fold rotations, from number ``first`` on."""
+    best = best_fits[0]
+    for group in range(first, len(family)):
+        # What a group leaves alone, its part leaves alone: it fits no better than its part does.
+        least = 0.0
+        for part in two_folds[group]:
+            if part >= 0:
+                least = max(least, residual[part])
+        if least > best[family[group], 0] * (1.0 + 10.0 * _TIE):
+            continue
+        residual[group] = _fit_group(
+            strain, target, family[group], dimension[group], group, metrics, axes, best_fits, room
+        )
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _write_cells(axes, best_fits, fits, cos_beta):  # type: ignore[no-untyped-def]
+    """Write what is left of the best fit of each family, and its cell: of none that was beaten."""
+    best, held, owner, _ = best_fits
+    for family in range(len(best)):
+        if owner[family] >= 0:
+            fits[family, 0], fits[family, 1] = best[family, 0], best[family, 1]
+            _write_cell(held[family], family, axes[owner[family]], fits[family], cos_beta)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _fit_beside(strain, target, metrics, design, normal, right, squares):  # type: ignore[no-untyped-def]
     """Fit groups of four free parameters, ``metrics`` (4, 6, n); write parameters and what is left."""
-    n = metrics.shape[2]
     for row in range(6):
         for column in range(4):
             into = design[row, column]
@@ -142,15 +167,10 @@ def _fit_beside(strain, target, metrics, design, normal, right, squares, room): 
             normal[i, j] = 0.0
             for row in range(6):
                 _add_product(design[row, i], design[row, j], normal[i, j])
-    small, values = room[1], room[2]
-    for group in range(n):
-        for i in range(4):
-            values[i, 0] = right[i, group]
-            for j in range(i + 1):
-                small[i, j] = small[j, i] = normal[i, j, group]
-        solved = solve_small(small, values, 4)
-        for i in range(4):
-            right[i, group] = values[i, 0] if solved else np.nan
+    for i in range(4):
+        for j in range(i):
+            normal[j, i] = normal[i, j]
+    solve_beside(normal, right)
     left = normal[0, 0]
     squares[:] = 0.0
     for row in range(6):
@@ -200,13 +220,13 @@ def _strain_of_metric(basis):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _fit_group(strain, target, family, dimension, metrics, axes, fits, cos_beta, room):  # type: ignore[no-untyped-def]
+def _fit_group(strain, target, family, dimension, group, metrics, axes, best_fits, room):  # type: ignore[no-untyped-def]
     design, normal, right, metric = room
     for row in range(6):
         for column in range(dimension):
             value = 0.0
             for element in range(6):
-                value += strain[row, element] * metrics[column, element]
+                value += strain[row, element] * metrics[group, column, element]
             design[row, column] = value
     for i in range(dimension):
         value = 0.0
@@ -228,43 +248,64 @@ def _fit_group(strain, target, family, dimension, metrics, axes, fits, cos_beta,
         total += left * left
         if row in (0, 1, 5):
             across += left * left
-    return _keep_best(total, across, right[:, 0], dimension, family, metrics, axes, fits, cos_beta, metric)
+    return _keep_best(total, across, right[:, 0], dimension, family, group, metrics, axes, best_fits, metric)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _keep_best(total, across, right, dimension, family, metrics, axes, fits, cos_beta, metric):  # type: ignore[no-untyped-def]
-    """Write the cell of a fit that is better than those before; return what it leaves."""
+def _keep_best(total, across, right, dimension, family, group, metrics, axes, best_fits, metric):  # type: ignore[no-untyped-def]
+    """Keep a fit that is better than those of its family before; return what it leaves."""
     if not total >= 0.0:
         # The equations had no solution.
         return 0.0
-    residual = max(math.sqrt(total), _RESIDUAL_FLOOR)
+    best, held, owner, cells = best_fits
+    residual, before = max(math.sqrt(total), _RESIDUAL_FLOOR), best[family, 0]
     # A hexagonal lattice has two kinds of rhombohedral groups that fit alike: the smaller cell counts.
-    alike = residual <= fits[family, 0] * (1.0 + _TIE)
-    if residual >= fits[family, 0] * (1.0 - _TIE) and not alike:
+    alike = residual <= before * (1.0 + _TIE)
+    if residual >= before * (1.0 - _TIE) and not alike:
         return residual
     for element in range(6):
         value = 0.0
         for column in range(dimension):
-            value += right[column] * metrics[column, element]
+            value += right[column] * metrics[group, column, element]
         metric[_ROW[element], _COLUMN[element]] = metric[_COLUMN[element], _ROW[element]] = value
-    fit, cosine = np.empty(6), np.full(1, np.nan)
-    if not _write_cell(metric, family, axes, fit, cosine):
+    if not _is_metric(metric):
         return residual
-    if residual >= fits[family, 0] * (1.0 - _TIE) and fit[5] > fits[family, 5] - 0.5:
-        return residual
-    fit[0], fit[1] = residual, max(math.sqrt(across), _RESIDUAL_FLOOR)
-    fits[family] = fit
-    if family == _MONOCLINIC:
-        cos_beta[0] = cosine[0]
+    here = np.nan
+    if residual >= before * (1.0 - _TIE):
+        if np.isnan(cells[family]):
+            cells[family] = _number_of_cells(held[family], family, axes[owner[family]])
+        here = _number_of_cells(metric, family, axes[group])
+        if here > cells[family] - 0.5:
+            return residual
+    best[family, 0], best[family, 1] = residual, max(math.sqrt(across), _RESIDUAL_FLOOR)
+    held[family], owner[family], cells[family] = metric, group, here
     return residual
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _write_cell(metric, family, axes, fit, cos_beta):  # type: ignore[no-untyped-def]
-    """Write cell and number of primitive cells; False where the metric is none."""
-    determinant = np.linalg.det(metric)
-    if not (determinant > 0.0 and metric[0, 0] > 0.0 and metric[1, 1] > 0.0 and metric[2, 2] > 0.0):
+def _is_metric(metric):  # type: ignore[no-untyped-def]
+    """Tell whether lengths and volume are positive, by LAPACK only where a plain sum might be mistaken."""
+    a, b, c = metric[0, 0], metric[1, 1], metric[2, 2]
+    if not (a > 0.0 and b > 0.0 and c > 0.0):
         return False
+    volume = determinant(metric)
+    # Rounding moves both by less than a hundred times 1e-16 of the largest products.
+    size = max(a, b, c, abs(metric[0, 1]), abs(metric[0, 2]), abs(metric[1, 2]))
+    if abs(volume) > 1e-12 * size * size * size:
+        return volume > 0.0
+    return np.linalg.det(metric) > 0.0
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _number_of_cells(metric, family, axes):  # type: ignore[no-untyped-def]
+    fit = np.empty(6)
+    _write_cell(metric, family, axes, fit, np.empty(1))
+    return fit[5]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _write_cell(metric, family, axes, fit, cos_beta):  # type: ignore[no-untyped-def]
+    """Write the conventional cell of a metric, its number of primitive cells, and a monoclinic angle."""
     squares = np.empty(3)
     for axis in range(3):
         squares[axis] = max(axes[axis] @ metric @ axes[axis], 0.0)
@@ -285,8 +326,7 @@ def _write_cell(metric, family, axes, fit, cos_beta):  # type: ignore[no-untyped
         c = math.sqrt(squares[0])
         volume = a * b * c * (1.0 if family == _TETRAGONAL else math.sqrt(0.75))
     fit[2], fit[3], fit[4] = a, b, c
-    fit[5] = volume / math.sqrt(determinant)
-    return True
+    fit[5] = volume / math.sqrt(np.linalg.det(metric))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

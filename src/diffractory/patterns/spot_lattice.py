@@ -25,6 +25,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from diffractory.patterns.compiled import is_compiled
 from diffractory.patterns.lattice_planes import SMALLEST_AREA, likely_planes
 from diffractory.patterns.lattice_points import (
     MISSING,
@@ -159,6 +160,11 @@ def find_spot_lattices(table: PeakTable, spec: InvariantSpec) -> SpotLattices:
     return SpotLattices(
         reciprocal, score, bright, share, misfit, excitation, tolerance, numbers[:, 6:9], numbers[:, 9]
     )
+
+
+def search_is_compiled() -> bool:
+    """Tell whether :func:`find_spot_lattices` starts at once, or is compiled for most of a minute before."""
+    return is_compiled(_find_all)
 
 
 def explained_spots(table: PeakTable, lattices: SpotLattices, spec: InvariantSpec) -> NDArray[np.bool_]:

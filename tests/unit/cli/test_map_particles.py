@@ -184,6 +184,19 @@ def test_the_papers_forest_answers_by_its_own_rule(workshop: Workshop, tmp_path:
     assert table["n_by_difference"].max() == 3
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_whoever_waits_for_the_compiler_is_told_so(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    monkeypatch.setattr(map_scan, "search_is_compiled", lambda: compiled)
+    words = "compiling the lattice search for this machine: most of a minute, this once"
+    said = succeeds("map", workshop.scan, "--out", tmp_path / "robust", "--no-particles", *QUICK)
+    assert (words in said.flat) is not compiled
+    paper = ("map", workshop.scan, "--out", tmp_path / "paper", "--model", workshop.model, "--no-particles")
+    assert words not in succeeds(*paper, *QUICK).flat
+    assert (words in succeeds(*paper, *QUICK, "--flag-overlap").flat) is not compiled
+
+
 @pytest.mark.parametrize(
     ("text", "values"),
     [

@@ -71,3 +71,13 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_the_version_is_that_of_the_installed_package() -> None:
     assert diffractory.__version__ == version("diffractory")
+
+
+def test_the_map_command_loads_nothing_that_only_training_or_clusters_need() -> None:
+    code = (
+        "import sys; from diffractory.cli import map_scan; from diffractory.learning.saved_model import *\n"
+        "SavedModel(packaged_model()).systems_; print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    loaded = set(_python(code).split())
+    assert "xarray" in loaded
+    assert not loaded & {"lightgbm", "dask", "distributed", "py4DSTEM", "pymatgen"}
