@@ -11,43 +11,6 @@ from reference_names import callables_of, documented, lacking
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9]*.py"))
 
-#: Docstrings that are still to be written out, before what notebooks use of them can be listed as public.
-#: The list only gets shorter.
-STILL_SHORT = frozenset(
-    {
-        "diffractory.learning.aggregation.EvidenceRule.pool",
-        "diffractory.learning.aggregation.aggregate_labels",
-        "diffractory.learning.boosted_hierarchy.BoostedHierarchy.fit",
-        "diffractory.learning.boosted_hierarchy.BoostedHierarchy.pool_systems",
-        "diffractory.learning.boosted_hierarchy.BoostedHierarchy.predict_log_proba",
-        "diffractory.learning.boosted_hierarchy.BoostedHierarchy.predict_proba",
-        "diffractory.learning.boosted_hierarchy.BoostedHierarchy.vote_systems",
-        "diffractory.learning.hierarchy.SymmetryHierarchy.fit",
-        "diffractory.learning.hierarchy.SymmetryHierarchy.pool_systems",
-        "diffractory.learning.hierarchy.SymmetryHierarchy.vote_systems",
-        "diffractory.learning.hierarchy.Targets.from_labels",
-        "diffractory.learning.hierarchy.Targets.take",
-        "diffractory.learning.protocols.ProtocolFeatures.concatenate",
-        "diffractory.learning.protocols.protocol_features",
-        "diffractory.learning.protocols.targets_of",
-        "diffractory.learning.saved_model.SavedModel.locate",
-        "diffractory.learning.saved_model.SavedModel.predict_within",
-        "diffractory.learning.saved_model.SavedModel.vote_systems",
-        "diffractory.learning.training.requested_features",
-        "diffractory.learning.transformer.PatternFeatures.fit",
-        "diffractory.learning.transformer.PatternFeatures.get_feature_names_out",
-        "diffractory.learning.transformer.PatternFeatures.transform",
-        "diffractory.report.map_figures.figure_of_domain",
-        "diffractory.report.map_figures.figure_of_lattice",
-        "diffractory.report.map_figures.figure_of_truth",
-        "diffractory.report.particle_figures.figure_of_flags",
-        "diffractory.report.scan_figures.figure_of_peaks",
-        "diffractory.report.style.new_figure",
-        "diffractory.report.style.tidy",
-        "diffractory.scan.bragg_scan.BraggScan.to_emd",
-    }
-)
-
 
 def _imported(notebook: Path) -> set[str]:
     nodes = [node for node in ast.walk(ast.parse(notebook.read_text())) if isinstance(node, ast.ImportFrom)]
@@ -63,18 +26,12 @@ def _imported(notebook: Path) -> set[str]:
 def test_docstrings_of_the_reference_are_complete(name: str) -> None:
     found = {place: lacking(thing) for place, thing in callables_of(name)}
     short = {place: missing for place, missing in found.items() if missing}
-    assert {place for place in found if place in STILL_SHORT} <= set(short), "written out: strike it off"
-    assert {place: missing for place, missing in short.items() if place not in STILL_SHORT} == {}
-
-
-def test_names_that_are_still_short_are_public() -> None:
-    listed = {place for name in documented() for place, _ in callables_of(name)}
-    assert listed.union(*map(_imported, NOTEBOOKS)) >= STILL_SHORT
+    assert short == {}
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_what_notebooks_import_is_in_the_reference(notebook: Path) -> None:
-    assert _imported(notebook) - set(documented()) - STILL_SHORT == set()
+    assert _imported(notebook) - set(documented()) == set()
 
 
 def _whole(a: int, b: int) -> int:

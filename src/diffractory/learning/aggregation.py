@@ -71,6 +71,11 @@ def aggregate_labels(labels: ArrayLike, weights: ArrayLike, groups: ArrayLike) -
     groups : array_like of shape (n,)
         Group of each pattern.
 
+    Returns
+    -------
+    AggregatedLabels
+        One for each group, sorted by group.
+
     Raises
     ------
     ModelError
@@ -152,6 +157,20 @@ class EvidenceRule:
 
     def pool(self, share: ArrayLike, groups: ArrayLike, most: int | None = None) -> AggregatedLabels:
         """Return the crystal system of each group of patterns, given probabilities (n, n_systems).
+
+        Parameters
+        ----------
+        share : array_like of shape (n, n_systems)
+            Calibrated probability of each crystal system for n patterns.
+        groups : array_like of shape (n,)
+            Group of each pattern.
+        most : int, optional
+            The evidence of more patterns of a group counts as that of so many.
+
+        Returns
+        -------
+        AggregatedLabels
+            One for each group, sorted by group.
 
         Raises
         ------

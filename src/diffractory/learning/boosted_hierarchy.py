@@ -91,6 +91,11 @@ class BoostedHierarchy(SystemHierarchy):
         progress : callable, optional
             Told what is trained next.
 
+        Returns
+        -------
+        BoostedHierarchy
+            This model.
+
         Raises
         ------
         ModelError
@@ -136,6 +141,16 @@ class BoostedHierarchy(SystemHierarchy):
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the calibrated log-probability of each crystal system, of shape (n, n_systems).
 
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+            Features of n patterns.
+
+        Returns
+        -------
+        ndarray of shape (n, n_systems)
+            Columns in the order of ``systems_``.
+
         Raises
         ------
         ModelError
@@ -145,11 +160,43 @@ class BoostedHierarchy(SystemHierarchy):
         return scaled(self.system_model_.predict_log_proba(features), self.calibration_.temperature)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the calibrated probability of each crystal system, of shape (n, n_systems)."""
+        """Return the calibrated probability of each crystal system, of shape (n, n_systems).
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+            Features of n patterns.
+
+        Returns
+        -------
+        ndarray of shape (n, n_systems)
+            Columns in the order of ``systems_``; rows add up to 1.
+
+        Raises
+        ------
+        ModelError
+            If the model is not trained or the features do not fit it.
+        """
         return np.asarray(np.exp(self.predict_log_proba(X)))
 
     def vote_systems(self, X: ArrayLike) -> SystemVotes:
-        """Return crystal system and calibrated probabilities of each row of X (n, n_features)."""
+        """Return crystal system and calibrated probabilities of each row of X (n, n_features).
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+            Features of n patterns.
+
+        Returns
+        -------
+        SystemVotes
+            Of n patterns.
+
+        Raises
+        ------
+        ModelError
+            If the model is not trained or the features do not fit it.
+        """
         return SystemVotes.from_share(self.predict_proba(X), self.systems_)
 
     @property
@@ -158,7 +205,20 @@ class BoostedHierarchy(SystemHierarchy):
         return {code: model.classes_ for code, model in self.group_models_.items()}
 
     def pool_systems(self, votes: SystemVotes, groups: NDArray[Any]) -> AggregatedLabels:
-        """Return the crystal system of each group of patterns by calibrated log-probability."""
+        """Return the crystal system of each group of patterns by calibrated log-probability.
+
+        Parameters
+        ----------
+        votes : SystemVotes
+            Of n patterns.
+        groups : ndarray of shape (n,)
+            Group of each pattern.
+
+        Returns
+        -------
+        AggregatedLabels
+            One for each group, sorted by group.
+        """
         return self.evidence_rule.pool(votes.share, groups)
 
     @property

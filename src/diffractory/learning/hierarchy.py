@@ -58,6 +58,11 @@ class Targets:
             a, b, c in Å. The axes of orthorhombic cells are sorted: their order is a convention
             of whoever set up the cell, and no pattern can tell it.
 
+        Returns
+        -------
+        Targets
+            Of n patterns.
+
         Raises
         ------
         ModelError
@@ -83,7 +88,18 @@ class Targets:
         return cls(codes, groups.astype(np.int16), cells)
 
     def take(self, indices: ArrayLike) -> Self:
-        """Return the targets of the chosen patterns (indices or a mask)."""
+        """Return the targets of the chosen patterns (indices or a mask).
+
+        Parameters
+        ----------
+        indices : array_like of int or bool
+            Which patterns, by number or as a mask.
+
+        Returns
+        -------
+        Targets
+            Of the chosen ones, in their order.
+        """
         chosen = np.asarray(indices)
         return type(self)(self.system[chosen], self.space_group[chosen], self.lattice[chosen])
 
@@ -158,6 +174,11 @@ class SymmetryHierarchy(SystemHierarchy):
         progress : callable, optional
             Told what is trained next.
 
+        Returns
+        -------
+        SymmetryHierarchy
+            This model.
+
         Raises
         ------
         ModelError
@@ -192,6 +213,16 @@ class SymmetryHierarchy(SystemHierarchy):
     def vote_systems(self, X: ArrayLike) -> SystemVotes:
         """Let the trees vote for the crystal system of each row of X (n, n_features).
 
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+            Features of n patterns.
+
+        Returns
+        -------
+        SystemVotes
+            Of n patterns.
+
         Raises
         ------
         ModelError
@@ -210,7 +241,20 @@ class SymmetryHierarchy(SystemHierarchy):
         return {code: forest.classes_ for code, forest in self.group_forests_.items()}
 
     def pool_systems(self, votes: SystemVotes, groups: NDArray[Any]) -> AggregatedLabels:
-        """Return the crystal system of each group of patterns by the paper's rule."""
+        """Return the crystal system of each group of patterns by the paper's rule.
+
+        Parameters
+        ----------
+        votes : SystemVotes
+            Of n patterns.
+        groups : ndarray of shape (n,)
+            Group of each pattern.
+
+        Returns
+        -------
+        AggregatedLabels
+            One for each group, sorted by group.
+        """
         return aggregate_labels(votes.system, votes.difference, groups)
 
     def _within(self, code: int, part: NDArray[np.float32]) -> WithinSystem:

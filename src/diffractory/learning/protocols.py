@@ -72,7 +72,18 @@ class ProtocolFeatures:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Join parts of one protocol, in the order of their items."""
+        """Join parts of one protocol, in the order of their items.
+
+        Parameters
+        ----------
+        parts : sequence of ProtocolFeatures
+            Of different items.
+
+        Returns
+        -------
+        ProtocolFeatures
+            Sorted by item.
+        """
         order = np.argsort(np.concatenate([part.items for part in parts]))
         pairs = zip(*map(_columns, parts), strict=True)
         columns: list[Any] = [np.concatenate(column)[order] for column in pairs]
@@ -100,6 +111,11 @@ def protocol_features(
         Indices of the crystals wanted; others in the partition are left out.
     protocol : Protocol
     partition : int
+
+    Returns
+    -------
+    ProtocolFeatures
+        Of the wanted items of this partition; empty where there is none.
 
     Raises
     ------
@@ -157,7 +173,20 @@ def tilt_from_zone_axes(
 
 
 def targets_of(catalogue: Catalogue, crystals: NDArray[np.int64]) -> Targets:
-    """Return the truth for patterns of the given crystals, one row a pattern."""
+    """Return the truth for patterns of the given crystals, one row a pattern.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        With crystal system, space group and conventional cell of each material.
+    crystals : ndarray of shape (n,), int64
+        Number of each pattern's crystal in the catalogue.
+
+    Returns
+    -------
+    Targets
+        Of n patterns.
+    """
     table = catalogue.table
     systems = np.array([system_code(name) for name in table["crystal_system"]])
     return Targets.from_labels(

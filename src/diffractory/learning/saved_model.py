@@ -66,7 +66,18 @@ class SavedModel:
         return feature_spec(self.provenance["features"])
 
     def vote_systems(self, X: ArrayLike) -> SystemVotes:
-        """As :meth:`SymmetryHierarchy.vote_systems`."""
+        """As :meth:`SymmetryHierarchy.vote_systems`.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+            Features of n patterns.
+
+        Returns
+        -------
+        SystemVotes
+            Of n patterns.
+        """
         return _loaded(self.path)[0].vote_systems(X)
 
     @property
@@ -80,11 +91,37 @@ class SavedModel:
         return _loaded(self.path)[0].domain_.sample
 
     def locate(self, X: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """As :meth:`SymmetryHierarchy.locate`."""
+        """As :meth:`SymmetryHierarchy.locate`.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+            Features of n patterns.
+
+        Returns
+        -------
+        outside : ndarray of shape (n,), bool
+            Unlike all but few training patterns.
+        coordinates : ndarray of shape (n, 2)
+            Along the first two principal components of training.
+        """
         return _loaded(self.path)[0].locate(X)
 
     def predict_within(self, X: ArrayLike, system: ArrayLike) -> WithinSystem:
-        """As :meth:`SymmetryHierarchy.predict_within`."""
+        """As :meth:`SymmetryHierarchy.predict_within`.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+            Features of n patterns.
+        system : array_like of shape (n,), int
+            Code of the crystal system whose models are asked; −1 = none.
+
+        Returns
+        -------
+        WithinSystem
+            Space group and lattice of n patterns.
+        """
         return _loaded(self.path)[0].predict_within(X, system)
 
 

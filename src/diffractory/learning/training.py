@@ -112,7 +112,20 @@ class FeatureRequest:
 
 
 def requested_features(run: Run, spec: TrainingSpec) -> list[FeatureRequest]:
-    """Return what a preset is trained on: the one place that says so."""
+    """Return what a preset is trained on: the one place that says so.
+
+    Parameters
+    ----------
+    run : Run
+        Whose patterns are learned from: its beam energy goes into the features.
+    spec : ForestSpec or BoostingSpec
+        The preset's settings.
+
+    Returns
+    -------
+    list of FeatureRequest
+        Feature sets, each with thickness and noise of its patterns.
+    """
     if isinstance(spec, ForestSpec):
         return [FeatureRequest(RadialBasisSpec(), spec.thickness)]
     features = InvariantSpec(energy_ev=run.plan.simulation.energy_ev)

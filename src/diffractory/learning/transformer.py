@@ -35,6 +35,18 @@ class PatternFeatures(TransformerMixin, BaseEstimator):
     def fit(self, X: PeakTable | Sequence[PeakTable], y: ArrayLike | None = None) -> Self:
         """Check the patterns.
 
+        Parameters
+        ----------
+        X : PeakTable or sequence of PeakTable
+            Patterns.
+        y : ignored
+            As scikit-learn's pipelines hand it on.
+
+        Returns
+        -------
+        PatternFeatures
+            This transformer: there is nothing to fit.
+
         Raises
         ------
         ModelError
@@ -46,6 +58,15 @@ class PatternFeatures(TransformerMixin, BaseEstimator):
     def transform(self, X: PeakTable | Sequence[PeakTable]) -> NDArray[np.float32]:
         """Return the features of every pattern, of shape (n, n_features).
 
+        Parameters
+        ----------
+        X : PeakTable or sequence of PeakTable
+            n patterns.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features), float32
+
         Raises
         ------
         ModelError
@@ -56,7 +77,18 @@ class PatternFeatures(TransformerMixin, BaseEstimator):
         return compute_features(_as_table(X), self.spec)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Return the name of every feature."""
+        """Return the name of every feature.
+
+        Parameters
+        ----------
+        input_features : ignored
+            As scikit-learn's pipelines hand it on.
+
+        Returns
+        -------
+        ndarray of shape (n_features,), object
+            In the order of the columns.
+        """
         return np.array(names_of_features(self.spec), dtype=object)
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -59,6 +59,10 @@ def figure_of_lattice(dataset: xr.Dataset, axis: str = "a") -> Figure:
     axis : {"a", "b", "c"}
         Which lattice constant.
 
+    Returns
+    -------
+    matplotlib.figure.Figure
+
     Raises
     ------
     ScanError
@@ -89,6 +93,10 @@ def figure_of_truth(dataset: xr.Dataset, truth: xr.Dataset) -> Figure:
         As :func:`diffractory.scan.mapping.label_map.to_dataset` makes it.
     truth : xarray.Dataset
         As :func:`diffractory.scan.synthetic.scans.synthetic_scan` makes it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
 
     Raises
     ------
@@ -126,6 +134,10 @@ def figure_of_domain(dataset: xr.Dataset, training: NDArray[np.float64]) -> Figu
         Map made by :func:`diffractory.scan.mapping.label_map.to_dataset`.
     training : ndarray of shape (n, 2)
         Coordinates of training patterns along their first two principal components.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
     """
     figure = new_figure(9.0, 4.2)
     left, right = figure.subplots(1, 2)

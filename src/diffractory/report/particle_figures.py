@@ -104,6 +104,10 @@ def figure_of_flags(dataset: xr.Dataset) -> Figure:
     ----------
     dataset : xarray.Dataset
         As :func:`diffractory.scan.mapping.label_map.to_dataset` makes it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
     """
     flags = dataset["flags"].to_numpy()
     few, outside, overlap = ((flags & mask) > 0 for mask in FLAG_MASKS)

@@ -73,6 +73,10 @@ def figure_of_peaks(scan: BraggScan) -> Figure:
     Parameters
     ----------
     scan : BraggScan
+
+    Returns
+    -------
+    matplotlib.figure.Figure
     """
     histogram, reach = bragg_vector_map(scan)
     counts = peak_count_map(scan)

@@ -48,12 +48,22 @@ def new_figure(width: float, height: float) -> Figure:
     ----------
     width, height : float
         Size in inches.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
     """
     return NotebookFigure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def tidy(axes: Axes) -> None:
-    """Give axes the look of this package: ink, no box, a light grid behind the data."""
+    """Give axes the look of this package: ink, no box, a light grid behind the data.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Changed in place.
+    """
     axes.set_axisbelow(True)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     for side in ("top", "right"):

@@ -86,7 +86,13 @@ class BraggScan:
         return len(self.peaks)
 
     def to_emd(self, path: Path) -> None:
-        """Write this scan as a py4DSTEM file; see :func:`write_bragg_emd`."""
+        """Write this scan as a py4DSTEM file; see :func:`write_bragg_emd`.
+
+        Parameters
+        ----------
+        path : Path
+            File to write; one that is there is replaced.
+        """
         write_bragg_emd(self, path)
 
 
