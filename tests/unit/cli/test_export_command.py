@@ -128,7 +128,7 @@ def test_places_that_cannot_be_written(workshop: Workshop, tmp_path: Path) -> No
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder.h5").mkdir()
     for target, says in (
-        (tmp_path / "folder.h5", ("folder.h5 is a folder",)),
+        (tmp_path / "folder.h5", ("folder.h5", "it is a folder", "Name a file")),
         (tmp_path / "file" / "p.parquet", ("nothing can be written", "is a file, not a folder")),
         (run / "catalogue.parquet", ("is inside the run", "another folder")),
     ):
