@@ -8,7 +8,6 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
@@ -24,13 +23,6 @@ def map_beside(dataset: xr.Dataset, other_width: float) -> tuple[Axes, Axes]:
     figure = new_figure(width + other_width + 1.6, height + 0.6)
     left, right = figure.subplots(1, 2, width_ratios=[width + 0.6, other_width])
     return left, right
-
-
-def figure_of(axes: Axes) -> Figure:
-    """Return the figure that axes belong to."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    return figure
 
 
 def patch(colour: str, label: str) -> Patch:

@@ -13,8 +13,16 @@ from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ScanError
-from diffractory.report.map_axes import draw_map, figure_of, map_beside, patch, system_image
-from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, new_figure, tidy, title
+from diffractory.report.map_axes import draw_map, map_beside, patch, system_image
+from diffractory.report.style import (
+    INK,
+    SYSTEM_COLOURS,
+    UNLABELLED_COLOUR,
+    figure_of,
+    new_figure,
+    tidy,
+    title,
+)
 from diffractory.scan.mapping.label_map import LATTICE_AXES, label_confidence, summarise
 from diffractory.scan.synthetic.scans import score_map
 

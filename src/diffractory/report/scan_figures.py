@@ -12,7 +12,7 @@ from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from diffractory.report.scale_bar import draw_scale_bar
-from diffractory.report.style import INK, UNLABELLED_COLOUR, new_figure, title
+from diffractory.report.style import INK, UNLABELLED_COLOUR, figure_of, new_figure, title
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.inspection.bragg_images import bragg_vector_map, peak_count_map
 from diffractory.scan.inspection.frame_checks import GOOD
@@ -60,7 +60,7 @@ def figure_of_frames(
     right.set_facecolor(_BAD)
     bad = int((images.status != GOOD).sum())
     title(right, "Virtual dark field" + (f" ({bad:,} bad frames orange)" if bad else ""))
-    return _figure_of(left)
+    return figure_of(left)
 
 
 #: Colour of positions without a usable frame.
@@ -90,7 +90,7 @@ def figure_of_peaks(scan: BraggScan) -> Figure:
     right.set_facecolor(UNLABELLED_COLOUR)
     empty = int((counts == 0).sum())
     title(right, "Peaks a position" + (f" (grey: {empty:,} without)" if empty else ""))
-    return _figure_of(left)
+    return figure_of(left)
 
 
 def _two_panels(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[Axes, Axes]:
@@ -100,12 +100,6 @@ def _two_panels(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[Axes, 
     return left, right
 
 
-def _figure_of(axes: Axes) -> Figure:
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    return figure
-
-
 def _draw_image(
     axes: Axes, image: NDArray[Any], cmap: str, norm: Normalize, label: str,
     pixel: float | None, unit: str, x_label: str, y_label: str,
@@ -113,7 +107,7 @@ def _draw_image(
     """Draw an image with its colour bar, and a scale bar or, where sizes are unknown, numbered axes."""
     axes.set_facecolor("black")
     drawn = axes.imshow(image, cmap=cmap, norm=norm, origin="upper", interpolation="nearest")
-    bar = _figure_of(axes).colorbar(drawn, ax=axes, shrink=0.9, pad=0.02)
+    bar = figure_of(axes).colorbar(drawn, ax=axes, shrink=0.9, pad=0.02)
     bar.set_label(label, color=INK, fontsize=9)
     bar.ax.tick_params(which="both", colors=INK, labelsize=8)
     axes.set_anchor("N")

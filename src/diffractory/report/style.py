@@ -56,6 +56,13 @@ def new_figure(width: float, height: float) -> Figure:
     return NotebookFigure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
+def figure_of(axes: Axes) -> Figure:
+    """Return the figure that axes belong to."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
 def tidy(axes: Axes) -> None:
     """Give axes the look of this package: ink, no box, a light grid behind the data.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,6 +135,41 @@ def pool_particles(
     else:
         evidence = rule.pool(systems.share[member], asked[member], spec.patterns)
     return _by_number(difference, asked[drawn], n), _by_number(evidence, asked[member], n)
+
+
+def quantile_by_particle(
+    values: NDArray[Any], particle: NDArray[np.int32], n: int, level: float
+) -> NDArray[np.float64]:
+    """Return a quantile of each particle's finite values, by linear interpolation.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_positions,)
+    particle : ndarray of shape (n_positions,), int32
+        Number of the particle of each position, 0 = none.
+    n : int
+        Number of particles.
+    level : float
+        0 … 1; 0.5 = the median.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Of the particles 1 … n; NaN where none of its positions has a finite value.
+    """
+    member = np.flatnonzero((particle > 0) & np.isfinite(values))
+    order = member[np.lexsort((values[member], particle[member]))]
+    counts = np.bincount(particle[order], minlength=n + 1)[1:]
+    place = level * np.maximum(counts - 1, 0)
+    low = np.floor(place).astype(np.int64)
+    starts = np.cumsum(counts) - counts
+    result = np.full(n, np.nan)
+    some = counts > 0
+    ranked = values[order].astype(np.float64)
+    below = ranked[(starts + low)[some]]
+    above = ranked[(starts + np.minimum(low + 1, counts - 1))[some]]
+    result[some] = below + (place - low)[some] * (above - below)
+    return result
 
 
 def _by_number(answers: AggregatedLabels, owners: NDArray[np.int32], n: int) -> PooledSystem:

@@ -15,7 +15,11 @@ from diffractory.patterns.cubic_constant import CubicConstants
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.mapping.flags import FLAG_MASKS, flag_texts, particle_flags, position_flags
 from diffractory.scan.mapping.label_map import LATTICE_AXES, ScanPrediction
-from diffractory.scan.mapping.particle_prediction import ParticlePrediction, PooledSystem
+from diffractory.scan.mapping.particle_prediction import (
+    ParticlePrediction,
+    PooledSystem,
+    quantile_by_particle,
+)
 
 #: Most particles whose pooled constant is named in a summary.
 _NAMED: Final = 3
@@ -59,8 +63,8 @@ def particle_table(scan: BraggScan, prediction: ScanPrediction) -> pd.DataFrame:
             In Å, over its patterns.
         ``a_pooled``, ``a_pooled_support``, ``a_pooled_margin``
             Cubic ``lattice_system`` only: the constant in Å that explains the lattices of all its patterns
-            together, the share of them that it explains, and the natural logarithm of how much likelier
-            it is than the next best.
+            together, the median of the model's answers being one more of them; the share that it explains;
+            and the natural logarithm of how much likelier it is than the next best.
         ``outside_share``, ``overlap_share``, ``flags``
             Shares of its patterns that are flagged, and the flags of most of them, as text.
 
@@ -82,7 +86,7 @@ def particle_table(scan: BraggScan, prediction: ScanPrediction) -> pd.DataFrame:
         "particle": np.arange(1, n + 1, dtype=np.int32),
         **_places(scan, particle, size),
         "n_patterns": used,
-        "median_spots": _quantile(scan.peaks.counts, particle, n, 0.5),
+        "median_spots": quantile_by_particle(scan.peaks.counts, particle, n, 0.5),
         "mean_dark_field": _mean(divided.image.ravel(), particle, size),
         **_answers(divided),
         "lattice_system": _names(divided.within_system),
@@ -172,7 +176,7 @@ def _space_groups(divided: ParticlePrediction, n: int) -> dict[str, Any]:
 
 def _lattices(divided: ParticlePrediction, n: int) -> dict[str, Any]:
     return {
-        f"{axis}{suffix}": _quantile(values, divided.particle, n, level)
+        f"{axis}{suffix}": quantile_by_particle(values, divided.particle, n, level)
         for axis, values in zip(LATTICE_AXES, divided.within.lattice.T, strict=True)
         for suffix, level in _QUARTILES.items()
     }
@@ -193,20 +197,3 @@ def _mean(
 ) -> NDArray[np.float64]:
     sums = np.bincount(particle, values.astype(np.float64), minlength=len(weight) + 1)[1:]
     return np.divide(sums, weight, out=np.full(len(weight), np.nan), where=weight > 0)
-
-
-def _quantile(values: NDArray[Any], particle: NDArray[np.int32], n: int, level: float) -> NDArray[np.float64]:
-    """Return a quantile of each particle's finite values, by linear interpolation; NaN where none."""
-    member = np.flatnonzero((particle > 0) & np.isfinite(values))
-    order = member[np.lexsort((values[member], particle[member]))]
-    counts = np.bincount(particle[order], minlength=n + 1)[1:]
-    place = level * np.maximum(counts - 1, 0)
-    low = np.floor(place).astype(np.int64)
-    starts = np.cumsum(counts) - counts
-    result = np.full(n, np.nan)
-    some = counts > 0
-    ranked = values[order].astype(np.float64)
-    below = ranked[(starts + low)[some]]
-    above = ranked[(starts + np.minimum(low + 1, counts - 1))[some]]
-    result[some] = below + (place - low)[some] * (above - below)
-    return result

@@ -30,7 +30,11 @@ from diffractory.patterns.spot_lattice import SpotLattices
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.mapping.label_map import UNLABELLED, ScanPrediction, filter_labels
 from diffractory.scan.mapping.overlap import find_overlaps
-from diffractory.scan.mapping.particle_prediction import ParticlePrediction, pool_particles
+from diffractory.scan.mapping.particle_prediction import (
+    ParticlePrediction,
+    pool_particles,
+    quantile_by_particle,
+)
 from diffractory.scan.mapping.particles import dark_field, divide_scan
 from diffractory.scan.mapping.position_blocks import (
     PositionBlock,
@@ -262,7 +266,9 @@ def _by_particle(second: _SecondPhase, labels: NDArray[np.int8], spec: ParticleS
     cubic = None
     if second.found.lattices is not None:
         is_cubic = of_within == system_code("cubic")
-        cubic = pool_cubic_constants(second.found.lattices, scan.peaks.counts, particle, is_cubic)
+        # What the model reads from intensities too decides between whole factors that lattices leave open.
+        expected = quantile_by_particle(within.lattice[:, 0], particle, len(system), 0.5)
+        cubic = pool_cubic_constants(second.found.lattices, scan.peaks.counts, particle, is_cubic, expected)
     return ParticlePrediction(
         spec, image, particle, difference, evidence, system, of_within.astype(np.int8), within, cubic
     )
