@@ -56,7 +56,10 @@ def test_detection_holds_no_more_of_a_larger_scan(tmp_path: Path, lit: np.ndarra
     files = [write_rows(tmp_path / f"{rows}.npy", rows, lit) for rows in (LIT, 8 * LIT)]
     # A process of its own: in this one other tests may have held more.
     command = [sys.executable, "-c", ENTRY, *map(str, files)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    tests = {"PYTHONPATH": os.pathsep.join([str(Path(worker_tasks.__file__).parent), *sys.path])}
+    answer = subprocess.run(
+        command, env=os.environ | tests, capture_output=True, text=True, check=False, timeout=500
+    )
     assert answer.returncode == 0, answer.stderr
     small, large = map(int, answer.stdout.split())
     assert large - small < GROWTH < 0.4 * (8 * LIT - LIT) * ROW

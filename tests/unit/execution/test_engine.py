@@ -156,7 +156,7 @@ def test_at_most_two_tasks_a_worker_are_in_flight(local: DaskEngine):
 
 def test_workers_that_come_later_get_work_too(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(engine_module, "_HEARTBEAT", 0.05)
-    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(processes=False, **settings) as cluster, Client(cluster) as client:
         counting = CountingClient(client)
         outcomes = DaskEngine(counting).run(worker_tasks.nap, range(30))
