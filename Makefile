@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0+cpu
+# Processes that share the tests; rooms come in order, the longest first.
+TEST_PROCESSES ?= 2
 INSTALLED := $(VENV)/.installed
 RELEASE_TOOLS := .venv-release
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' src/diffractory/__init__.py)
@@ -62,7 +64,8 @@ browser:
 		|| echo "NOTE: chromium is missing; HTML pages are NOT tested in a browser (Debian: apt install chromium)"
 
 test: lint $(VENV)/.torch browser
-	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder \
+		--cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lock: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet uv

@@ -211,7 +211,8 @@ class DaskEngine:
             future.release()
             if time.monotonic() > looked + _HEARTBEAT:
                 # Workers come and go on a scheduler that others started.
-                with contextlib.suppress(OSError, RuntimeError):  # no scheduler: that is noticed above
+                # No scheduler: that is noticed above. A client that just closed has no attribute to ask.
+                with contextlib.suppress(OSError, RuntimeError, AttributeError):
                     window = _WINDOW_PER_WORKER * self.workers
                 looked = time.monotonic()
             for following in islice(waiting, max(window - len(owners), 0)):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from socket import socket
+from types import SimpleNamespace
 from typing import ClassVar
 
 import dask
@@ -385,3 +386,47 @@ def test_a_result_whose_worker_died_before_it_was_fetched_is_waited_for_again():
     assert sorted(o.result for o in outcomes) == [0, 1, 4, 9, 16]
     assert all(o.error is None for o in outcomes)
     assert [(f.asked, f.released) for f in Losing.futures] == [(2, True)] * 5
+
+
+def test_a_client_that_closes_between_two_answers_loses_nothing_that_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    class Done:
+        status = "finished"
+
+        def __init__(self, key: str, value: int) -> None:
+            self.key, self._value = key, value
+
+        def add_done_callback(self, put) -> None:
+            put(self)
+
+        def result(self, timeout: float) -> int:
+            return self._value
+
+        def release(self) -> None:
+            pass
+
+    class Closing:
+        """As distributed's client, which drops its scheduler before anything else when it closes."""
+
+        status = "running"
+        scheduler = SimpleNamespace(ncores=lambda: {"tcp://x": 1})
+
+        def nthreads(self) -> dict[str, int]:
+            return self.scheduler.ncores()
+
+        def submit(self, function, item: int, *, key: str, pure: bool) -> Done:
+            if self.scheduler is None:
+                raise RuntimeError("cannot be sent")
+            return Done(key, function(item))
+
+    monkeypatch.setattr(engine_module, "_HEARTBEAT", 0)
+    client = Closing()
+    running = DaskEngine(client).run(worker_tasks.square, range(6))
+    outcomes = [next(running)]
+    client.scheduler, client.status = None, "closed"
+    outcomes += running
+    assert sorted(o.item for o in outcomes) == list(range(6))
+    # Two were in flight when it closed, and one more was sent for the first answer.
+    assert [o.result for o in outcomes if o.error is None] == [0, 1, 4]
+    assert all("lost before it gave an answer" in str(o.error) for o in outcomes if o.error is not None)
