@@ -22,7 +22,7 @@ import numpy as np
 from machine import command, describe
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
-from diffractory.dataset.protocols import protocol_patterns
+from diffractory.dataset.protocol_patterns import protocol_patterns
 from diffractory.dataset.run import Run
 from diffractory.learning.accuracies import SystemAccuracies
 from diffractory.learning.boosting import BoostedClassifier

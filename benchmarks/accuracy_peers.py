@@ -68,7 +68,7 @@ def study_py4dstem(crystals: Sequence[Sample]) -> dict[str, Any]:
                 )
                 same = Scatterer(scatterer.points, table, spec)
                 row[f"{model}, complete, same constants"] = _largest(sample, same, theirs)
-        row["beams"] = max(int(scatterer.select(sample.orientations[n])[0].sum()) for n in ORIENTATIONS)
+        row["beams"] = max(int(scatterer.select_beams(sample.orientations[n])[0].sum()) for n in ORIENTATIONS)
         rows.append(row)
         progress(f"py4DSTEM: {sample.formula}, {row['beams']} beams")
     wavelengths = {"ours": electron_wavelength(300e3), "py4DSTEM": theirs.wavelength}
@@ -129,7 +129,7 @@ def _tilted_foil(sample: Sample) -> dict[str, Any]:
     spec = SimulationSpec(q_max=1.2, foil_tilt_deg=(9.0, -14.0), thicknesses=(50.0, 200.0, 700.0))
     scatterer, lit = Scatterer.prepare(sample.crystal, spec), Illumination.of(spec)
     orientation = sample.orientations["random"]
-    chosen, errors = scatterer.select(orientation)
+    chosen, errors = scatterer.select_beams(orientation)
     ours = scatterer.solve(orientation, precision="double")
     share = 1.0 / lit.cosines()[0]
     twice = tilted_matrix(scatterer.coupling(chosen, "double"), share, share * errors[0])
@@ -196,7 +196,7 @@ class _Ours:
         self.name, self.orientation = name, sample.orientations[name]
         self.spec = SimulationSpec(thicknesses=SERIES, form_factors="lobato")
         self._scatterer = Scatterer.prepare(sample.crystal, self.spec)
-        self._chosen, errors = self._scatterer.select(self.orientation)
+        self._chosen, errors = self._scatterer.select_beams(self.orientation)
         self._errors = errors[0]
         self._along_beam = self._scatterer.points.g[self._chosen] @ self.orientation[:, 2]
         self._crystal = sample.crystal

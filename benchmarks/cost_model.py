@@ -46,7 +46,7 @@ def measure(catalogue: Catalogue, count: int) -> list[dict[str, Any]]:
         scatterer = Scatterer.prepare(crystal, SERIES[0])
         planned = crystal_orientations(catalogue, int(index), OrientationSpec(count=8))
         for place, orientation in enumerate([*orientations().values(), *planned]):
-            _, errors = scatterer.select(orientation)
+            _, errors = scatterer.select_beams(orientation)
             n, half_width = errors.shape[1], 0.5 * float(np.ptp(errors[0]))
             if not 3 <= n <= LARGEST:
                 continue

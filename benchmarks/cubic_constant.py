@@ -22,7 +22,7 @@ from diffractory.crystals.systems import system_code
 from diffractory.dataset.run import Run
 from diffractory.learning.artefact import load_model
 from diffractory.learning.cubic_accuracies import NEAR, CubicAccuracies
-from diffractory.learning.protocols import Protocol, ProtocolFeatures, protocol_features, targets_of
+from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, protocol_features, targets_of
 from diffractory.learning.saved_model import packaged_model
 from diffractory.learning.training import Hierarchy
 from diffractory.patterns.cubic_constant import pool_cubic_constants

@@ -84,7 +84,7 @@ def extrapolate(run: Run, speed: Speed, took_over_predicted: float) -> dict[str,
     """Return what the main paper's dataset would take, from some of this run's crystals."""
     table = run.catalogue.table
     rng = np.random.default_rng(0)
-    some = run.catalogue.select(np.sort(rng.choice(len(table), min(1000, len(table)), replace=False)))
+    some = run.catalogue.take(np.sort(rng.choice(len(table), min(1000, len(table)), replace=False)))
     simulation = SimulationSpec(thicknesses=PAPER_THICKNESSES)
     orientations = OrientationSpec(count=PAPER_ORIENTATIONS)
     counted = survey(some, simulation, orientations, processes=usable_cores())

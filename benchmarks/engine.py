@@ -129,7 +129,7 @@ def measure(catalogue: Catalogue, index: int, speed: Speed, quick: bool) -> tupl
             prepared = Scatterer(scatterer.points, scatterer.factors, spec)
             seconds, pattern = timed(lambda p=prepared, o=orientation: p.solve(o), 4)
             exact = prepared.solve(orientation, precision="double").intensity
-            _, errors = prepared.select(orientation)
+            _, errors = prepared.select_beams(orientation)
             theirs, expected = timed(
                 lambda h=pattern.hkl, o=orientation, t=spec.thicknesses: py4dstem_intensities(
                     reference, h, o[:, 2], t

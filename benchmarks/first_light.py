@@ -57,9 +57,7 @@ def unseen_axes(work: Path, crystals: Path, model: Path) -> dict[str, Any]:
     trained_on = set(json.loads((model / "model.json").read_text())["provenance"]["training_materials"])
     catalogue = Catalogue.from_parquet(crystals)
     held_out, run = work / "held-out.parquet", work / "run-unseen-axes"
-    catalogue.select([i for i, name in enumerate(catalogue.ids) if name not in trained_on]).to_parquet(
-        held_out
-    )
+    catalogue.take([i for i, name in enumerate(catalogue.ids) if name not in trained_on]).to_parquet(held_out)
     return {
         "plan_unseen_axes": command(
             "plan_axes", work, "plan", run, "--catalogue", held_out, "--orientations", 13,

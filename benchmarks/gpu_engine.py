@@ -58,7 +58,7 @@ def export(path: Path, catalogue_path: Path | None, n_crystals: int, n_orientati
         tables.append(coupling_table(scatterer))
         orientations = crystal_orientations(catalogue, int(row), OrientationSpec(count=n_orientations))
         for orientation in orientations:
-            chosen, errors = scatterer.select(orientation)
+            chosen, errors = scatterer.select_beams(orientation)
             index, diagonal = indexed_beams(scatterer, tables[-1], np.flatnonzero(chosen), errors[0])
             table_of.append(place)
             indices.append(index)

@@ -22,7 +22,7 @@ from machine import command, describe
 from numba import njit
 from scipy.spatial.transform import Rotation
 
-from diffractory.dataset.protocols import protocol_patterns
+from diffractory.dataset.protocol_patterns import protocol_patterns
 from diffractory.dataset.run import Run
 from diffractory.learning.training import split_of
 from diffractory.patterns.invariants import invariant_features

@@ -33,7 +33,7 @@ from diffractory.learning.boosting import BoostedClassifier
 from diffractory.learning.forests import VoteForestClassifier
 from diffractory.learning.growing import training_memory
 from diffractory.learning.hierarchy import SymmetryHierarchy
-from diffractory.learning.protocols import Protocol, ProtocolFeatures, protocol_features, targets_of
+from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, protocol_features, targets_of
 from diffractory.learning.system_hierarchy import SystemVotes
 from diffractory.learning.training import Subset, feature_sets_of, split_of, training_set
 from diffractory.settings import usable_cores

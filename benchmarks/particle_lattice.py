@@ -19,7 +19,7 @@ import numpy as np
 from machine import command, describe
 
 from diffractory.crystals.systems import system_code
-from diffractory.dataset.protocols import protocol_patterns
+from diffractory.dataset.protocol_patterns import protocol_patterns
 from diffractory.dataset.run import Run
 from diffractory.learning.accuracies import bootstrap_interval
 from diffractory.learning.saved_model import SavedModel, packaged_model

@@ -53,7 +53,7 @@ WORKER_MEMORY = 4_000_000_000
 def choose(catalogue: Catalogue, count: int) -> Catalogue:
     """Return crystals of all sizes, the same ones each time."""
     order = np.argsort(catalogue.table["volume_primitive"].to_numpy())
-    return catalogue.select(np.sort(order[np.linspace(0, 0.98 * (len(order) - 1), count).astype(int)]))
+    return catalogue.take(np.sort(order[np.linspace(0, 0.98 * (len(order) - 1), count).astype(int)]))
 
 
 def new_run(folder: Path, name: str, catalogue: Catalogue) -> Run:
@@ -206,9 +206,9 @@ def memory(folder: Path, catalogue: Catalogue) -> dict[str, Any]:
     largest = int(np.argmax(catalogue.table["volume_primitive"].to_numpy()))
     found = {}
     for name, some, count, thicknesses in (
-        ("many small patterns", catalogue.select(np.arange(len(catalogue) // 2)), 400, THICKNESSES),
+        ("many small patterns", catalogue.take(np.arange(len(catalogue) // 2)), 400, THICKNESSES),
         ("100 thicknesses", catalogue, 12, tuple(range(20, 2001, 20))),
-        ("the largest crystal", catalogue.select([largest]), 2, THICKNESSES),
+        ("the largest crystal", catalogue.take([largest]), 2, THICKNESSES),
     ):
         plan = make_plan(some, SimulationSpec(thicknesses=thicknesses), OrientationSpec(count=count), 1e9)
         run = Run.create(folder / name, plan, some)

@@ -301,7 +301,7 @@ def main() -> None:
     arguments = parser.parse_args()
     catalogue = Catalogue.from_parquet(arguments.catalogue)
     chosen = by_volume(catalogue, arguments.crystals)
-    few = catalogue.select(by_volume(catalogue, arguments.run_crystals))
+    few = catalogue.take(by_volume(catalogue, arguments.run_crystals))
     result: dict[str, Any] = {"command": command(), **describe()}
     result |= {"chosen": {"floor": FLOOR, "relative": RELATIVE}, "target_bytes_a_pattern": TARGET_BYTES}
     for grid, thicknesses in GRIDS.items():

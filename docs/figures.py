@@ -118,7 +118,7 @@ def excitation_errors() -> Figure:
     crystal, spec = Crystal.from_structure(QUARTZ), SimulationSpec(q_max=2.0)
     orientation = along(crystal, (0, 0, 1), off_deg=2.5)
     scatterer = Scatterer.prepare(crystal, spec)
-    chosen, _ = scatterer.select(orientation)
+    chosen, _ = scatterer.select_beams(orientation)
     g = scatterer.points.g @ orientation
     near = np.abs(g[:, 1]) < 0.02
     figure = new_figure(8.2, 3.9)

@@ -144,7 +144,7 @@ print(f"trained on {provenance['training_patterns']:,} patterns of {len(material
 
 # %%
 from diffractory.learning.evaluation import evaluate
-from diffractory.learning.protocols import Protocol, ProtocolFeatures, protocol_features, targets_of
+from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, protocol_features, targets_of
 from diffractory.report.evaluation_figures import figure_of_evaluation
 from diffractory.specs import LabProtocolSpec
 

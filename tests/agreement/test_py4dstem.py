@@ -88,7 +88,7 @@ def test_a_tilted_foil_differs_from_py4dstem_only_by_its_second_cosine(name: str
     crystal, orientation = Crystal.from_structure(ZOO[name]), random_rotation(8)
     spec = SimulationSpec(q_max=1.2, foil_tilt_deg=(9.0, -14.0), thicknesses=(50.0, 200.0, 700.0))
     scatterer, lit = Scatterer.prepare(crystal, spec), Illumination.of(spec)
-    chosen, errors = scatterer.select(orientation)
+    chosen, errors = scatterer.select_beams(orientation)
     share = 1.0 / lit.cosines()[0]
     reference = reference_crystal(crystal, "WK-CP", k_max=4.0, thermal_sigma=THERMAL_SIGMA)
     g = scatterer.points.g[chosen] @ orientation

@@ -22,9 +22,18 @@ from diffractory.cli.options import (
     SlurmClusterOption,
     WorkersOption,
     check_output_folder,
-    parse_scan_shape,
 )
 from diffractory.cli.progress import run_all
+from diffractory.cli.scan_options import (
+    DatasetOption,
+    EnergyOption,
+    PixelSizeOption,
+    ScanShapeOption,
+    SemiangleOption,
+    StepOption,
+    frame_source,
+    parse_scan_shape,
+)
 from diffractory.crystals.crystal import Crystal
 from diffractory.crystals.sources.cif import cif_candidates
 from diffractory.errors import AccessError, ScanError, SpecError
@@ -68,7 +77,6 @@ from diffractory.storage import write_atomic
 
 app = typer.Typer()
 
-_READING = "Reading the frames"
 _PROBE = "Probe"
 _DETECTION = "Detection (chosen on a sample of frames where not given)"
 _CALIBRATION = "Calibration"
@@ -83,25 +91,12 @@ def detect(
         Path,
         typer.Option("--out", metavar="SCAN.h5", help="Bragg peaks, a py4DSTEM file; pictures beside it."),
     ],
-    pixel_size: Annotated[
-        float | None, typer.Option(help="Å⁻¹ per detector pixel.", rich_help_panel=_READING)
-    ] = None,
-    step: Annotated[
-        float | None, typer.Option(help="Å between neighbouring positions.", rich_help_panel=_READING)
-    ] = None,
-    energy: Annotated[
-        float | None, typer.Option(help="Beam energy in keV.", rich_help_panel=_READING)
-    ] = None,
-    semiangle: Annotated[
-        float | None, typer.Option(help="Semi-convergence angle in mrad.", rich_help_panel=_READING)
-    ] = None,
-    scan_shape: Annotated[
-        str | None,
-        typer.Option(metavar="ROWSxCOLUMNS", help="Shape of the scan, 80x58.", rich_help_panel=_READING),
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Which data set, if the file holds several.", rich_help_panel=_READING)
-    ] = None,
+    pixel_size: PixelSizeOption = None,
+    step: StepOption = None,
+    energy: EnergyOption = None,
+    semiangle: SemiangleOption = None,
+    scan_shape: ScanShapeOption = None,
+    dataset: DatasetOption = None,
     probe: Annotated[
         Path | None, typer.Option(metavar="FILE.npy", help="Image of the probe.", rich_help_panel=_PROBE)
     ] = None,
@@ -221,10 +216,15 @@ def detect(
     )
     rings = None if (known := known_material(material, lattice)) is None else ring_radii(known, _RING_REACH)
     calibration = CalibrationRequest(center, origin, parse_ellipse(ellipse), ring, rings)
-    source = FrameSource.of(
-        file, pixel_size=pixel_size, step=step, energy_ev=None if energy is None else energy * 1e3,
-        semiangle_mrad=semiangle, scan_shape=parse_scan_shape(scan_shape), dataset=dataset,
-    )  # fmt: skip
+    source = frame_source(
+        file,
+        pixel_size=pixel_size,
+        step=step,
+        energy=energy,
+        semiangle=semiangle,
+        scan_shape=parse_scan_shape(scan_shape),
+        dataset=dataset,
+    )
     scan = source.open()
     check_request(scan, calibration)
     setup = prepare_detection(scan, request)
@@ -367,7 +367,7 @@ def write_pictures(setup: DetectionSetup, result: CalibratedScan, folder: Path) 
     shown = significance_of_maxima(setup.sample, detector.kernel, detector.spec)
     figures = {
         "template.png": figure_of_template(setup),
-        "examples.png": figure_of_examples(setup),
+        "examples.png": figure_of_examples(setup, detector.find(setup.sample).peaks),
         "threshold.png": figure_of_threshold(setup, shown),
         "origin.png": figure_of_origin(result),
         "ellipse.png": figure_of_ellipse(result),

@@ -22,17 +22,14 @@ from diffractory.errors import ModelError, RunError
 from diffractory.execution.engine import Engine
 from diffractory.learning.artefact import check_features, load_model
 from diffractory.learning.evaluation import evaluate as evaluate_model
-from diffractory.learning.protocols import Protocol, ProtocolFeatures, protocol_features, targets_of
+from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, protocol_features, targets_of
 from diffractory.report.evaluation_figures import figure_of_evaluation
-from diffractory.report.evaluation_page import ANSWERS, write_evaluation_page
+from diffractory.report.evaluation_page import ANSWERS, PROTOCOLS, write_evaluation_page
 from diffractory.report.style import save_figure
 from diffractory.specs import LabProtocolSpec, feature_spec
 from diffractory.storage import write_atomic
 
 app = typer.Typer()
-
-#: Protocols, and what they are called.
-_SHOWN = {"paper": "paper protocol", "turned": "the same, turned", "lab": "lab protocol"}
 
 
 @app.command(epilog="Example: diffractory evaluate models/first runs/first --out models/first-evaluation")
@@ -70,7 +67,7 @@ def _beside(model: Path) -> Path:
 def evaluate_on_run(
     model_path: Path, run: Run, engine: Engine, target: Path, seed: int = 0
 ) -> dict[str, Any]:
-    """Evaluate under both protocols and write ``evaluation.json`` and ``evaluation.png``.
+    """Evaluate under both protocols; write ``evaluation.json``, ``evaluation.png`` and ``evaluation.html``.
 
     A control stands beside them: the patterns of the paper protocol, each turned by a random angle.
     What is lost between the two is what the model read from the in-plane frame.
@@ -165,22 +162,24 @@ def _collect(
 
 
 def _print(results: dict[str, Any]) -> None:
-    table = Table("accuracy on unseen materials", *_SHOWN.values(), "always the majority")
+    table = Table("accuracy on unseen materials", *PROTOCOLS.values(), "always the majority")
     share = results["paper"]["single"]["system"]["baseline"]
     majority = "–" if share is None else f"{100 * share:.0f} %"
     for number in results["paper"]["system_by_number"]:
-        cells = [_cell(results[name]["system_by_number"][number]) for name in _SHOWN]
+        cells = [_cell(results[name]["system_by_number"][number]) for name in PROTOCOLS]
         table.add_row(f"crystal system, {_patterns(number)}", *cells, majority)
     for number in ("1", "10"):
-        strict = [results[name]["subsets"]["unseen_families"]["system_by_number"][number] for name in _SHOWN]
+        strict = [
+            results[name]["subsets"]["unseen_families"]["system_by_number"][number] for name in PROTOCOLS
+        ]
         label = f"the same, {strict[0]['n_materials']:,} materials like none in training, {number}"
         table.add_row(label, *map(_cell, strict), "–")
     for number, part in (("1", "single"), ("10", "aggregated")):
-        cells = [_cell(results[name][part]["space_group"]) for name in _SHOWN]
+        cells = [_cell(results[name][part]["space_group"]) for name in PROTOCOLS]
         baseline = results["paper"][part]["space_group"]["baseline"]
         known = "–" if baseline is None else f"{100 * baseline:.0f} %"
         table.add_row(f"space group, {_patterns(number)}", *cells, known)
-    errors = [results[name]["aggregated"]["system"]["reliability"] for name in _SHOWN]
+    errors = [results[name]["aggregated"]["system"]["reliability"] for name in PROTOCOLS]
     cells = [_error(each["expected_calibration_error"]) for each in errors]
     table.add_row("calibration error, 10 patterns", *cells, "–")
     out.print(table)
@@ -194,10 +193,10 @@ def _print(results: dict[str, Any]) -> None:
 
 
 def _print_cubic(results: dict[str, Any]) -> None:
-    table = Table("cubic a where the system is right, median error", *_SHOWN.values())
+    table = Table("cubic a where the system is right, median error", *PROTOCOLS.values())
     for number in results["paper"]["cubic_constant"]:
         for answer, told in ANSWERS.items():
-            cells = [_length(results[name]["cubic_constant"][number][answer]) for name in _SHOWN]
+            cells = [_length(results[name]["cubic_constant"][number][answer]) for name in PROTOCOLS]
             table.add_row(f"{_patterns(number)}, {told}", *cells)
     out.print(table)
 

@@ -12,8 +12,23 @@ from rich.table import Table
 
 from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.engines import engine_here
-from diffractory.cli.options import ClusterOption, WorkersOption, check_output_folder, parse_scan_shape
+from diffractory.cli.options import (
+    ClusterOption,
+    WorkersOption,
+    check_output_folder,
+)
 from diffractory.cli.progress import counting_bar
+from diffractory.cli.scan_options import (
+    DatasetOption,
+    EnergyOption,
+    PeakCenterOption,
+    PixelSizeOption,
+    ScanShapeOption,
+    SemiangleOption,
+    StepOption,
+    frame_source,
+    parse_scan_shape,
+)
 from diffractory.execution.engine import Engine
 from diffractory.report.scan_figures import figure_of_frames, figure_of_peaks
 from diffractory.report.style import save_figure
@@ -28,8 +43,6 @@ from diffractory.units import electron_wavelength
 
 app = typer.Typer()
 
-_CALIBRATION = "Calibration (goes before what the file states)"
-_READING = "Reading the scan"
 #: Frames that are looked at to find the direct beam before the pass over all of them.
 _SAMPLED = 25
 #: Shares of positions whose number of peaks is shown, in percent.
@@ -47,34 +60,17 @@ _SHOWN = {
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="4D-STEM scan: raw frames or Bragg peaks.")],
     folder: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the picture goes.")] = Path(),
-    pixel_size: Annotated[
-        float | None, typer.Option(help="Å⁻¹ per detector pixel.", rich_help_panel=_CALIBRATION)
-    ] = None,
-    step: Annotated[
-        float | None, typer.Option(help="Å between positions.", rich_help_panel=_CALIBRATION)
-    ] = None,
-    energy: Annotated[
-        float | None, typer.Option(help="Beam energy in keV.", rich_help_panel=_CALIBRATION)
-    ] = None,
-    semiangle: Annotated[
-        float | None, typer.Option(help="Semi-convergence angle in mrad.", rich_help_panel=_CALIBRATION)
-    ] = None,
-    scan_shape: Annotated[
-        str | None,
-        typer.Option(metavar="ROWSxCOLUMNS", help="Shape of the scan, 80x58.", rich_help_panel=_READING),
-    ] = None,
-    center: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="QX QY", help="Direct beam of Bragg peaks, in the file's units.",
-                     rich_help_panel=_READING),
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Which data set, if the file holds several.", rich_help_panel=_READING)
-    ] = None,
+    pixel_size: PixelSizeOption = None,
+    step: StepOption = None,
+    energy: EnergyOption = None,
+    semiangle: SemiangleOption = None,
+    scan_shape: ScanShapeOption = None,
+    center: PeakCenterOption = None,
+    dataset: DatasetOption = None,
     cluster: ClusterOption = "inline",
     workers: WorkersOption = None,
     as_json: JsonFlag = False,
-) -> None:  # fmt: skip
+) -> None:
     """Show what a 4D-STEM file holds: shape, calibration and where it comes from, and a picture.
 
     Raw frames are read once, block by block, and never held in memory together; --cluster local reads
@@ -86,12 +82,12 @@ def inspect(
     if kind_of(file) == BRAGG:
         report = _inspect_peaks(file, picture, pixel_size, center, dataset)
     else:
-        source = FrameSource.of(
+        source = frame_source(
             file,
             pixel_size=pixel_size,
             step=step,
-            energy_ev=None if energy is None else energy * 1e3,
-            semiangle_mrad=semiangle,
+            energy=energy,
+            semiangle=semiangle,
             scan_shape=shape,
             dataset=dataset,
         )

@@ -25,6 +25,11 @@ from diffractory.cli.options import (
     check_output_folder,
 )
 from diffractory.cli.progress import map_ordered
+from diffractory.cli.scan_options import (
+    DatasetOption,
+    PeakCenterOption,
+    PixelSizeOption,
+)
 from diffractory.errors import SpecError
 from diffractory.execution.engine import Engine
 from diffractory.execution.helper import helper_process
@@ -46,7 +51,6 @@ app = typer.Typer()
 #: Bytes of a scan's file from which on a second process saves more time than its start takes.
 _LARGE_SCAN = 8_000_000
 
-_READING = "Reading the scan"
 _FILTERS = "Filters"
 _PARTICLES = "Particles"
 
@@ -72,16 +76,9 @@ def map_scan(
     total_intensity: Annotated[
         float, typer.Option(help="Each pattern is scaled to this sum.", rich_help_panel=_FILTERS)
     ] = 0.3,
-    pixel_size: Annotated[
-        float | None, typer.Option(help="Å⁻¹ per detector pixel.", rich_help_panel=_READING)
-    ] = None,
-    center: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="QX QY", help="Direct beam, in the file's units.", rich_help_panel=_READING),
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Which peak list, if the file holds several.", rich_help_panel=_READING)
-    ] = None,
+    pixel_size: PixelSizeOption = None,
+    center: PeakCenterOption = None,
+    dataset: DatasetOption = None,
     with_particles: Annotated[
         bool,
         typer.Option(

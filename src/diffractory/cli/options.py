@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from diffractory.cli.common import is_given
-from diffractory.errors import AccessError, ScanError, SpecError
+from diffractory.errors import AccessError, SpecError
 
 
 def _known_cluster(ctx: typer.Context, value: str) -> str:
@@ -173,19 +172,3 @@ def check_output_file(path: Path) -> None:
     if path.is_dir():
         raise AccessError(f"nothing can be written to {path}", "it is a folder", "Name a file in it")
     check_output_folder(path.parent)
-
-
-def parse_scan_shape(text: str | None) -> tuple[int, int] | None:
-    """Read the shape of a scan: ``80x58`` is 80 rows (scan_y) of 58 positions (scan_x).
-
-    Raises
-    ------
-    ScanError
-        If the text is not of this form.
-    """
-    if text is None:
-        return None
-    found = re.fullmatch(r"\s*(\d+)\s*[x×,]\s*(\d+)\s*", text)
-    if found is None or "0" in (found[1].lstrip("0") or "0", found[2].lstrip("0") or "0"):
-        raise ScanError(f"--scan-shape {text!r} cannot be read", fix="Write rows x columns, such as 80x58")
-    return int(found[1]), int(found[2])

@@ -229,7 +229,7 @@ class Catalogue:
     def _value(self, column: str, index: int) -> Any:
         return self._table[column].iat[index]
 
-    def select(self, mask_or_indices: ArrayLike) -> Catalogue:
+    def take(self, mask_or_indices: ArrayLike) -> Catalogue:
         """Return some rows as a catalogue of their own.
 
         Parameters

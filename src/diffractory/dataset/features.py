@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from diffractory import __version__
 from diffractory.dataset.partition import read_partition
-from diffractory.dataset.protocols import protocol_patterns
+from diffractory.dataset.protocol_patterns import protocol_patterns
 from diffractory.dataset.records import Record, ShardSum
 from diffractory.dataset.run import Run, minor_version
 from diffractory.dataset.store import (
@@ -279,6 +279,14 @@ def _columns_of_shards(run: Run, plan: FeaturePlan, partition: int) -> Iterator[
 
 def read_features(run: Run, plan: FeaturePlan, thickness: float | None = None) -> NDArray[np.float32]:
     """Read the features of all items at one thickness, or of the laboratory's patterns.
+
+    Parameters
+    ----------
+    run : Run
+    plan : FeaturePlan
+        Of a finished set.
+    thickness : float, optional
+        In Å, one of the set's; the first where not given.
 
     Returns
     -------

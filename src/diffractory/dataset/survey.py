@@ -96,7 +96,7 @@ def _blocks(
 ) -> Iterator[Survey]:
     """Yield the survey of some crystals after the other, in order."""
     parts = (
-        catalogue.select(np.arange(first, min(first + _BLOCK, len(catalogue))))
+        catalogue.take(np.arange(first, min(first + _BLOCK, len(catalogue))))
         for first in range(0, len(catalogue), _BLOCK)
     )
     if processes == 1 or len(catalogue) <= _BLOCK:

@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from diffractory.errors import AccessError, SpecError
-from diffractory.specs import Spec
+from diffractory.specs import Checked
 
 #: Share of a job's memory that its workers may use; the rest is for the processes that watch over them.
 _WORKERS_SHARE = 0.9
@@ -40,7 +40,7 @@ def _bytes_of(text: str) -> int:
     return int(parse_bytes(text))
 
 
-class Site(Spec):
+class Site(Checked):
     """Jobs of a SLURM site. Changes no result: it only says where and how workers are started.
 
     Parameters

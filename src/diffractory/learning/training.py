@@ -22,7 +22,7 @@ from diffractory.errors import ModelError
 from diffractory.learning.boosted_hierarchy import BoostedHierarchy
 from diffractory.learning.growing import training_memory
 from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
-from diffractory.learning.protocols import targets_of
+from diffractory.learning.protocol_features import targets_of
 from diffractory.learning.split import split_materials
 from diffractory.patterns.feature_sets import number_of_features
 from diffractory.specs import (

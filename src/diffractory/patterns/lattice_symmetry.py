@@ -152,7 +152,10 @@ def _write_cells(axes, best_fits, fits, cos_beta):  # type: ignore[no-untyped-de
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _fit_beside(strain, target, metrics, design, normal, right, squares):  # type: ignore[no-untyped-def]
-    """Fit groups of four free parameters, ``metrics`` (4, 6, n); write parameters and what is left."""
+    """Fit all groups of four free parameters at once, the last index; write parameters and what is left.
+
+    The same sums as those of :func:`_fit_group`, in an order that the compiler vectorises.
+    """
     for row in range(6):
         for column in range(4):
             into = design[row, column]
@@ -221,6 +224,7 @@ def _strain_of_metric(basis):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _fit_group(strain, target, family, dimension, group, metrics, axes, best_fits, room):  # type: ignore[no-untyped-def]
+    """Fit one group of any number of free parameters; keep it if it is the best of its family."""
     design, normal, right, metric = room
     for row in range(6):
         for column in range(dimension):
@@ -311,7 +315,7 @@ def _write_cell(metric, family, axes, fit, cos_beta):  # type: ignore[no-untyped
         squares[axis] = max(axes[axis] @ metric @ axes[axis], 0.0)
     if family == _MONOCLINIC:
         b = math.sqrt(squares[0])
-        aa, cc, ac = _reduce_plane(squares[1], squares[2], axes[1] @ metric @ axes[2])
+        aa, cc, ac = _reduce_plane_metric(squares[1], squares[2], axes[1] @ metric @ axes[2])
         a, c = math.sqrt(aa), math.sqrt(cc)
         cos_beta[0] = abs(ac) / (a * c)
         volume = b * math.sqrt(max(aa * cc - ac * ac, 0.0))
@@ -330,7 +334,8 @@ def _write_cell(metric, family, axes, fit, cos_beta):  # type: ignore[no-untyped
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _reduce_plane(aa, cc, ac):  # type: ignore[no-untyped-def]
+def _reduce_plane_metric(aa, cc, ac):  # type: ignore[no-untyped-def]
+    """Return squares and product of the two shortest vectors of a plane lattice (Lagrange)."""
     for _ in range(50):
         if aa > cc:
             aa, cc = cc, aa

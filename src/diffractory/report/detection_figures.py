@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
+from diffractory.patterns.peak_table import PeakTable
 from diffractory.report.style import INK, UNLABELLED_COLOUR, new_figure, tidy, title
 from diffractory.scan.detection.peak_calibration import centred
 from diffractory.scan.detection.probe_template import align_frames
@@ -76,16 +77,17 @@ def figure_of_template(setup: DetectionSetup) -> Figure:
     return figure
 
 
-def figure_of_examples(setup: DetectionSetup, n: int = _EXAMPLES) -> Figure:
+def figure_of_examples(setup: DetectionSetup, found: PeakTable, n: int = _EXAMPLES) -> Figure:
     """Draw frames of the sample with the disks found in them.
 
     Parameters
     ----------
     setup : DetectionSetup
+    found : PeakTable
+        Disks of every frame of the sample, rows and columns in pixels.
     n : int
         Number of frames: those with most disks, fewest, and between.
     """
-    found = setup.detector.find(setup.sample).peaks
     order = np.argsort(found.counts, kind="stable")
     chosen = np.unique(order[np.linspace(0, len(order) - 1, min(n, len(order))).astype(int)])
     rows = -(-len(chosen) // 3)

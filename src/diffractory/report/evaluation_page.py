@@ -15,7 +15,8 @@ from diffractory.report.accuracy_figures import (
 from diffractory.report.evaluation_figures import figure_of_evaluation
 from diffractory.report.page import Page
 
-_PROTOCOLS = {"paper": "paper protocol", "turned": "the same, turned", "lab": "lab protocol"}
+#: Protocols, and what they are called.
+PROTOCOLS = {"paper": "paper protocol", "turned": "the same, turned", "lab": "lab protocol"}
 #: Answers for the cubic constant, and what they are called.
 ANSWERS = {"median": "the model's median", "pooled": "lattices pooled", "both": "both"}
 #: Gleason et al. 2024, at 2.5 million training patterns of about 27,000 materials: 1 and 10 patterns.
@@ -45,7 +46,7 @@ def write_evaluation_page(results: Mapping[str, Any], path: Path) -> None:
     DiffractoryError
         If the file cannot be written.
     """
-    shown = {name: results[name] for name in _PROTOCOLS if name in results}
+    shown = {name: results[name] for name in PROTOCOLS if name in results}
     page = Page(f"Evaluation of {Path(results['model']).name}")
     counts = results["paper"]["counts"]
     page.text(
@@ -75,16 +76,16 @@ def write_evaluation_page(results: Mapping[str, Any], path: Path) -> None:
     page.figure(figure_of_conditions(shown), "Single patterns against thickness, spots and tilt")
     page.heading("Space groups and lattices by crystal system")
     for name, each in shown.items():
-        _space_group_table(page, _PROTOCOLS[name], each)
+        _space_group_table(page, PROTOCOLS[name], each)
     for name, each in shown.items():
-        _lattice_table(page, _PROTOCOLS[name], each)
+        _lattice_table(page, PROTOCOLS[name], each)
     # Evaluations of earlier versions do not have it.
     for name in (name for name, each in shown.items() if each.get("cubic_constant")):
-        _cubic_table(page, _PROTOCOLS[name], shown[name])
+        _cubic_table(page, PROTOCOLS[name], shown[name])
     page.heading("Beside the paper")
     _paper_table(page, shown)
     page.heading("What was evaluated")
-    page.pre(json.dumps({key: value for key, value in results.items() if key not in _PROTOCOLS}, indent=1))
+    page.pre(json.dumps({key: value for key, value in results.items() if key not in PROTOCOLS}, indent=1))
     page.write(path)
 
 
@@ -103,7 +104,7 @@ def _novel_caption(results: Mapping[str, Any], novel: Mapping[str, Any]) -> str:
 
 def _accuracy_table(page: Page, shown: Mapping[str, Any], key: str, caption: str) -> None:
     numbers = list(next(iter(shown.values()))[key])
-    header = ["patterns", *(_PROTOCOLS[name] for name in shown)]
+    header = ["patterns", *(PROTOCOLS[name] for name in shown)]
     rows = [[number, *(_accuracy(each[key][number]) for each in shown.values())] for number in numbers]
     page.table(caption, header, rows)
 

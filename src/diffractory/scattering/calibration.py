@@ -122,7 +122,7 @@ def _rest_of_solve(volume: float, element: float) -> tuple[float, int]:
     tilt = np.deg2rad([30.0, 20.0])
     (c1, c2), (s1, s2) = np.cos(tilt), np.sin(tilt)
     orientation = np.array([[c1, 0, s1], [s1 * s2, c2, -c1 * s2], [-s1 * c2, s2, c1 * c2]])
-    chosen, errors = scatterer.select(orientation)
+    chosen, errors = scatterer.select_beams(orientation)
     matrix = tilted_matrix(scatterer.coupling(chosen, "single"), 1.0, errors[0])
     series = _seconds(lambda: propagate(matrix, scatterer.spec.thicknesses))
     return _seconds(lambda: scatterer.solve(orientation)) - series - element * len(matrix) ** 2, len(matrix)

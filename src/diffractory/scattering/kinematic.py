@@ -61,7 +61,7 @@ def simulate_kinematic(
 
 def _pattern(scatterer: Scatterer, illumination: Illumination, orientation: NDArray[np.float64]) -> PeakList:
     spec, points = scatterer.spec, scatterer.points
-    chosen, errors = scatterer.select(orientation, illumination)
+    chosen, errors = scatterer.select_beams(orientation, illumination)
     # Without its absorptive part U_g is Hermitian: half the sum of U_g and the conjugate of U_−g.
     index = points.index[chosen]
     elastic = 0.5 * (scatterer.factors.of(index) + scatterer.factors.of(-index).conj())

@@ -115,7 +115,7 @@ class Scatterer:
         PeakList
         """
         illumination = Illumination.of(self.spec)
-        chosen, errors = self.select(orientation, illumination)
+        chosen, errors = self.select_beams(orientation, illumination)
         coupling = self.coupling(chosen, precision)
         hkl, q = self.points.hkl[chosen], self.points.g[chosen] @ orientation[:, :2]
         inverse_cosines = 1.0 / illumination.cosines()
@@ -153,7 +153,7 @@ class Scatterer:
         TiltSeries
         """
         illumination = Illumination.of(self.spec, tilts_deg)
-        chosen, errors = self.select(orientation, illumination)
+        chosen, errors = self.select_beams(orientation, illumination)
         thicknesses, n = self.spec.thicknesses, errors.shape[1]
         coupling = self.coupling(chosen, precision, 8 * len(illumination) * len(thicknesses) * n)
         intensity = np.empty((len(illumination), len(thicknesses), n))
@@ -171,7 +171,7 @@ class Scatterer:
             used,
         )
 
-    def select(
+    def select_beams(
         self, orientation: NDArray[np.float64], illumination: Illumination | None = None
     ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Return which points any of the tilts excites, and their errors of shape (n_tilts, n) in Å⁻¹.

@@ -140,7 +140,7 @@ def _windows(
     for scatterer, orientation in work:
         spec = scatterer.spec
         _refuse_precession(spec)
-        chosen, errors = scatterer.select(orientation)
+        chosen, errors = scatterer.select_beams(orientation)
         problem = kernel.problem_bytes(errors.shape[1], len(spec.thicknesses))
         table = 8 * scatterer.factors.table.size
         needed = problem if id(scatterer) in window.places else problem + table

@@ -6,7 +6,7 @@ each room whose work it describes; who needs a spec imports it from here. A spec
 knows nothing of files, arrays or other rooms; pydantic is the only library.
 """
 
-from diffractory.specs.base import Spec, canonical_json, sha256_of
+from diffractory.specs.base import Checked, Spec, canonical_json, sha256_of
 from diffractory.specs.learning import BoostingSpec, ForestSpec, TrainingSpec
 from diffractory.specs.patterns import (
     FeatureSpec,
@@ -21,6 +21,7 @@ from diffractory.specs.scattering import FORM_FACTOR_MODELS, FormFactorModel, Or
 __all__ = [
     "FORM_FACTOR_MODELS",
     "BoostingSpec",
+    "Checked",
     "DetectionSpec",
     "FeatureSpec",
     "ForestSpec",

@@ -22,8 +22,8 @@ def sha256_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-class Spec(BaseModel):
-    """Base of all specs: immutable, no unknown keys, one kind of error."""
+class Checked(BaseModel):
+    """Values that are checked when they are set, and never change: no unknown keys, one kind of error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -34,18 +34,18 @@ class Spec(BaseModel):
             raise _spec_error(type(self).__name__, error) from None
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with some values changed, checked like any other spec.
+        """Return a copy with some values changed, checked like any other.
 
         Parameters
         ----------
         update : mapping of str to value, optional
             New values by the names of settings.
         deep : bool
-            Of no effect, as nothing in a spec can change: pydantic has it.
+            Of no effect, as nothing in it can change: pydantic has it.
 
         Returns
         -------
-        Spec
+        Checked
             Of the same kind.
 
         Raises
@@ -54,6 +54,10 @@ class Spec(BaseModel):
             If a value is unknown or out of range.
         """
         return type(self)(**{**self.model_dump(), **(update or {})})
+
+
+class Spec(Checked):
+    """Base of all specs: settings that change results, with a hash that goes into every output."""
 
     @property
     def spec_id(self) -> str:

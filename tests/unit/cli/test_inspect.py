@@ -10,7 +10,7 @@ import pytest
 
 import scan_files
 from cli_runs import Workshop, diffractory, refused, succeeds
-from diffractory.cli.options import parse_scan_shape
+from diffractory.cli.scan_options import parse_scan_shape
 from diffractory.errors import ScanError
 from diffractory.scan.reading import frame_blocks
 

@@ -92,7 +92,7 @@ def test_laue_groups_of_stored_crystals_fit_their_space_groups(embedded: BuildRe
 
 
 def test_building_again_changes_nothing(embedded: BuildResult) -> None:
-    part = embedded.catalogue.select(np.arange(0, len(embedded.catalogue), 4))
+    part = embedded.catalogue.take(np.arange(0, len(embedded.catalogue), 4))
     again = build_catalogue(parquet_candidates(part))
     assert again.dropped == ()
     assert again.catalogue.table["space_group"].equals(part.table["space_group"])
@@ -296,7 +296,7 @@ def test_filters_out_of_range_are_refused(values: dict[str, object], message: st
 
 def test_real_rows_keep_their_labels(shared_data: Path) -> None:
     catalogue = Catalogue.from_parquet(shared_data / "catalogue.parquet")
-    part = catalogue.select(np.arange(0, len(catalogue), 170))
+    part = catalogue.take(np.arange(0, len(catalogue), 170))
     result = build_catalogue(parquet_candidates(part))
     assert result.dropped == ()
     assert result.catalogue.table["space_group"].equals(part.table["space_group"])

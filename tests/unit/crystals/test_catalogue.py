@@ -91,12 +91,12 @@ def test_round_trip_keeps_everything(catalogue: Catalogue, tmp_path: Path) -> No
 @given(st.permutations(range(5)), st.integers(1, 5))
 def test_selection_and_order(order: list[int], count: int) -> None:
     catalogue = Catalogue.from_rows([_row(f"m-{i}", 3.0 + i) for i in range(5)])
-    chosen = catalogue.select(order[:count])
+    chosen = catalogue.take(order[:count])
     assert chosen.ids == [f"m-{i}" for i in order[:count]]
     assert [chosen.crystal(k).lattice[0, 0] for k in range(count)] == [3.0 + i for i in order[:count]]
     assert (chosen.content_hash == catalogue.content_hash) == (order[:count] == list(range(5)))
     mask = np.isin(np.arange(5), order[:count])
-    assert catalogue.select(mask).ids == [f"m-{i}" for i in sorted(order[:count])]
+    assert catalogue.take(mask).ids == [f"m-{i}" for i in sorted(order[:count])]
 
 
 def test_hash_is_of_values_not_of_file_bytes(catalogue: Catalogue, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_table_is_a_copy_and_arrays_are_read_only(catalogue: Catalogue) -> None:
     table.loc[0, "a"] = 1.0
     with pytest.raises(ValueError, match="read-only"):
         table["lattice"][0][0, 0] = 1.0
-    assert catalogue.select([0, 1, 2]).content_hash == before
+    assert catalogue.take([0, 1, 2]).content_hash == before
     assert "3 crystals" in repr(catalogue)
 
 
@@ -202,7 +202,7 @@ def test_an_empty_catalogue_is_refused() -> None:
 )
 def test_bad_selections_are_refused(catalogue: Catalogue, chosen: list[Any], message: str) -> None:
     with pytest.raises(CatalogueError, match=message):
-        catalogue.select(chosen)
+        catalogue.take(chosen)
 
 
 def test_unknown_material(catalogue: Catalogue) -> None:

@@ -16,7 +16,7 @@ from diffractory.dataset.features import (
     read_features,
 )
 from diffractory.dataset.partition import read_partition
-from diffractory.dataset.protocols import protocol_patterns
+from diffractory.dataset.protocol_patterns import protocol_patterns
 from diffractory.dataset.run import Run
 from diffractory.errors import RunError
 from diffractory.patterns.feature_sets import compute_features, number_of_features

@@ -66,7 +66,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(
 
 
 def test_a_users_own_catalogue_is_not_replaced(catalogue: Catalogue, plan: Plan, tmp_path: Path):
-    catalogue.select([0, 1]).to_parquet(tmp_path / "catalogue.parquet")
+    catalogue.take([0, 1]).to_parquet(tmp_path / "catalogue.parquet")
     before = (tmp_path / "catalogue.parquet").read_bytes()
     with pytest.raises(RunError, match="exists and is not a run folder"):
         Run.create(tmp_path, plan, catalogue)

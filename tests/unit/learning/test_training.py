@@ -16,7 +16,7 @@ from diffractory.learning.boosted_hierarchy import BoostedHierarchy
 from diffractory.learning.calibration import Calibration
 from diffractory.learning.hierarchy import SymmetryHierarchy
 from diffractory.learning.matrices import rows_of
-from diffractory.learning.protocols import targets_of, tilt_from_zone_axes
+from diffractory.learning.protocol_features import targets_of, tilt_from_zone_axes
 from diffractory.learning.training import (
     TRAINING_NOISE,
     TRAINING_NOISE_SEED,

@@ -46,8 +46,9 @@ def test_template(made):
 
 def test_examples_show_a_circle_for_every_disk(made):
     setup, _ = made
-    figure = figure_of_examples(setup, 3)
-    found = setup.detector.find(setup.sample).peaks.counts
+    peaks = setup.detector.find(setup.sample).peaks
+    figure = figure_of_examples(setup, peaks, 3)
+    found = peaks.counts
     drawn = [len(ax.patches) for ax in figure.axes if ax.get_visible()]
     assert len(drawn) == 3
     assert set(drawn) <= set(found.tolist())
@@ -90,7 +91,8 @@ def test_frames_say_what_is_flagged(made):
 
 def test_all_of_them_can_be_written(made, tmp_path):
     setup, result = made
-    figures = [figure_of_template(setup), figure_of_examples(setup), figure_of_bragg_map(result)]
+    peaks = setup.detector.find(setup.sample).peaks
+    figures = [figure_of_template(setup), figure_of_examples(setup, peaks), figure_of_bragg_map(result)]
     figures += [
         figure_of_origin(result),
         figure_of_ellipse(result),

@@ -24,7 +24,7 @@ def alone(crystal: Crystal, orientation: np.ndarray, spec: SimulationSpec, tilts
     """Solve each tilt by itself on the union's beams, by the dense reference in double precision."""
     scatterer = Scatterer.prepare(crystal, spec)
     lit = Illumination.of(spec, tilts)
-    chosen, errors = scatterer.select(orientation, lit)
+    chosen, errors = scatterer.select_beams(orientation, lit)
     coupling = coupling_matrix(
         scatterer.factors,
         scatterer.points.index[chosen],

@@ -79,7 +79,7 @@ def test_batches_of_mixed_crystals_equal_the_cpu_one_by_one(
     thicknesses: tuple[float, ...], batch_shapes: list[tuple[int, int]]
 ) -> None:
     work = mixed(SimulationSpec(thicknesses=thicknesses))
-    sizes = [np.count_nonzero(scatterer.select(orientation)[0]) for scatterer, orientation in work]
+    sizes = [np.count_nonzero(scatterer.select_beams(orientation)[0]) for scatterer, orientation in work]
     assert max(sizes) > 10 * min(sizes)
     assert_equals_the_cpu(work)
     assert len(batch_shapes) < len(work)
@@ -179,7 +179,7 @@ def diverging_for(width: int) -> Callable[..., object]:
 def test_what_diverges_comes_from_the_reference_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = SimulationSpec()
     work = [(prepared("cubic-P-a-FeSi", spec), random_rotation(seed)) for seed in range(5)]
-    sizes = [np.count_nonzero(s.select(o)[0]) for s, o in work]
+    sizes = [np.count_nonzero(s.select_beams(o)[0]) for s, o in work]
     monkeypatch.setattr(torch_batches, "solve_matrices", diverging_for(sizes[2]))
     found = list(solve_batched(work, "cpu"))
     assert [p.solver == "dense" for p in found] == [size == sizes[2] for size in sizes]

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from diffractory.dataset.partition import read_partition
-from diffractory.dataset.protocols import pattern_seed
+from diffractory.dataset.protocol_patterns import pattern_seed
 from diffractory.dataset.run import Run
 from diffractory.errors import RunError, SpecError
-from diffractory.learning.protocols import Protocol, ProtocolFeatures, protocol_features, targets_of
+from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, protocol_features, targets_of
 from diffractory.patterns.feature_sets import names_of_features
 from diffractory.patterns.lab_protocol import apply_lab_protocol, draw_thickness
 from diffractory.patterns.radial_basis import radial_basis

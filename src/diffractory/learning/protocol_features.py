@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.crystals.systems import system_code
-from diffractory.dataset.protocols import protocol_patterns
+from diffractory.dataset.protocol_patterns import protocol_patterns
 from diffractory.dataset.run import Run
 from diffractory.learning.hierarchy import Targets
 from diffractory.patterns.feature_sets import compute_features, lattices_of, number_of_features
