@@ -63,7 +63,12 @@ browser:
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 		|| echo "NOTE: chromium is missing; HTML pages are NOT tested in a browser (Debian: apt install chromium)"
 
-test: lint $(VENV)/.torch browser
+# Beside the other checks, which leave cores idle.
+kernels-%: $(INSTALLED)
+	$(BIN)/python tests/warm_kernels.py $*
+
+test: $(INSTALLED)
+	$(MAKE) -j $(TEST_PROCESSES) --output-sync kernels-lattices kernels-simulate lint $(VENV)/.torch browser
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder \
 		--cov --cov-report=term:skip-covered --cov-fail-under=90
 

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
+
+# As workers have it: with several threads, sums of a BLAS differ in their last bits.
+threadpool_limits(limits=1, user_api="blas")
 
 # Compiled kernels and py4DSTEM make first calls slow: no deadline, and the same examples every run.
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=40)

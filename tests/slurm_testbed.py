@@ -15,9 +15,9 @@ TESTBED = Path(__file__).parents[1] / "cluster" / "testbed"
 SITE = {"partition": "main", "walltime": "00:10:00", "cores": 1, "memory": "1200 MiB", "interface": "lo"}
 
 
-def command(*words: str) -> str:
+def command(*words: str, seconds: float = 120) -> str:
     """Run a command that must succeed and return what it prints."""
-    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout
+    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=seconds).stdout
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:

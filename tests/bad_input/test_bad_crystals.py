@@ -120,3 +120,22 @@ def test_what_is_no_catalogue_is_not_shown(folder: Path) -> None:
     refused(
         "catalogue", "show", folder / "no.parquet", untouched=folder, says=("no catalogue at", "no.parquet")
     )
+
+
+def test_a_catalogue_is_not_written_over_what_it_is_made_from(folder: Path) -> None:
+    (folder / "cifs" / "good.cif").write_text(CSCL_CIF)
+    succeeds(*_build(folder))
+    made = folder / "c.parquet"
+    again = (
+        "catalogue",
+        "build",
+        made,
+        "--source",
+        "parquet",
+        "--input",
+        folder / "cifs" / ".." / "c.parquet",
+    )
+    refused(*again, untouched=folder, says=("c.parquet is read as input", "never written over"))
+    listed = ("--dropped", folder / "cifs" / "good.cif")
+    refused(*_build(folder, *listed), untouched=folder, says=("good.cif is read as input",))
+    succeeds(*_build(folder, "--dropped", folder / "cifs" / "dropped.csv"))

@@ -66,6 +66,12 @@ def test_options_that_make_no_sense(
     _refused(frames, tmp_path, *options, says=says)
 
 
+def test_a_probe_without_an_image(frames: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "empty.npy", np.zeros((0, 96, 96)))
+    says = ("empty.npy does not fit", "(0, 96, 96)")
+    _refused(frames, tmp_path, *PIXEL, "--probe", tmp_path / "empty.npy", says=says)
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     _refused(tmp_path / "no.npy", tmp_path, *PIXEL, says=("no.npy",))
 

@@ -103,7 +103,7 @@ def test_a_job_array_without_dask_gives_the_same_peaks(
     last = len(run.plan.partitions) - 1
     script = TESTBED.parent / "slurm-array.sh"
     options = [f"--array=0-{last}", "--mem=1200M", f"--output={tmp_path}/array-%a.log"]
-    command("sbatch", "--wait", *options, str(script), str(run.path))
+    command("sbatch", "--wait", *options, str(script), str(run.path), seconds=500)
     assert_same_peaks(run, finished)
 
 
@@ -113,7 +113,7 @@ def test_a_driver_in_a_job_of_its_own_gives_the_same_peaks(
     script, log = TESTBED.parent / "driver.sh", tmp_path / "driver.log"
     # The nodes of the testbed are small.
     options = ["--mem=1500M", "--cpus-per-task=1", f"--output={log}"]
-    command("sbatch", "--wait", *options, str(script), str(run.path), str(site), "--jobs", "2")
+    command("sbatch", "--wait", *options, str(script), str(run.path), str(site), "--jobs", "2", seconds=500)
     assert "2 SLURM job(s) of 1 worker(s)" in " ".join(log.read_text().split())
     assert_same_peaks(run, finished)
     assert json.loads(next((run.path / "log").iterdir()).read_text().splitlines()[-1])["status"] == "done"

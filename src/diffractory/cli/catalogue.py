@@ -143,7 +143,7 @@ def build(
     )
     _check_options(source, input_path, trust_symmetry)
     _check_remote_options(source, chemsys or theoretical, provider, filter_text, cache)
-    _check_targets(target, dropped)
+    _check_targets(target, dropped, input_path)
     if source in _REMOTE:
         place = cache or target.with_suffix(".download")
         check_output_folder(place)
@@ -229,7 +229,7 @@ def _check_remote_options(
         )
 
 
-def _check_targets(target: Path, dropped: Path | None) -> None:
+def _check_targets(target: Path, dropped: Path | None, source: Path | None) -> None:
     """Refuse outputs that would be written over each other or over an input."""
     for path in (target, dropped):
         if path is not None:
@@ -245,6 +245,14 @@ def _check_targets(target: Path, dropped: Path | None) -> None:
         raise CatalogueError(
             f"--dropped {dropped} is the catalogue itself", fix="Name another file, such as dropped.csv"
         )
+    for path in (target, dropped):
+        # A new file in a folder of CIF files is nobody's input; one that is there may be.
+        if path is not None and source is not None and path.exists():
+            read, written = source.resolve(), path.resolve()
+            if written == read or written.is_relative_to(read):
+                raise CatalogueError(
+                    f"{path} is read as input", "inputs are never written over", "Name another file"
+                )
 
 
 def _open_source(source: Source, input_path: Path | None) -> tuple[Iterator[Candidate], int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from glob import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,9 +22,9 @@ from diffractory.cli.options import (
     SiteOption,
     SlurmClusterOption,
     WorkersOption,
-    check_output_folder,
+    check_output_file,
 )
-from diffractory.cli.progress import run_all
+from diffractory.cli.progress import RESUMES, run_all
 from diffractory.cli.scan_options import (
     DatasetOption,
     EnergyOption,
@@ -40,9 +41,9 @@ from diffractory.errors import AccessError, ScanError, SpecError
 from diffractory.execution.engine import Engine
 from diffractory.report.detection_figures import (
     figure_of_bragg_map,
+    figure_of_disks,
     figure_of_ellipse,
-    figure_of_examples,
-    figure_of_frames,
+    figure_of_frame_status,
     figure_of_origin,
     figure_of_rings,
     figure_of_template,
@@ -247,7 +248,7 @@ def detect(
     result = calibrate_scan(found, scan, setup.template.radius, calibration, attrs, setup.brightest)
     result.scan.to_emd(out_file)
     pictures = write_pictures(setup, result, out_file.with_name(f"{out_file.stem}-detection"))
-    for leftover in out_file.parent.glob(f".{out_file.name}.parts-*"):
+    for leftover in out_file.parent.glob(f".{escape(out_file.name)}.parts-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     report(out_file, setup, result, pictures, as_json)
 
@@ -260,13 +261,9 @@ def check_output(path: Path, source: Path) -> None:
     AccessError
         If the path is a folder, is the input, or its folder cannot be written to.
     """
-    if path.is_dir():
-        raise AccessError(
-            f"nothing can be written to {path}", "it is a folder", "Name a file, such as scan.h5"
-        )
+    check_output_file(path)
     if path.exists() and source.exists() and path.samefile(source):
         raise AccessError(f"{path} is the input", "raw frames are never written over", "Name another --out")
-    check_output_folder(path.parent)
 
 
 def parse_ellipse(text: str | None) -> tuple[float, float] | str | None:
@@ -345,7 +342,8 @@ def detect_frames(source: FrameSource, detector: Detector, engine: Engine, parts
     blocks = frame_blocks(scan)
     parts.mkdir(parents=True, exist_ok=True)
     work = DetectToFile(DetectBlocks(detector, source), parts)
-    run_all(engine, work, blocks, "Finding disks", [float(block.positions) for block in blocks])
+    costs = [float(block.positions) for block in blocks]
+    run_all(engine, work, blocks, "Finding disks", costs, again=RESUMES)
     return assemble(((block, _part(parts, block)) for block in blocks), scan.shape)
 
 
@@ -367,13 +365,13 @@ def write_pictures(setup: DetectionSetup, result: CalibratedScan, folder: Path) 
     shown = significance_of_maxima(setup.sample, detector.kernel, detector.spec)
     figures = {
         "template.png": figure_of_template(setup),
-        "examples.png": figure_of_examples(setup, detector.find(setup.sample).peaks),
+        "examples.png": figure_of_disks(setup, detector.find(setup.sample).peaks),
         "threshold.png": figure_of_threshold(setup, shown),
         "origin.png": figure_of_origin(result),
         "ellipse.png": figure_of_ellipse(result),
         "rings.png": figure_of_rings(result),
         "bragg-map.png": figure_of_bragg_map(result),
-        "frames.png": figure_of_frames(result),
+        "frames.png": figure_of_frame_status(result),
     }
     for name, figure in figures.items():
         save_figure(figure, folder / name)
@@ -420,8 +418,9 @@ def report(
         return
     note(f"{numbers['peaks']:,} peaks in {numbers['positions']:,} positions; frames: {numbers['frames']}")
     row, column = summary["origin"]["center"]
-    note(f"direct beam: row {row:.2f}, column {column:.2f} ({summary['origin']['model']}), residual "
-         f"{summary['origin']['residual_pixels']} px")  # fmt: skip
+    residual = summary["origin"]["residual_pixels"]
+    note(f"direct beam: row {row:.2f}, column {column:.2f} ({summary['origin']['model']})"
+         + ("" if residual is None else f", residual {residual} px"))  # fmt: skip
     note(f"ellipse: {summary['ellipse']['ratio']:.4f} at {summary['ellipse']['angle_degrees']:.1f}° "
          f"({summary['ellipse']['from']})")  # fmt: skip
     off = ""

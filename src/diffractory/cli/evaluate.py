@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.table import Table
 
@@ -15,18 +14,12 @@ from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.engines import engine_here
 from diffractory.cli.options import ClusterOption, RunArgument, WorkersOption, check_output_folder
 from diffractory.cli.progress import run_all
-from diffractory.crystals.prototypes import structure_families
-from diffractory.dataset.reader import complete_records
 from diffractory.dataset.run import Run
-from diffractory.errors import ModelError, RunError
 from diffractory.execution.engine import Engine
-from diffractory.learning.artefact import check_features, load_model
-from diffractory.learning.evaluation import evaluate as evaluate_model
-from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, protocol_features, targets_of
+from diffractory.learning.model_evaluation import evaluate_saved_model
 from diffractory.report.evaluation_figures import figure_of_evaluation
 from diffractory.report.evaluation_page import ANSWERS, PROTOCOLS, write_evaluation_page
 from diffractory.report.style import save_figure
-from diffractory.specs import LabProtocolSpec, feature_spec
 from diffractory.storage import write_atomic
 
 app = typer.Typer()
@@ -67,98 +60,21 @@ def _beside(model: Path) -> Path:
 def evaluate_on_run(
     model_path: Path, run: Run, engine: Engine, target: Path, seed: int = 0
 ) -> dict[str, Any]:
-    """Evaluate under both protocols; write ``evaluation.json``, ``evaluation.png`` and ``evaluation.html``.
+    """Evaluate under both protocols; write ``evaluation.json``, the figure and the page beside it."""
+    costs = [float(partition.n_peaks) for partition in run.plan.partitions]
 
-    A control stands beside them: the patterns of the paper protocol, each turned by a random angle.
-    What is lost between the two is what the model read from the in-plane frame.
-    """
-    hierarchy, provenance = load_model(model_path)
-    basis = feature_spec(provenance["features"])
-    check_features(provenance, basis, run.plan.simulation)
-    complete_records(run)
-    trained_on = set(provenance["training_materials"])
-    unseen = np.array(
-        [i for i, name in enumerate(run.catalogue.ids) if name not in trained_on], dtype=np.int64
-    )
-    if len(unseen) == 0:
-        raise ModelError(
-            f"all {run.plan.n_crystals} materials of {run.path} were used to train {model_path}",
-            "an accuracy on training materials says nothing",
-            "Evaluate on another run, or train with a larger --test-fraction",
-        )
-    thickness, lab = float(provenance["training"]["thickness"]), LabProtocolSpec()
-    drawn_from = _check_thicknesses(run, thickness, lab)
-    protocols = {
-        "paper": Protocol(basis, thickness, None, seed),
-        "turned": Protocol(basis, thickness, LabProtocolSpec.turned(thickness), seed),
-        "lab": Protocol(basis, thickness, lab, seed),
-    }
-    if run.plan.orientations.in_plane != "paper":
-        note("this run has random in-plane frames: its paper column lacks the paper's frames")
-    results: dict[str, Any] = {}
-    families = np.array(structure_families(run.catalogue.table))
-    known = [name in trained_on for name in run.catalogue.ids]
-    novel = ~np.isin(families, np.unique(families[known]))
-    for name, protocol in protocols.items():
-        part = _collect(run, engine, unseen, protocol, f"{name} protocol")
-        crystals = part.items // run.plan.orientations.count
-        results[name] = evaluate_model(
-            hierarchy,
-            part.features,
-            targets_of(run.catalogue, crystals),
-            crystals,
-            seed=seed,
-            conditions={"thickness": part.thickness, "spots": part.spots, "tilt": part.tilt},
-            subsets={"unseen_families": novel[crystals]},
-            lattices=part.lattices,
-            spots=part.spots,
-        )
-    results["lab"]["thicknesses_drawn_from"] = drawn_from
-    results["lab"]["protocol"] = lab.model_dump(mode="json")
-    results["paper"]["thickness"] = results["turned"]["thickness"] = thickness
-    results["training_materials"] = {"number": len(trained_on), "in_this_run": sum(known)}
-    if sum(known) < len(trained_on):
-        note(
-            f"only {sum(known):,} of {len(trained_on):,} training materials are in this run: the test "
-            "without isostructural ones cannot tell of the others"
-        )
-    results["orientations"] = run.plan.orientations.model_dump(mode="json")
-    results["same_catalogue_as_training"] = provenance.get("catalogue_hash") == run.plan.catalogue_hash
-    if not results["same_catalogue_as_training"]:
-        note("the run has another catalogue than the training: materials are told apart by their ids alone")
-    results["model"], results["run"], results["plan_id"] = str(model_path), str(run.path), run.plan.plan_id
+    def map_partitions(function: Callable[[int], Any], name: str) -> list[Any]:
+        return run_all(engine, function, range(len(costs)), f"{name} protocol", costs)
+
+    results = evaluate_saved_model(model_path, run, map_partitions, seed=seed)
+    for line in results["notes"]:
+        note(line)
     target.mkdir(parents=True, exist_ok=True)
     write_atomic(target / "evaluation.json", json.dumps(results, indent=1))
     shown = {name: results[name] for name in ("paper", "lab")}
     save_figure(figure_of_evaluation(shown), target / "evaluation.png")
     write_evaluation_page(results, target / "evaluation.html")
     return results
-
-
-def _check_thicknesses(run: Run, thickness: float, lab: LabProtocolSpec) -> list[float]:
-    """Return the thicknesses the lab protocol draws from; refuse a run that lacks what is needed."""
-    available, (low, high) = run.plan.simulation.thicknesses, lab.thickness_range
-    drawn_from = [t for t in available if low <= t <= high]
-    if thickness not in available or not drawn_from:
-        raise RunError(
-            f"{run.path} holds patterns at {list(available)} Å only",
-            f"the model was trained at {thickness} Å, and the lab protocol draws from {low} … {high} Å",
-            "Evaluate on a run with both, such as `diffractory plan RUN --thickness 100:500:100`",
-        )
-    return drawn_from
-
-
-def _collect(
-    run: Run, engine: Engine, crystals: np.ndarray[Any, Any], protocol: Protocol, label: str
-) -> ProtocolFeatures:
-    parts = run_all(
-        engine,
-        partial(protocol_features, run.path, crystals, protocol),
-        list(range(len(run.plan.partitions))),
-        label,
-        [float(p.n_peaks) for p in run.plan.partitions],
-    )
-    return ProtocolFeatures.concatenate(parts)
 
 
 def _print(results: dict[str, Any]) -> None:

@@ -64,8 +64,8 @@ def export(
     _check_target(target, run, force)
     chosen = select(
         open_dataset(run),
-        material_id=None if material is None else material.split(","),
-        crystal_system=None if system is None else system.split(","),
+        material_id=None if material is None else _names(material),
+        crystal_system=None if system is None else _names(system),
         space_group=None if space_group is None else _space_groups(space_group),
         thickness=None if thickness is None else parse_thicknesses(thickness),
     )
@@ -97,6 +97,10 @@ def _check_target(target: Path, run: Path, force: bool) -> None:
     check_output_file(target)
     if target.exists() and not force:
         raise AccessError(f"{target} exists already", fix="Name another file, or add --force to replace it")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _space_groups(text: str) -> list[int] | slice:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +29,7 @@ from diffractory.cli.scan_options import (
     frame_source,
     parse_scan_shape,
 )
+from diffractory.errors import ScanError
 from diffractory.execution.engine import Engine
 from diffractory.report.scan_figures import figure_of_frames, figure_of_peaks
 from diffractory.report.style import save_figure
@@ -39,7 +40,6 @@ from diffractory.scan.reading.emd_reader import read_bragg_scan
 from diffractory.scan.reading.file_kinds import BRAGG, FileState, kind_of
 from diffractory.scan.reading.frame_blocks import FrameSource, frame_blocks, sample_frames
 from diffractory.scan.reading.frame_calibration import QUANTITIES
-from diffractory.units import electron_wavelength
 
 app = typer.Typer()
 
@@ -47,13 +47,6 @@ app = typer.Typer()
 _SAMPLED = 25
 #: Shares of positions whose number of peaks is shown, in percent.
 _QUANTILES = (0, 5, 25, 50, 75, 95, 100)
-#: Units of what is printed, and what to divide the inside's units by.
-_SHOWN = {
-    "pixel_size": ("Å⁻¹", 1.0),
-    "step": ("Å", 1.0),
-    "energy_ev": ("keV", 1e3),
-    "semiangle_mrad": ("mrad", 1.0),
-}
 
 
 @app.command(epilog="Example: diffractory inspect scan.blo --pixel-size 0.012")
@@ -80,8 +73,11 @@ def inspect(
     shape = parse_scan_shape(scan_shape)
     picture = folder / f"{file.name}-inspect.png"
     if kind_of(file) == BRAGG:
+        given = {"--step": step, "--energy": energy, "--semiangle": semiangle, "--scan-shape": scan_shape}
+        _refuse_unused(file, "Bragg peaks", given)
         report = _inspect_peaks(file, picture, pixel_size, center, dataset)
     else:
+        _refuse_unused(file, "frames", {"--center": center})
         source = frame_source(
             file,
             pixel_size=pixel_size,
@@ -106,8 +102,18 @@ def inspect(
     out.print(f"  {picture}")
 
 
+def _refuse_unused(file: Path, kind: str, given: Mapping[str, object]) -> None:
+    """Refuse options that would change nothing of what is shown of this kind of file."""
+    unused = [flag for flag, value in given.items() if value is not None]
+    if unused:
+        raise ScanError(
+            f"{file} holds {kind}, of which {' and '.join(unused)} say{'s' * (len(unused) == 1)} nothing",
+            fix="Leave it out" if len(unused) == 1 else "Leave them out",
+        )
+
+
 def _inspect_frames(source: FrameSource, scan: FrameScan, engine: Engine, picture: Path) -> dict[str, Any]:
-    beam = locate_direct_beam(sample_frames(source, _SAMPLED), _known_radius(scan))
+    beam = locate_direct_beam(sample_frames(source, _SAMPLED), scan.disk_radius)
     images = virtual_images(source, scan, beam, engine)
     source.state.check()
     picture.parent.mkdir(parents=True, exist_ok=True)
@@ -170,13 +176,6 @@ def virtual_images(source: FrameSource, scan: FrameScan, beam: DirectBeam, engin
     return images
 
 
-def _known_radius(scan: FrameScan) -> float | None:
-    """Return the radius of a disk in pixels, if the calibration tells."""
-    if scan.semiangle_mrad is None or scan.energy_ev is None or scan.pixel_size is None:
-        return None
-    return math.sin(scan.semiangle_mrad * 1e-3) / electron_wavelength(scan.energy_ev) / scan.pixel_size
-
-
 def _notes(counts: dict[str, int], beam: DirectBeam, scan: FrameScan) -> list[str]:
     bad = {name: n for name, n in counts.items() if n and name not in ("good", "with clipped pixels")}
     total = sum(counts.values()) - counts["with clipped pixels"]
@@ -209,8 +208,7 @@ def _print_frames(scan: FrameScan, source: FrameSource) -> None:
 def _print_calibration(values: dict[str, float | None], origins: dict[str, str]) -> None:
     table = Table("calibration", "value", "from")
     for name, value in values.items():
-        what, flag, _ = QUANTITIES[name]
-        unit, factor = _SHOWN[name]
+        what, flag, unit, factor = QUANTITIES[name]
         shown = "–" if value is None else f"{value / factor:.6g} {unit}"
         origin = origins[name]
         missing = "" if value is not None or flag in origin else f"; give it with {flag}"
@@ -271,8 +269,8 @@ def _print_peaks(report: dict[str, Any]) -> None:
     out.print(table)
     table = Table("calibration", "value", "from")
     for name, item in report["calibration"].items():
-        unit, factor = _SHOWN[name]
+        known, _, unit, factor = QUANTITIES[name]
         shown = "–" if item["value"] is None else f"{item['value'] / factor:.6g} {unit}"
-        what = "positions of peaks" if name == "pixel_size" else QUANTITIES[name][0]
+        what = "positions of peaks" if name == "pixel_size" else known
         table.add_row(what, shown, item["from"])
     out.print(table)

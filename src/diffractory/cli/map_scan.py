@@ -225,7 +225,7 @@ def parse_regions(text: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Mapped:
+class FinishedMap:
     """A map, what is said of it, and the files it was written to."""
 
     labelled: xr.Dataset
@@ -244,20 +244,20 @@ def map_with_model(
     flag_overlap: bool | None = None,
     with_report: bool = True,
     helper: Executor | None = None,
-) -> Mapped:
+) -> FinishedMap:
     """Predict a scan and write map, particles, summary and report to a folder; a helper draws pictures."""
     provenance = model.provenance
-    basis, energy_note = features_at_energy(
+    features, energy_note = features_at_energy(
         feature_spec(provenance["features"]), scan, float(provenance["simulation"]["energy_ev"])
     )
     prediction = predict_scan(
         model,
         scan,
         spec,
-        basis,
+        features,
         particles=particles,
         # Other features hold no lattices: finding them would take most of the time.
-        find_overlap=isinstance(basis, InvariantSpec) if flag_overlap is None else flag_overlap,
+        find_overlap=isinstance(features, InvariantSpec) if flag_overlap is None else flag_overlap,
         map_blocks=map_ordered(engine, "positions"),
     )
     # Thousands of training materials do not belong into every map; their plan says which they were.
@@ -266,6 +266,7 @@ def map_with_model(
     table = None if particles is None else particle_table(scan, prediction)
     summary = {**summarise(labelled), "notes": [energy_note] if energy_note else []}
     folder.mkdir(parents=True, exist_ok=True)
+    again = (folder / "map.zarr").exists()
     drawn = (folder, labelled, scan.peaks, model.domain_sample, table)
     begun = {} if helper is None or not with_report else begin_pictures(helper, *drawn)
     write_map(labelled, folder / "map.zarr")
@@ -279,10 +280,10 @@ def map_with_model(
     files.append("summary.json")
     if with_report:
         files += write_map_report(*drawn, begun=begun)
-    for name in {*PARTICLE_FILES, *REPORT_FILES} - set(files):
-        # Of an earlier map in this folder: beside this one it would be taken for its own.
+    for name in {*PARTICLE_FILES, *REPORT_FILES} - set(files) if again else ():
+        # Of the earlier map in this folder: beside this one it would be taken for its own.
         (folder / name).unlink(missing_ok=True)
-    return Mapped(labelled, summary, files)
+    return FinishedMap(labelled, summary, files)
 
 
 def print_map(report: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from diffractory.cli.progress import run_all
+from diffractory.cli.progress import RESUMES, run_all
 from diffractory.dataset.records import Record
 from diffractory.dataset.run import Run
 from diffractory.dataset.run_log import run_log
@@ -54,4 +54,4 @@ def run_partitions(
             else:
                 log.finished(outcome)
 
-        return run_all(engine, function, missing, label, weights, on_outcome)
+        return run_all(engine, function, missing, label, weights, on_outcome, RESUMES)

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
+#: What is told where each finished part is on disk already.
+RESUMES = "Remove the cause and run the same command again: only what is missing is computed"
+
 #: Failed units of work named on the terminal; the rest is counted.
 _NAMED_FAILURES = 5
 #: Seconds between two lines where there is no terminal.
@@ -122,8 +125,9 @@ def run_all(
     label: str,
     costs: Sequence[float] | None = None,
     on_outcome: Callable[[T, R | Exception], None] = lambda _, __: None,
+    again: str = "Remove the cause and run the same command again",
 ) -> list[R]:
-    """Run a function over items with a progress bar and return the results, in no special order.
+    """Run a function over items with a progress bar and return the results, in the order of the items.
 
     Parameters
     ----------
@@ -136,6 +140,8 @@ def run_all(
         Predicted cost of each item; equal by default.
     on_outcome : callable
         Called with each item and its result, or its error, as it comes.
+    again : str
+        What a person is told to do if items failed.
 
     Raises
     ------
@@ -143,7 +149,7 @@ def run_all(
         If some items failed; the others were finished first.
     """
     weights = dict(zip(range(len(items)), costs or [1.0] * len(items), strict=True))
-    results: list[R] = []
+    results: dict[int, R] = {}
     failures: list[str] = []
     columns = (
         SpinnerColumn(),
@@ -165,8 +171,9 @@ def run_all(
                 failures.append(f"part {item if isinstance(item, int) else index}: {outcome.error}")
                 on_outcome(item, outcome.error)
             elif outcome.result is not None:
-                results.append(outcome.result[1])
-                on_outcome(outcome.item[1], outcome.result[1])
+                index, result = outcome.result
+                results[index] = result
+                on_outcome(outcome.item[1], result)
             logger.debug("%s: part %s of %d ended", label, outcome.item[0], len(items))
             failed = f", {len(failures)} failed" if failures else ""
             progress.update(
@@ -175,16 +182,15 @@ def run_all(
                 done=len(results) + len(failures),
                 failed=failed,
             )
-    _raise_failures(failures, len(items), label)
-    return results
+    _raise_failures(failures, len(items), label, again)
+    return [results[index] for index in sorted(results)]
 
 
 def map_ordered(engine: Engine, label: str) -> Callable[[Callable[[T], R], Iterable[T]], list[R]]:
-    """Return a ``map`` that runs on an engine with a progress bar and keeps the order."""
+    """Return a ``map`` that runs on an engine with a progress bar."""
 
     def mapping(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        numbered = run_all(engine, _Numbered(function), list(enumerate(items)), label)
-        return [result for _, result in sorted(numbered, key=lambda pair: pair[0])]
+        return run_all(engine, function, list(items), label)
 
     return mapping
 
@@ -200,7 +206,7 @@ class _Numbered(Generic[T, R]):
         return index, self.function(item)
 
 
-def _raise_failures(failures: list[str], count: int, label: str) -> None:
+def _raise_failures(failures: list[str], count: int, label: str, again: str) -> None:
     if not failures:
         return
     for text in failures[:_NAMED_FAILURES]:
@@ -208,5 +214,5 @@ def _raise_failures(failures: list[str], count: int, label: str) -> None:
     raise ExecutionError(
         f"{label}: {len(failures)} of {count} parts failed, the others are finished",
         failures[0],
-        "Remove the cause and run the same command again: only what is missing is computed",
+        again,
     )

@@ -27,7 +27,7 @@ from diffractory.dataset.run import Run
 from diffractory.errors import SpecError
 from diffractory.execution.engine import Engine
 from diffractory.learning.artefact import check_model_folder, save_model
-from diffractory.learning.training import Subset, train_on_run
+from diffractory.learning.training import train_on_run
 from diffractory.settings import usable_cores
 from diffractory.specs import BoostingSpec, ForestSpec, TrainingSpec
 from diffractory.units import human_seconds
@@ -94,7 +94,6 @@ def train_model(
     target: Path,
     spec: TrainingSpec,
     engine: Engine,
-    subset: Subset = Subset(),  # noqa: B008
 ) -> dict[str, Any]:
     """Train on the training materials of a run and save the model with its provenance."""
     started = time.perf_counter()
@@ -102,7 +101,7 @@ def train_model(
     n_jobs = -1 if isinstance(spec, ForestSpec) else usable_cores()
     with err.status("training") as status, engine.joblib():
         progress = _telling(status)
-        model, provenance = train_on_run(run, spec, subset=subset, n_jobs=n_jobs, progress=progress)
+        model, provenance = train_on_run(run, spec, n_jobs=n_jobs, progress=progress)
     save_model(model, target, provenance)
     return {
         "model": str(target),

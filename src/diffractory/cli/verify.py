@@ -86,10 +86,9 @@ def _summary(findings: list[Verification], bad: list[Verification]) -> dict[str,
 
 
 def check_partitions(run: Run, engine: Engine, sample: float) -> list[Verification]:
-    """Verify all partitions of a run and return what was found, by partition."""
+    """Verify all partitions of a run and return what was found in each."""
     partitions = list(range(len(run.plan.partitions)))
-    findings = run_all(engine, partial(verify_partition, run.path, sample=sample), partitions, "verifying")
-    return sorted(findings, key=lambda finding: finding.partition)
+    return run_all(engine, partial(verify_partition, run.path, sample=sample), partitions, "verifying")
 
 
 def refuse_damaged(run: Run, findings: list[Verification], repaired: bool = False) -> None:

@@ -109,9 +109,7 @@ def _n_bins(spec: InvariantSpec) -> int:
 
 def _shares_of_scattered(table: PeakTable) -> PeakTable:
     pattern = np.repeat(np.arange(len(table)), table.counts)
-    direct = np.zeros(len(table.intensity), dtype=bool)
-    direct[table.direct[table.direct >= 0]] = True
-    sums = np.bincount(pattern, weights=np.where(direct, 0.0, table.intensity), minlength=len(table))
+    sums = np.bincount(pattern, np.where(table.scattered, table.intensity, 0.0), minlength=len(table))
     factors = np.divide(1.0, sums, out=np.ones(len(table)), where=sums > 0.0)
     return PeakTable(table.q, table.intensity * factors[pattern], table.offsets, table.direct)
 

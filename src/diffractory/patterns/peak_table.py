@@ -77,6 +77,13 @@ class PeakTable:
         """Number of peaks of each pattern, direct beam included, of shape (n_patterns,)."""
         return np.diff(self.offsets)
 
+    @property
+    def scattered(self) -> NDArray[np.bool_]:
+        """Which peaks are no direct beam, of shape (n_peaks,)."""
+        scattered = np.ones(len(self.intensity), dtype=bool)
+        scattered[self.direct[self.direct >= 0]] = False
+        return scattered
+
     @classmethod
     def from_lists(
         cls, q: Sequence[NDArray[np.float64]], intensity: Sequence[NDArray[np.float64]], direct: Sequence[int]

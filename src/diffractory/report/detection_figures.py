@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm, PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Patch
+from matplotlib.patches import Circle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.report.style import INK, UNLABELLED_COLOUR, new_figure, tidy, title
+from diffractory.report.style import INK, UNLABELLED_COLOUR, frame, new_figure, patch, tidy, title
 from diffractory.scan.detection.peak_calibration import centred
 from diffractory.scan.detection.probe_template import align_frames
 from diffractory.scan.detection.scan_calibration import CalibratedScan
@@ -77,7 +77,7 @@ def figure_of_template(setup: DetectionSetup) -> Figure:
     return figure
 
 
-def figure_of_examples(setup: DetectionSetup, found: PeakTable, n: int = _EXAMPLES) -> Figure:
+def figure_of_disks(setup: DetectionSetup, found: PeakTable, n: int = _EXAMPLES) -> Figure:
     """Draw frames of the sample with the disks found in them.
 
     Parameters
@@ -188,12 +188,11 @@ def figure_of_origin(result: CalibratedScan) -> Figure:
             bar = figure.colorbar(image, ax=ax, shrink=0.85, pad=0.02)
             bar.ax.tick_params(colors=INK, labelsize=7)
             title(ax, f"{name} {what} (px)" + (f" from {middle[axis]:.2f}" if what != "difference" else ""))
+    without = f"{int(np.isnan(origin.measured[..., 0]).sum()):,} positions without a direct beam (grey)"
     left_out = int((~origin.used & np.isfinite(origin.measured[..., 0])).sum())
-    figure.supxlabel(
-        f"root mean square difference {origin.residual:.3f} px; {left_out:,} positions left out of the fit, "
-        f"{int(np.isnan(origin.measured[..., 0]).sum()):,} without a direct beam (grey)",
-        fontsize=8, color=INK,
-    )  # fmt: skip
+    fit = f"root mean square difference {origin.residual:.3f} px; {left_out:,} left out of the fit; "
+    given = result.request.center is not None
+    figure.supxlabel(("given; " if given else fit) + without, fontsize=8, color=INK)
     return figure
 
 
@@ -244,7 +243,8 @@ def figure_of_rings(result: CalibratedScan) -> Figure:
     """
     figure = new_figure(9.0, 3.4)
     ax = figure.subplots()
-    q = np.hypot(*_spots(result).dot(np.linalg.inv(result.ellipse.matrix).T).T) * result.pixel_size
+    peaks = result.scan.peaks
+    q = np.hypot(*peaks.q[peaks.scattered].T)
     reach = float(np.quantile(q, 0.995)) if len(q) else 1.0
     rings = result.request.rings
     if rings is not None:
@@ -302,7 +302,7 @@ def figure_of_bragg_map(result: CalibratedScan) -> Figure:
     return figure
 
 
-def figure_of_frames(result: CalibratedScan) -> Figure:
+def figure_of_frame_status(result: CalibratedScan) -> Figure:
     """Draw how many disks each position has, and which frames are bad and why.
 
     Parameters
@@ -329,12 +329,9 @@ def figure_of_frames(result: CalibratedScan) -> Figure:
     _plain(right)
     present = [code for code in range(len(FRAME_STATUS)) if (status == code).any()]
     handles = [
-        Patch(
-            facecolor=_STATUS_COLOURS[code], edgecolor=INK, linewidth=0.5,
-            label=f"{FRAME_STATUS[code]}: {int((status == code).sum()):,}",
-        )
+        patch(_STATUS_COLOURS[code], f"{FRAME_STATUS[code]}: {int((status == code).sum()):,}")
         for code in present
-    ]  # fmt: skip
+    ]
     figure.legend(
         handles=handles, loc="outside lower right", ncols=3, frameon=False, fontsize=8, labelcolor=INK
     )
@@ -345,15 +342,12 @@ def figure_of_frames(result: CalibratedScan) -> Figure:
 
 def _spots(result: CalibratedScan) -> NDArray[np.float64]:
     """Return all spots but the direct beams, in pixels from the origin."""
-    vectors = centred(result.raw, result.origin)
-    keep = np.ones(len(vectors), dtype=bool)
-    keep[result.origin.direct[result.origin.direct >= 0]] = False
-    spots: NDArray[np.float64] = vectors[keep]
-    return spots
+    vectors: NDArray[np.float64] = centred(result.raw, result.origin)[result.scan.peaks.scattered]
+    return vectors
 
 
-def _draw_frame(ax: Axes, frame: NDArray[Any]) -> None:
-    values = np.asarray(frame, dtype=np.float64)
+def _draw_frame(ax: Axes, pixels: NDArray[Any]) -> None:
+    values = np.asarray(pixels, dtype=np.float64)
     low, high = np.quantile(values, [0.01, 0.9995])
     if high <= low:
         high = float(values.max()) if values.max() > low else low + 1.0
@@ -371,6 +365,4 @@ def _around_middle(values: NDArray[np.float64], half: int) -> NDArray[np.float64
 def _plain(ax: Axes) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set_color(INK)
-        spine.set_linewidth(0.6)
+    frame(ax)

@@ -8,12 +8,11 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.report.scale_bar import draw_scale_bar
-from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, new_figure
+from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, frame, new_figure
 
 
 def map_beside(dataset: xr.Dataset, other_width: float) -> tuple[Axes, Axes]:
@@ -23,11 +22,6 @@ def map_beside(dataset: xr.Dataset, other_width: float) -> tuple[Axes, Axes]:
     figure = new_figure(width + other_width + 1.6, height + 0.6)
     left, right = figure.subplots(1, 2, width_ratios=[width + 0.6, other_width])
     return left, right
-
-
-def patch(colour: str, label: str) -> Patch:
-    """Return a rectangle for a legend."""
-    return Patch(facecolor=colour, edgecolor=INK, linewidth=0.5, label=label)
 
 
 def system_image(
@@ -43,9 +37,7 @@ def system_image(
 def draw_map(axes: Axes, image: NDArray[Any], dataset: xr.Dataset, **options: Any) -> None:
     """Draw an image (n_y, n_x) or (n_y, n_x, 3) of a scan, with a scale bar where the step is known."""
     axes.imshow(image, origin="upper", interpolation="nearest", **options)
-    for spine in axes.spines.values():
-        spine.set_color(INK)
-        spine.set_linewidth(0.6)
+    frame(axes)
     axes.tick_params(colors=INK, labelsize=8)
     if dataset["scan_x"].attrs.get("units") == "angstrom" and dataset.sizes["scan_x"] > 1:
         axes.set_xticks([])

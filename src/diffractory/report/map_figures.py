@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ScanError
-from diffractory.report.map_axes import draw_map, map_beside, patch, system_image
+from diffractory.report.map_axes import draw_map, map_beside, system_image
 from diffractory.report.style import (
     INK,
     SYSTEM_COLOURS,
     UNLABELLED_COLOUR,
     figure_of,
     new_figure,
+    patch,
     tidy,
     title,
 )

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.report.map_axes import draw_map, patch, system_image
+from diffractory.report.map_axes import draw_map, system_image
 from diffractory.report.pattern_figures import draw_pattern
-from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, new_figure, tidy, title
+from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, new_figure, patch, tidy, title
 from diffractory.scan.mapping.flags import FLAG_MASKS
 from diffractory.scan.mapping.label_map import label_confidence
 

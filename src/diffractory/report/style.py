@@ -8,6 +8,7 @@ from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import DiffractoryError
@@ -61,6 +62,33 @@ def figure_of(axes: Axes) -> Figure:
     figure = axes.get_figure(root=True)
     assert figure is not None
     return figure
+
+
+def patch(colour: str, label: str) -> Patch:
+    """Return a rectangle for a legend.
+
+    Parameters
+    ----------
+    colour, label : str
+
+    Returns
+    -------
+    matplotlib.patches.Patch
+    """
+    return Patch(facecolor=colour, edgecolor=INK, linewidth=0.5, label=label)
+
+
+def frame(axes: Axes) -> None:
+    """Draw the four sides of axes that hold an image, thin and in ink.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Changed in place.
+    """
+    for spine in axes.spines.values():
+        spine.set_color(INK)
+        spine.set_linewidth(0.6)
 
 
 def tidy(axes: Axes) -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import xarray as xr
 
 from diffractory.errors import ScanError
+from diffractory.units import electron_wavelength
 
+SCAN_DIMENSIONS = ("scan_y", "scan_x")
 #: Dimensions of the frames; q_row and q_column are py4DSTEM's qx and qy.
-FRAME_DIMENSIONS = ("scan_y", "scan_x", "q_row", "q_column")
+FRAME_DIMENSIONS = (*SCAN_DIMENSIONS, "q_row", "q_column")
 
 
 def scan_coordinates(shape: tuple[int, int], step: float | None) -> dict[str, xr.Variable]:
@@ -24,7 +26,7 @@ def scan_coordinates(shape: tuple[int, int], step: float | None) -> dict[str, xr
         name: xr.Variable(
             name, np.arange(size) * (1.0 if step is None else step), {"units": units, "long_name": what}
         )
-        for name, size in zip(FRAME_DIMENSIONS[:2], shape, strict=True)
+        for name, size in zip(SCAN_DIMENSIONS, shape, strict=True)
     }
 
 
@@ -81,6 +83,13 @@ class FrameScan:
     def shape(self) -> tuple[int, int]:
         """Number of positions (n_y, n_x)."""
         return self.frames.shape[0], self.frames.shape[1]
+
+    @property
+    def disk_radius(self) -> float | None:
+        """Radius of a disk in pixels, from semi-convergence angle, energy and pixel size; None = unknown."""
+        if self.semiangle_mrad is None or self.energy_ev is None or self.pixel_size is None:
+            return None
+        return math.sin(self.semiangle_mrad * 1e-3) / electron_wavelength(self.energy_ev) / self.pixel_size
 
     @property
     def frame_shape(self) -> tuple[int, int]:

@@ -158,3 +158,19 @@ def test_ellipse_option(text: str | None, value: object) -> None:
 def test_ellipse_option_that_cannot_be_read(text: str) -> None:
     with pytest.raises(SpecError, match="--ellipse"):
         command.parse_ellipse(text)
+
+
+def test_parts_of_another_detection_with_a_like_name_stay(frames: Path, tmp_path: Path) -> None:
+    theirs, ours = tmp_path / ".scan1.h5.parts-abc", tmp_path / ".scan[1].h5.parts-abc"
+    theirs.mkdir()
+    ours.mkdir()
+    succeeds("detect", frames, "--out", tmp_path / "scan[1].h5", "--pixel-size", "0.03", *INLINE)
+    assert theirs.is_dir()
+    assert not ours.exists()
+
+
+def test_a_given_centre_has_no_residual(frames: Path, tmp_path: Path) -> None:
+    given = ("--pixel-size", "0.03", "--center", "47.5", "47.5")
+    answer = succeeds("detect", frames, "--out", tmp_path / "scan.h5", *given, *INLINE)
+    assert "direct beam: row 47.50, column 47.50 (given) " in answer.flat
+    assert "None" not in answer.flat

@@ -18,7 +18,7 @@ from diffractory.dataset.run import PEAKS, Run
 
 def test_a_table_of_a_choice(workshop: Workshop, tmp_path: Path) -> None:
     target = tmp_path / "new" / "some.parquet"
-    choice = ("--system", "cubic,hexagonal", "--space-group", "150:230", "--thickness", "100,300")
+    choice = ("--system", "cubic, hexagonal", "--space-group", "150:230", "--thickness", "100,300")
     report = succeeds("export", workshop.run, "--out", target, *choice, "--json").json
     table = pd.read_parquet(target)
     catalogue = Run.open(workshop.run).catalogue.table

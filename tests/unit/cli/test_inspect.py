@@ -185,3 +185,13 @@ def test_scan_shapes_that_cannot_be_read(text: str) -> None:
 
 def test_scan_shapes() -> None:
     assert [parse_scan_shape(t) for t in (None, "80x58", " 80 × 58", "80,58")] == [None, *[(80, 58)] * 3]
+
+
+def test_options_that_say_nothing_of_the_file_are_refused(
+    hspy: Path, workshop: Workshop, tmp_path: Path
+) -> None:
+    says = ("holds frames, of which --center says nothing", "Leave it out")
+    refused("inspect", hspy, "--center", "1", "2", "--out", tmp_path, untouched=tmp_path, says=says)
+    options = ("--energy", "200", "--scan-shape", "2x3", "--out", tmp_path)
+    says = ("holds Bragg peaks, of which --energy and --scan-shape say nothing", "Leave them out")
+    refused("inspect", workshop.scan, *options, untouched=tmp_path, says=says)

@@ -235,3 +235,16 @@ def test_options_out_of_range_are_refused_before_any_work(
 ) -> None:
     arguments = ("map", workshop.scan, "--model", workshop.model, "--out", tmp_path / "map", *INLINE)
     refused(*arguments, *options, untouched=tmp_path, says=says)
+
+
+def test_files_of_others_in_the_folder_stay(workshop: Workshop, tmp_path: Path) -> None:
+    mine = tmp_path / "examples.png"
+    mine.write_bytes(b"mine")
+    command = ("map", workshop.scan, "--model", workshop.model, "--out", tmp_path, "--cluster", "inline")
+    succeeds(*command, "--no-report", "--no-particles")
+    assert mine.read_bytes() == b"mine"
+    succeeds(*command)
+    assert (tmp_path / "particles.csv").is_file()
+    succeeds(*command, "--no-report", "--no-particles")
+    assert not (tmp_path / "particles.csv").exists()
+    assert not mine.exists()  # by then it was the map's own

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffractory.cli.progress import map_ordered, run_all
+from diffractory.cli.progress import RESUMES, map_ordered, run_all
 from diffractory.errors import ExecutionError, RunError
 from diffractory.execution.engine import InlineEngine, Outcome
 
@@ -42,7 +42,7 @@ def test_the_order_is_kept_whatever_finishes_first(numbers: list[int]) -> None:
 
 
 def test_all_results_come_back(capsys: pytest.CaptureFixture[str]) -> None:
-    assert sorted(run_all(Backwards(), _double, [1, 2, 3], "doubling", [0.0, 5.0, 1.0])) == [2, 4, 6]
+    assert run_all(Backwards(), _double, [1, 2, 3], "doubling", [0.0, 5.0, 1.0]) == [2, 4, 6]
     said = capsys.readouterr()
     assert said.out == ""
     assert "doubling" in said.err
@@ -68,7 +68,7 @@ def test_failures_are_named_and_counted_after_the_rest_is_finished(
         return _fail_on_odd(number)
 
     with pytest.raises(ExecutionError) as caught:
-        run_all(InlineEngine(), work, list(range(14)), "testing")
+        run_all(InlineEngine(), work, list(range(14)), "testing", again=RESUMES)
     assert done == list(range(14))
     assert "testing: 7 of 14 parts failed, the others are finished" in caught.value.what
     assert caught.value.why.startswith("part 1: [red]1 is odd. odd is bad")

@@ -3,9 +3,9 @@ import pytest
 
 from diffractory.report.detection_figures import (
     figure_of_bragg_map,
+    figure_of_disks,
     figure_of_ellipse,
-    figure_of_examples,
-    figure_of_frames,
+    figure_of_frame_status,
     figure_of_origin,
     figure_of_rings,
     figure_of_template,
@@ -47,7 +47,7 @@ def test_template(made):
 def test_examples_show_a_circle_for_every_disk(made):
     setup, _ = made
     peaks = setup.detector.find(setup.sample).peaks
-    figure = figure_of_examples(setup, peaks, 3)
+    figure = figure_of_disks(setup, peaks, 3)
     found = peaks.counts
     drawn = [len(ax.patches) for ax in figure.axes if ax.get_visible()]
     assert len(drawn) == 3
@@ -83,7 +83,7 @@ def test_ellipse_and_rings(made):
 
 
 def test_frames_say_what_is_flagged(made):
-    words = texts(figure_of_frames(made[1]))
+    words = texts(figure_of_frame_status(made[1]))
     assert "1 of 120 flagged" in words
     assert "empty: 1" in words
     assert "good: 119" in words
@@ -92,12 +92,12 @@ def test_frames_say_what_is_flagged(made):
 def test_all_of_them_can_be_written(made, tmp_path):
     setup, result = made
     peaks = setup.detector.find(setup.sample).peaks
-    figures = [figure_of_template(setup), figure_of_examples(setup, peaks), figure_of_bragg_map(result)]
+    figures = [figure_of_template(setup), figure_of_disks(setup, peaks), figure_of_bragg_map(result)]
     figures += [
         figure_of_origin(result),
         figure_of_ellipse(result),
         figure_of_rings(result),
-        figure_of_frames(result),
+        figure_of_frame_status(result),
     ]
     for number, figure in enumerate(figures):
         for suffix in ("png", "svg"):

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import dask
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +26,13 @@ from diffractory.scan.inspection.frame_checks import (
     check_frames,
     fill_bad_pixels,
 )
-from diffractory.scan.reading.frame_blocks import FrameBlock, FrameSource, frame_blocks, read_block
+from diffractory.scan.reading.frame_blocks import (
+    FrameBlock,
+    FrameSource,
+    frame_blocks,
+    read_block,
+    read_places,
+)
 from diffractory.specs import DetectionSpec
 from diffractory.storage import write_atomic
 
@@ -96,32 +99,6 @@ class Detector:
         return BlockPeaks(peaks, status)
 
 
-def read_frames(parts: Sequence[da.Array]) -> list[NDArray[Any]]:
-    """Read lazy arrays in this thread.
-
-    Raises
-    ------
-    ScanError
-        If the file behind them cannot be read any more.
-    """
-    with _reading():
-        return [np.asarray(part) for part in dask.compute(*parts, scheduler="synchronous")]
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except ScanError:
-        raise
-    except (OSError, ValueError, EOFError, RuntimeError, KeyError, IndexError) as error:
-        raise ScanError(
-            "frames cannot be read",
-            f"{type(error).__name__}: {error}",
-            "The file is cut off, or changed while it was read: copy it again",
-        ) from None
-
-
 def sample_pairs(scan: FrameScan, n_pairs: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Read frames of neighbouring positions from all over the scan.
 
@@ -146,9 +123,8 @@ def sample_pairs(scan: FrameScan, n_pairs: int) -> tuple[NDArray[Any], NDArray[A
     y = ((steps + 0.5) * height / n).astype(np.int64)
     x = (((steps * 0.6180339887498949) % 1.0) * width).astype(np.int64)
     positions = np.unique(np.stack([y, x], axis=1), axis=0)
-    frames = scan.frames.data
-    parts = [frames[r : r + dy + 1, c : c + dx + 1] for r, c in positions]
-    pairs = np.stack([part.reshape(-1, *scan.frame_shape) for part in read_frames(parts)])
+    places = [(slice(r, r + dy + 1), slice(c, c + dx + 1)) for r, c in positions.tolist()]
+    pairs = np.stack([part.reshape(-1, *scan.frame_shape) for part in read_places(scan, places)])
     return pairs[:, 0], pairs[:, 1] if dy or dx else pairs[:0, 0], positions
 
 

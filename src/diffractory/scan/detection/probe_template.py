@@ -14,7 +14,6 @@ from scipy.ndimage import gaussian_filter, label
 
 from diffractory.errors import ScanError
 from diffractory.scan.detection.disk_detection import DiskKernel
-from diffractory.units import electron_wavelength
 
 #: Smallest radius of a disk in pixels that correlation can tell from a single pixel.
 MIN_RADIUS: Final = 1.0
@@ -175,21 +174,6 @@ def check_radius(radius: float, shape: tuple[int, int]) -> None:
         )
 
 
-def radius_of_semiangle(semiangle_mrad: float, energy_ev: float, pixel_size: float) -> float:
-    """Return the radius of a disk in pixels.
-
-    Parameters
-    ----------
-    semiangle_mrad : float
-        Semi-convergence angle in mrad.
-    energy_ev : float
-        Beam energy in eV.
-    pixel_size : float
-        In Å⁻¹.
-    """
-    return math.sin(semiangle_mrad * 1e-3) / electron_wavelength(energy_ev) / pixel_size
-
-
 def vacuum_template(frames: NDArray[np.generic]) -> ProbeTemplate:
     """Return the mean of vacuum frames, aligned, and zero away from the disk.
 
@@ -257,7 +241,8 @@ def read_probe(path: Path, shape: tuple[int, int]) -> ProbeTemplate:
         raise ScanError(
             f"cannot read the probe {path}", str(error), "Give a .npy file with one image"
         ) from None
-    if not isinstance(image, np.ndarray) or image.dtype.kind not in "iuf" or image.shape[-2:] != shape:
+    fits = isinstance(image, np.ndarray) and image.shape[-2:] == shape and image.size > 0
+    if not fits or image.dtype.kind not in "iuf":
         raise ScanError(
             f"the probe {path} does not fit frames of {shape[0]} × {shape[1]} pixels",
             f"it has shape {getattr(image, 'shape', None)}",

@@ -274,7 +274,7 @@ def _near_stated(
     except ScanError as error:
         problem = error
     try:
-        other = fit_pixel_size(radius[:: -(-len(radius) // _COMPARED)], rings, anything)
+        other = fit_pixel_size(radius[:: max(1, -(-len(radius) // _COMPARED))], rings, anything)
     except ScanError:
         other = None
     better = 0.0 if other is None else other.matched - other.by_chance

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from diffractory.errors import ScanError
-from diffractory.scan.detection.detect import Detector, describe_status, read_frames, sample_pairs
+from diffractory.scan.detection.detect import Detector, describe_status, sample_pairs
 from diffractory.scan.detection.disk_radius import DiskRadius, measure_radius
 from diffractory.scan.detection.parameters import FALSE_PEAKS, NoiseModel, choose_parameters
 from diffractory.scan.detection.probe_template import (
@@ -20,7 +20,6 @@ from diffractory.scan.detection.probe_template import (
     check_radius,
     disk_template,
     kernel_of,
-    radius_of_semiangle,
     read_probe,
     vacuum_template,
 )
@@ -32,6 +31,7 @@ from diffractory.scan.inspection.frame_checks import (
     find_bad_pixels,
     saturation_of,
 )
+from diffractory.scan.reading.frame_blocks import read_places
 from diffractory.specs import DetectionSpec
 
 #: Pairs of frames that a sample holds, and the bytes they may take.
@@ -137,9 +137,7 @@ def prepare_detection(scan: FrameScan, request: SetupRequest) -> DetectionSetup:
     template, measured = _template(scan, request, first, bad_pixels)
     spec = DetectionSpec(**{k: v for k, v in request.chosen.items() if k == "trench"})
     kernel = kernel_of(template, spec.trench)
-    spec, noise = choose_parameters(
-        first[: len(second)], second, kernel, dict(request.chosen), request.false_peaks
-    )
+    spec, noise = choose_parameters(first, second, kernel, dict(request.chosen), request.false_peaks)
     detector = Detector(kernel, spec, bad_pixels, saturation)
     return DetectionSetup(detector, template, noise, first, positions, measured)
 
@@ -187,11 +185,9 @@ def _template(
         return vacuum_template(fill_bad_pixels(_vacuum_frames(scan, request.vacuum), bad_pixels)), measured
     if request.disk_radius is not None:
         return disk_template(shape, request.disk_radius, "--disk-radius"), measured
-    if scan.semiangle_mrad and scan.energy_ev and scan.pixel_size:
-        radius = radius_of_semiangle(scan.semiangle_mrad, scan.energy_ev, scan.pixel_size)
-        return disk_template(
-            shape, radius, f"semi-convergence angle of {scan.semiangle_mrad:g} mrad"
-        ), measured
+    if scan.disk_radius is not None:
+        origin = f"semi-convergence angle of {scan.semiangle_mrad:g} mrad"
+        return disk_template(shape, scan.disk_radius, origin), measured
     if measured is None:
         raise problem or ScanError("no direct beam is seen in the mean frame")
     return disk_template(shape, measured.radius, measured.origin), measured
@@ -205,6 +201,5 @@ def _vacuum_frames(scan: FrameScan, box: tuple[int, int, int, int]) -> NDArray[A
             "it is the first row, the row after the last, and likewise columns",
         )
     step = max(1, int(np.ceil(np.sqrt((y1 - y0) * (x1 - x0) / _VACUUM_FRAMES))))
-    part = scan.frames[y0:y1:step, x0:x1:step]
-    (frames,) = read_frames([part.data])
+    (frames,) = read_places(scan, [(slice(y0, y1, step), slice(x0, x1, step))])
     return frames.reshape(-1, *scan.frame_shape)

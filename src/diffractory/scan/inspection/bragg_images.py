@@ -24,8 +24,7 @@ def bragg_vector_map(scan: BraggScan, pixels: int = 300) -> tuple[NDArray[np.flo
     reach : float
         The image spans from -reach to reach, in Å⁻¹.
     """
-    scattered = np.ones(len(scan.peaks.intensity), dtype=bool)
-    scattered[scan.peaks.direct[scan.peaks.direct >= 0]] = False
+    scattered = scan.peaks.scattered
     q, intensity = scan.peaks.q[scattered], scan.peaks.intensity[scattered]
     # A few stray peaks far out must not shrink everything else.
     reach = 1.05 * float(np.percentile(np.abs(q).max(axis=1), 99.9)) if len(q) else 1.0

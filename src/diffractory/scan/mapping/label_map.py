@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.frame_scan import scan_coordinates
+from diffractory.scan.frame_scan import SCAN_DIMENSIONS, scan_coordinates
 from diffractory.scan.mapping.flags import FLAG_MASKS, FLAGS, position_flags
 from diffractory.scan.mapping.position_blocks import SystemBlock, WithinBlock
 from diffractory.specs import MapSpec
@@ -29,7 +29,6 @@ UNLABELLED: Final = -1
 REASONS: Final = ("labelled", "few_spots", "low_difference")
 #: Lattice constants in the order of the last axis of ``WithinBlock.lattice``.
 LATTICE_AXES: Final = ("a", "b", "c")
-_SCAN: Final = ("scan_y", "scan_x")
 _CLASS: Final = "crystal_system_class"
 _PACKAGES: Final = ("diffractory", "numpy", "scikit-image", "scikit-learn", "xarray", "zarr")
 _OVERLAPS: Final = ("overlapping grains were not looked for", "overlapping grains were looked for")
@@ -198,7 +197,9 @@ def to_dataset(
         variables[axis] = grid(values, f"lattice constant {axis}", {"units": "angstrom"})
     long_name = "share of trees that voted for each crystal system, or its calibrated probability"
     shares = systems.share.reshape(*scan.shape, -1)
-    variables["system_share"] = xr.Variable((*_SCAN, _CLASS), shares, {"long_name": long_name, **share})
+    variables["system_share"] = xr.Variable(
+        (*SCAN_DIMENSIONS, _CLASS), shares, {"long_name": long_name, **share}
+    )
     coords = scan_coordinates(scan.shape, scan.step)
     # Objects, because fixed-width text has no Zarr 3 specification.
     names = np.array([CRYSTAL_SYSTEMS[code] for code in prediction.columns], dtype=object)
@@ -299,7 +300,7 @@ def _grid(shape: tuple[int, int]) -> Callable[[NDArray[Any], str, Mapping[str, A
 
     def variable(flat: NDArray[Any], long_name: str, attrs: Mapping[str, Any]) -> xr.Variable:
         values = flat.astype(np.float32) if flat.dtype.kind == "f" else flat
-        return xr.Variable(_SCAN, values.reshape(shape), {"long_name": long_name, **attrs})
+        return xr.Variable(SCAN_DIMENSIONS, values.reshape(shape), {"long_name": long_name, **attrs})
 
     return variable
 

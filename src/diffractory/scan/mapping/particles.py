@@ -47,8 +47,7 @@ def dark_field(
     ndarray of shape (n_y, n_x)
         On the scale of the peaks' intensities.
     """
-    counted = np.ones(len(peaks.intensity), dtype=bool)
-    counted[peaks.direct[peaks.direct >= 0]] = False
+    counted = peaks.scattered
     if q_range is not None:
         distance = np.hypot(peaks.q[:, 0], peaks.q[:, 1])
         counted &= (distance >= q_range[0]) & (distance <= q_range[1])

@@ -26,12 +26,9 @@ from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan, measured_peaks
 from diffractory.scan.reading.bragg_calibration import Calibration, apply_calibration
-from diffractory.scan.reading.file_kinds import bragg_lists
+from diffractory.scan.reading.file_kinds import PEAK_FIELDS, bragg_lists, names_matching
+from diffractory.scan.reading.unit_texts import length_unit
 
-#: Fields every list of Bragg peaks has.
-_FIELDS: Final = ("qx", "qy", "intensity")
-#: Units of the scan step that py4DSTEM files carry, in Å.
-_STEP_UNITS: Final = {"A": 1.0, "Å": 1.0, "nm": 10.0, "um": 1e4, "µm": 1e4, "μm": 1e4}
 #: Reach up to which centred positions without any stated unit are taken as Å⁻¹.
 _REACH_OF_INVERSE_ANGSTROM: Final = 6.0
 
@@ -51,7 +48,7 @@ def read_bragg_scan(
     """Read a scan of Bragg peaks and apply its calibration.
 
     What the file holds decides how it is read, not its suffix. Calibrations (origin, ellipse, pixel
-    size, rotation) are those stored in the file, applied by py4DSTEM. A file without any is accepted
+    size, rotation) are those stored in the file, applied as py4DSTEM does. A file without any is accepted
     as it is only if its numbers leave no doubt: positions centred on the origin that reach no
     further than 6, which no detector does in pixels.
 
@@ -165,7 +162,7 @@ def _choose(groups: dict[str, h5py.Group], dataset: str | None, path: Path) -> t
             "Detect Bragg peaks with py4DSTEM first and save them with py4DSTEM.save",
         )
     if dataset is not None:
-        chosen = [name for name in groups if name == dataset.strip("/") or name.endswith(f"/{dataset}")]
+        chosen = names_matching(groups, dataset)
         if len(chosen) != 1:
             raise ScanError(f"{path} has no single set of Bragg peaks '{dataset}'", f"it holds {names}")
         return chosen[0], groups[chosen[0]]
@@ -191,7 +188,7 @@ def _raw_peaks(group: h5py.Group, name: str, path: Path) -> tuple[PeakTable, tup
         counts.append(np.array([len(peaks) for peaks in lists]))
         # Without the type, it is worked out list by list, which takes longer than to read them.
         joined = np.concatenate(lists, dtype=lists[0].dtype)
-        parts.append(tuple(np.asarray(joined[field], dtype=np.float64) for field in _FIELDS))
+        parts.append(tuple(np.asarray(joined[field], dtype=np.float64) for field in PEAK_FIELDS))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     q, intensity = np.empty((offsets[-1], 2)), np.empty(offsets[-1])
     place = 0
@@ -285,7 +282,7 @@ def _check_centred(peaks: PeakTable, path: Path) -> str:
 
 
 def _step(calibration: Calibration) -> float | None:
-    factor = _STEP_UNITS.get(str(calibration.step_units))
+    factor = length_unit(str(calibration.step_units))
     size = calibration.step
     return None if factor is None or not size else float(size) * factor
 

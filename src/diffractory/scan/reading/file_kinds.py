@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ NPY, ZARR, HDF5, HYPERSPY, PY4DSTEM, DECTRIS, TVIPS, BRAGG = (
 )  # fmt: skip
 
 #: Fields every list of Bragg peaks has.
-_PEAK_FIELDS: Final = {"qx", "qy", "intensity"}
+PEAK_FIELDS: Final = ("qx", "qy", "intensity")
 #: First bytes of a file -> reader of RosettaSciIO.
 _MAGIC: Final = {
     b"IMGBLO": "Blockfile",
@@ -52,7 +52,7 @@ _HDF5_SUFFIXES: Final = {".app5": "Topspin"}
 
 @dataclass(frozen=True)
 class FileState:
-    """Size and time of change of a file, or of all files of a folder, to notice that it changed.
+    """Size and time of change of a file, or of all files of a folder or recording, to notice that it changed.
 
     Parameters
     ----------
@@ -62,17 +62,21 @@ class FileState:
     size : int
         Bytes of all of them.
     changed_ns : int
-        Time of the latest change, in nanoseconds since 1970.
+        Times of the last change of all of them, in nanoseconds since 1970, added up: with the latest
+        alone, an older file in the place of one would not be noticed.
+    beside : tuple of Path
+        Further files of a recording, counted with the first.
     """
 
     path: Path
     files: int
     size: int
     changed_ns: int
+    beside: tuple[Path, ...] = ()
 
     @classmethod
-    def of(cls, path: Path) -> FileState:
-        """Look at a file or folder.
+    def of(cls, path: Path, beside: tuple[Path, ...] = ()) -> FileState:
+        """Look at a file or folder, and the files that belong to it.
 
         Raises
         ------
@@ -80,12 +84,12 @@ class FileState:
             If it is not there.
         """
         try:
-            names = _files_below(path) if path.is_dir() else [str(path)]
+            names = _files_below(path) if path.is_dir() else map(str, (path, *beside))
             found = [os.stat(name) for name in names]  # noqa: PTH116 (stores have 10^5 files)
         except OSError as error:
             raise ScanError(f"{path} cannot be read", error.strerror or str(error)) from None
-        changed = max((stat.st_mtime_ns for stat in found), default=0)
-        return cls(path, len(found), sum(stat.st_size for stat in found), changed)
+        changed = sum(stat.st_mtime_ns for stat in found)
+        return cls(path, len(found), sum(stat.st_size for stat in found), changed, beside)
 
     def check(self) -> None:
         """Refuse to go on if the file is not what it was.
@@ -95,7 +99,7 @@ class FileState:
         ScanError
             If the file has changed or gone.
         """
-        if FileState.of(self.path) != self:
+        if FileState.of(self.path, self.beside) != self:
             raise ScanError(
                 f"{self.path} changed while it was read",
                 "another program writes to it, so what was read of it does not fit together",
@@ -233,7 +237,7 @@ def bragg_lists(file: h5py.File) -> dict[str, h5py.Group]:
         if not (isinstance(item, h5py.Dataset) and item.ndim == 2 and name.split("/")[-1] == "data"):
             return
         dtype = h5py.check_vlen_dtype(item.dtype)
-        if dtype is None or dtype.names is None or not set(dtype.names) >= _PEAK_FIELDS:
+        if dtype is None or dtype.names is None or not set(dtype.names) >= set(PEAK_FIELDS):
             return
         # BraggVectors keep raw vectors one level down, version 13 a calibrated copy beside them.
         if item.parent.name.endswith("/_v_cal"):
@@ -256,6 +260,12 @@ def arrays(file: h5py.File, dimensions: int) -> dict[str, h5py.Dataset]:
 
     file.visititems(visit)
     return found
+
+
+def names_matching(names: Iterable[str], wanted: str) -> list[str]:
+    """Return those names of data sets that a user may mean: the whole name, or how it ends."""
+    plain = wanted.strip("/")
+    return [name for name in names if name == plain or name.endswith(f"/{plain}")]
 
 
 def dectris_parts(file: h5py.File) -> list[str]:

@@ -6,7 +6,7 @@ A block is what neighbouring chunks of the file hold, so that every byte is read
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -21,6 +21,7 @@ from diffractory.errors import DiffractoryError, ScanError
 from diffractory.scan.frame_scan import FrameScan
 from diffractory.scan.reading.file_kinds import FileState
 from diffractory.scan.reading.frame_reader import read_frame_scan
+from diffractory.scan.reading.recording_files import files_beside
 
 #: Small chunks are taken together until a block holds this many bytes.
 _BLOCK_BYTES: Final = 64 * 2**20
@@ -54,11 +55,11 @@ class FrameSource:
         Raises
         ------
         ScanError
-            If it is not there.
+            If it is not there, or nothing that a scan is stored in.
         """
         if not path.exists():
             raise ScanError(f"{path} does not exist", "", "Check the path")
-        return cls(FileState.of(path), tuple(sorted(options.items())))
+        return cls(FileState.of(path, files_beside(path)), tuple(sorted(options.items())))
 
     def open(self) -> FrameScan:
         """Return the scan; the same object while this process lives.
@@ -172,26 +173,46 @@ def read_block(source: FrameSource | FrameScan, block: FrameBlock) -> NDArray[An
     """
     scan = source.open() if isinstance(source, FrameSource) else source
     try:
-        (read,) = dask.compute(scan.frames.data[block.slices], scheduler="synchronous")
-        frames: NDArray[Any] = np.asarray(read)
-    except (DiffractoryError, MemoryError):
-        raise
-    except Exception as error:  # h5py, zarr and numpy raise all kinds where bytes are missing
-        _check(source)
-        text = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ScanError(
-            f"{scan.source} is damaged between rows {block.rows[0]} and {block.rows[1]} of the scan: {text}",
-            "frames there cannot be read",
-            "Copy the file again",
-        ) from None
-    # What was read while another program wrote may be half old, half new.
-    _check(source)
+        frames = read_places(scan, [block.slices])[0]
+    finally:
+        # What was read while another program wrote may be half old, half new: that is the better reason.
+        if isinstance(source, FrameSource):
+            source.state.check()
     return frames
 
 
-def _check(source: FrameSource | FrameScan) -> None:
-    if isinstance(source, FrameSource):
-        source.state.check()
+def read_places(scan: FrameScan, places: Sequence[tuple[slice, slice]]) -> list[NDArray[Any]]:
+    """Read the frames of some rectangles of a scan, and nothing else, in this thread.
+
+    Parameters
+    ----------
+    scan : FrameScan
+    places : sequence of tuple of slice
+        Rows and columns of the scan.
+
+    Returns
+    -------
+    list of ndarray of shape (rows, columns, q_row, q_column)
+        One a rectangle.
+
+    Raises
+    ------
+    ScanError
+        If the file is damaged there.
+    """
+    try:
+        parts = dask.compute(*(scan.frames.data[place] for place in places), scheduler="synchronous")
+        return [np.asarray(part) for part in parts]
+    except (DiffractoryError, MemoryError):
+        raise
+    except Exception as error:  # h5py, zarr and numpy raise all kinds where bytes are missing
+        first, last = min(rows.start for rows, _ in places), max(rows.stop for rows, _ in places)
+        text = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ScanError(
+            f"{scan.source} is damaged between rows {first} and {last} of the scan: {text}",
+            "frames there cannot be read",
+            "Copy the file again",
+        ) from None
 
 
 def sample_frames(source: FrameSource, count: int) -> Iterator[NDArray[Any]]:

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from diffractory.errors import ScanError
-from diffractory.scan.frame_scan import FrameScan
 from diffractory.scan.reading.raw_frames import Axis
 from diffractory.scan.reading.unit_texts import angle_unit, detector_unit, length_unit, reciprocal_unit
 from diffractory.units import electron_wavelength
 
-#: Calibration -> (what it is, option that gives it, unit of the option).
+#: Calibration -> (what it is, option that gives it, unit of the option, that unit in the one used here).
 QUANTITIES: Final = {
-    "pixel_size": ("size of a detector pixel", "--pixel-size", "Å⁻¹"),
-    "step": ("distance of neighbouring positions", "--step", "Å"),
-    "energy_ev": ("beam energy", "--energy", "keV"),
-    "semiangle_mrad": ("semi-convergence angle", "--semiangle", "mrad"),
+    "pixel_size": ("size of a detector pixel", "--pixel-size", "Å⁻¹", 1.0),
+    "step": ("distance of neighbouring positions", "--step", "Å", 1.0),
+    "energy_ev": ("beam energy", "--energy", "keV", 1e3),
+    "semiangle_mrad": ("semi-convergence angle", "--semiangle", "mrad", 1.0),
 }
 UNKNOWN: Final = "unknown"
 #: Along two axes, what differs by more than this share is two numbers, not one.
@@ -52,9 +51,9 @@ def chosen(name: str, option: float | None, stated: Calibrated) -> Calibrated:
     """
     if option is None:
         return stated
-    flag, unit = QUANTITIES[name][1:]
+    _, flag, unit, factor = QUANTITIES[name]
     if not (math.isfinite(option) and option > 0.0):
-        raise ScanError(f"{flag} {option:g}", "it must be finite and above 0", f"Give it in {unit}")
+        raise ScanError(f"{flag} {option / factor:g}", "it must be finite and above 0", f"Give it in {unit}")
     return Calibrated(float(option), f"option {flag}")
 
 
@@ -141,28 +140,3 @@ def energy_of(stated: float | None) -> Calibrated:
 def semiangle_of(stated: float | None) -> Calibrated:
     """Return the semi-convergence angle in mrad, where the file states one."""
     return Calibrated(stated, "file") if stated is not None and _usable(stated) else Calibrated()
-
-
-def required(scan: FrameScan, name: str) -> float:
-    """Return a number of the calibration that a step cannot do without.
-
-    Parameters
-    ----------
-    scan : FrameScan
-    name : {"pixel_size", "step", "energy_ev", "semiangle_mrad"}
-
-    Raises
-    ------
-    ScanError
-        If it is unknown; the message names the option that gives it.
-    """
-    value = getattr(scan, name)
-    if value is not None:
-        return float(value)
-    what, flag, unit = QUANTITIES[name]
-    why = scan.attrs.get("calibration", {}).get(name, UNKNOWN)
-    raise ScanError(
-        f"the {what} of {scan.source or 'the scan'} is unknown",
-        "the file does not state it" if why == UNKNOWN else why.removeprefix(f"{UNKNOWN}: "),
-        f"Give it with {flag} (in {unit})",
-    )

@@ -28,6 +28,7 @@ from diffractory.scan.reading.file_kinds import (
     TVIPS,
     ZARR,
     kind_of,
+    names_matching,
 )
 from diffractory.scan.reading.frame_calibration import (
     Calibrated,
@@ -135,7 +136,7 @@ def _choose(found: Mapping[str, RawFrames], dataset: str | None, path: Path) -> 
     """Return the one data set that is or may be a scan: four-dimensional before a stack before others."""
     names = ", ".join(f"'{name}'" for name in found)
     if dataset is not None:
-        wanted = [name for name in found if name == dataset.strip("/") or name.endswith(f"/{dataset}")]
+        wanted = names_matching(found, dataset)
         if len(wanted) != 1:
             raise ScanError(f"{path} holds no single data set '{dataset}'", f"it holds {names or 'none'}")
         return wanted[0], found[wanted[0]]

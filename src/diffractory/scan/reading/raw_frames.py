@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import dask.array as da
@@ -143,6 +143,9 @@ def scan_array(raw: RawFrames, order: tuple[int, ...], scan_shape: tuple[int, in
     scan_shape : tuple of int, optional
         Rows and columns of the scan; needed for a stack, else only if it differs from the stored one.
     """
+    if len(raw.shape) == 4 and isinstance(raw.data, list):
+        joined = da.concatenate([_as_dask(part, (0, 1, 2, 3), (1, *part.shape[1:])) for part in raw.data])
+        raw = replace(raw, data=joined)
     shape = tuple(raw.shape[i] for i in order)
     frame_bytes = shape[-2] * shape[-1] * raw.dtype.itemsize
     in_order = order == tuple(range(len(order)))
@@ -157,7 +160,9 @@ def scan_array(raw: RawFrames, order: tuple[int, ...], scan_shape: tuple[int, in
         chunks = frame_chunks(scan_shape, frame_bytes, (1, together))
         grid = FrameGrid(parts, scan_shape)
         return da.from_array(grid, chunks=(*chunks, *shape[1:]), name=False, meta=np.empty(0, raw.dtype))
-    stack = _as_dask(raw.data, order, (*(1,) * (len(shape) - 2), *shape[-2:]) if not in_order else None)
+    # Rows of positions, or parts of them: as one chunk, everything would be read for each block.
+    together = frame_chunks((1, shape[-3]), frame_bytes)[1] if in_order else 1
+    stack = _as_dask(raw.data, order, (1, together, *shape[-2:])[4 - len(shape) :])
     if len(shape) == 4:
         stack = stack.reshape(shape[0] * shape[1], *shape[2:])
     rows = [stack[i * scan_shape[1] : (i + 1) * scan_shape[1]] for i in range(scan_shape[0])]
@@ -200,13 +205,10 @@ def _stored_chunks(data: Any, order: tuple[int, ...]) -> tuple[int, int]:
     return int(chunks[order[0]]), int(chunks[order[1]])
 
 
-def _as_dask(data: Any, order: tuple[int, ...], chunks: tuple[int, ...] | None) -> da.Array:
+def _as_dask(data: Any, order: tuple[int, ...], chunks: tuple[int, ...]) -> da.Array:
     """Return stored data with its axes in order and the chunks asked for in that order."""
     if isinstance(data, da.Array):
-        ordered = data.transpose(order)
-        return ordered if chunks is None else ordered.rechunk(chunks)
-    if chunks is None:
-        chunks = tuple(data.shape[i] for i in order)
+        return data.transpose(order).rechunk(chunks)
     stored = tuple(chunks[order.index(i)] for i in range(len(order)))
     if isinstance(data, np.ndarray):
         data = Mapped(data)

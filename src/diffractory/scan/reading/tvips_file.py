@@ -60,15 +60,21 @@ def tvips_frames(path: Path) -> dict[str, RawFrames]:
         raise ScanError(f"{path} is no TVIPS recording", "its header makes no sense", "Check the file")
     frame = (int(header["rows"]), int(header["columns"]))
     record = np.dtype([("header", np.uint8, (length,)), ("data", f"<u{header['bits'] // 8}", frame)])
-    files = [path]
-    while (
-        following := path.with_name(f"{path.name[: -len(_ENDING)]}{len(files):03d}{path.suffix}")
-    ).is_file():
-        files.append(following)
+    files = [path, *following_files(path)]
     parts = [
         np.memmap(file, record, "r", offset=int(header["size"]) if file == path else 0) for file in files
     ]
     return {path.stem: RawFrames(_of_the_scan(parts), energy_ev=float(header["voltage"]) or None)}
+
+
+def following_files(path: Path) -> list[Path]:
+    """Return the further files of a recording whose first file this is: …001.tvips, …002.tvips, …"""
+    found: list[Path] = []
+    while (
+        following := path.with_name(f"{path.name[: -len(_ENDING)]}{len(found) + 1:03d}{path.suffix}")
+    ).is_file():
+        found.append(following)
+    return found
 
 
 def _of_the_scan(parts: list[Any]) -> list[Any]:

@@ -240,9 +240,9 @@ def _centers(
     middle = effects.center or ((effects.frame_shape[0] - 1) / 2.0, (effects.frame_shape[1] - 1) / 2.0)
     towards, along = generator.uniform(0.0, 2.0 * np.pi, 2)
     u, v = (np.linspace(-0.5, 0.5, n) if n > 1 else np.zeros(1) for n in shape)
-    phase = np.cos(along) * u[:, None] + np.sin(along) * v[None, :]
-    phase = phase / max(np.ptp(phase), 1e-12)
-    centers: NDArray[np.float64] = np.array(middle) + effects.drift * phase[..., None] * np.array(
+    place = np.cos(along) * u[:, None] + np.sin(along) * v[None, :]
+    place = place / max(np.ptp(place), 1e-12)
+    centers: NDArray[np.float64] = np.array(middle) + effects.drift * place[..., None] * np.array(
         [np.cos(towards), np.sin(towards)]
     )
     return centers

@@ -15,11 +15,10 @@ from diffractory.errors import ScanError
 from diffractory.patterns.lab_protocol import apply_lab_protocol, deformation
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.frame_scan import scan_coordinates
+from diffractory.scan.frame_scan import SCAN_DIMENSIONS, scan_coordinates
 from diffractory.scan.mapping.label_map import LATTICE_AXES, UNLABELLED
 from diffractory.specs import LabProtocolSpec
 
-_SCAN: Final = ("scan_y", "scan_x")
 #: Grain index of positions without a crystal.
 VACUUM: Final = -1
 #: Seeds of single positions and of whole grains come from different streams of one scan seed.
@@ -279,9 +278,9 @@ def _truth(
     }
     group = np.where(vacuum, 0, np.asarray(labels.space_group)[shown]).astype(np.int16)
     variables: dict[str, Any] = {
-        "crystal_system": (_SCAN, system, {"long_name": "true crystal system", **flags}),
-        "space_group": (_SCAN, group, {"long_name": "true space group, 0 = vacuum", "units": "1"}),
-        "grain": (_SCAN, grain.astype(np.int32), {"long_name": "grain, -1 = vacuum", "units": "1"}),
+        "crystal_system": (SCAN_DIMENSIONS, system, {"long_name": "true crystal system", **flags}),
+        "space_group": (SCAN_DIMENSIONS, group, {"long_name": "true space group, 0 = vacuum", "units": "1"}),
+        "grain": (SCAN_DIMENSIONS, grain.astype(np.int32), {"long_name": "grain, -1 = vacuum", "units": "1"}),
         "pattern": ("grain_index", pattern, {"long_name": "pattern a grain shows", "units": "1"}),
         "material_id": ("grain_index", np.asarray(labels.material_id, dtype=object)[pattern]),
         "in_plane_angle": ("grain_index", angle_degrees, {"units": "degree", "long_name": "in-plane angle"}),
@@ -289,7 +288,7 @@ def _truth(
     for index, axis in enumerate(LATTICE_AXES):
         values = np.where(vacuum, np.nan, labels.lattice[shown, index])
         attrs = {"long_name": f"true lattice constant {axis}", "units": "angstrom"}
-        variables[axis] = (_SCAN, values, attrs)
+        variables[axis] = (SCAN_DIMENSIONS, values, attrs)
     shape = (grain.shape[0], grain.shape[1])
     return xr.Dataset(variables, scan_coordinates(shape, step))
 

@@ -1,4 +1,5 @@
 import pickle
+import zlib
 
 import dask.array as da
 import numpy as np
@@ -15,7 +16,6 @@ from diffractory.scan.detection.detect import (
     describe_status,
     find_peaks,
     part_path,
-    read_frames,
     read_part,
     sample_pairs,
     write_part,
@@ -24,7 +24,7 @@ from diffractory.scan.detection.probe_template import disk_template, kernel_of
 from diffractory.scan.detection.setup import SetupRequest, prepare_detection
 from diffractory.scan.frame_scan import FRAME_DIMENSIONS, FrameScan
 from diffractory.scan.inspection.frame_checks import EMPTY, GOOD, NO_PEAKS, NOT_FINITE, SATURATED
-from diffractory.scan.reading.frame_blocks import frame_blocks, read_block
+from diffractory.scan.reading.frame_blocks import frame_blocks, read_block, read_places
 from diffractory.scan.synthetic.frames import score_peaks
 from diffractory.specs import DetectionSpec
 from frame_scans import frames_of, lattice_patterns
@@ -161,12 +161,26 @@ def test_blocks_that_do_not_cover_the_scan_are_refused():
 
 
 def test_frames_that_cannot_be_read_say_so():
-    def broken(_: object) -> np.ndarray:
-        raise OSError("truncated file")
+    class Broken:
+        shape, dtype, ndim = (*SHAPE, 8, 8), np.dtype(np.uint8), 4
 
-    lazy = da.from_array(np.zeros((2, 2)), chunks=1).map_blocks(broken, dtype=float, meta=np.zeros((0, 0)))
-    with pytest.raises(ScanError, match="truncated file"):
-        read_frames([lazy])
+        def __getitem__(self, _: object) -> np.ndarray:
+            # Of a damaged chunk of a Zarr store: no kind of error that readers share.
+            raise zlib.error("incorrect header check")
+
+    scan = of_array(Broken())
+    with pytest.raises(ScanError, match=r"damaged between rows 0 and \d.*incorrect header check"):
+        sample_pairs(scan, 4)
+    with pytest.raises(ScanError, match=r"damaged between rows 1 and 3 .*incorrect header check"):
+        read_places(scan, [(slice(1, 3), slice(0, 2))])
+
+
+def test_a_scan_of_one_position_is_prepared_and_searched():
+    scan, _ = frames_of(lattice_patterns(1), (1, 1))
+    setup = prepare_detection(scan, SetupRequest())
+    assert setup.sample.shape[0] == 1
+    assert 0.5 < setup.noise.gain < 2.0  # counting, from single pixels: there is no neighbour
+    assert find_peaks(scan, setup.detector).peaks.counts[0] > 5
 
 
 @pytest.mark.parametrize("shape", [(7, 9), (1, 9), (9, 1), (40, 3)])

@@ -10,7 +10,6 @@ from diffractory.scan.detection.probe_template import (
     image_template,
     kernel_of,
     measure_disk,
-    radius_of_semiangle,
     read_probe,
     vacuum_template,
 )
@@ -111,11 +110,6 @@ def test_a_plain_disk_is_round_and_even_on_any_frame(shape):
     kernel = kernel_of(template, 2.0).values
     np.testing.assert_allclose(kernel, np.roll(kernel[::-1, ::-1], (1, 1), axis=(0, 1)), atol=1e-12)
     assert template.image.sum() == pytest.approx(np.pi * 25.0, rel=0.03)
-
-
-def test_radius_of_the_semi_convergence_angle():
-    # 2 mrad at 200 keV (0.02508 Å): 0.0797 Å⁻¹.
-    assert radius_of_semiangle(2.0, 200e3, 0.02) == pytest.approx(3.987, abs=0.001)
 
 
 def test_kernels_sum_to_nothing_or_to_one_and_lie_at_the_origin():

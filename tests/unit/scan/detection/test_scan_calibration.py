@@ -145,3 +145,12 @@ def test_a_status_of_another_scan_is_refused(detected):
     result = calibrate(detected)
     with pytest.raises(ScanError, match="status of shape"):
         BraggScan(result.scan.peaks, SHAPE, status=np.zeros(3, np.int8))
+
+
+def test_vacuum_tells_no_pixel_size(detected):
+    scan, _, setup, _ = detected
+    middle = np.full((len(scan.frames.data.reshape(-1, 96, 96)), 1, 2), 47.5)
+    beams = PeakTable.from_lists(list(middle), [np.ones(1)] * len(middle), [-1] * len(middle))
+    found = BlockPeaks(beams, np.full(len(middle), GOOD, np.int8))
+    with pytest.raises(ScanError, match="spots"):
+        calibrate((scan, None, setup, found), rings=RINGS)

@@ -144,7 +144,10 @@ def test_content_decides_not_the_suffix(tmp_path):
     assert read_bragg_scan(path).shape == SHAPE
 
 
-@pytest.mark.parametrize(("units", "size", "step"), [("A", 3.0, 3.0), ("nm", 2.1, 21.0), ("pixels", 1, None)])
+@pytest.mark.parametrize(
+    ("units", "size", "step"),
+    [("A", 3.0, 3.0), ("nm", 2.1, 21.0), ("nanometer", 2.1, 21.0), ("pixels", 1, None)],
+)
 def test_scan_step_is_in_angstrom(tmp_path, units, size, step):
     path = tmp_path / "scan.h5"
     write_vectors(path, detector_lists(), **CALIBRATIONS["pixel"], R_pixel_size=size, R_pixel_units=units)

@@ -7,12 +7,10 @@ import xarray as xr
 from diffractory.errors import ScanError
 from diffractory.scan.frame_scan import FRAME_DIMENSIONS, FrameScan
 from diffractory.scan.reading.frame_calibration import (
-    QUANTITIES,
     Calibrated,
     chosen,
     energy_of,
     pixel_size_of,
-    required,
     semiangle_of,
     step_of,
 )
@@ -129,16 +127,8 @@ def test_options_go_first_and_are_checked():
     assert chosen("step", None, Calibrated(5.0, "file")) == Calibrated(5.0, "file")
     with pytest.raises(ScanError, match=r"--semiangle -1\. it must be finite and above 0\. Give it in mrad"):
         chosen("semiangle_mrad", -1.0, Calibrated())
-
-
-@pytest.mark.parametrize("name", QUANTITIES)
-def test_what_is_missing_names_its_option(name):
-    frames = xr.DataArray(np.zeros((1, 1, 2, 2)), dims=FRAME_DIMENSIONS)
-    with pytest.raises(
-        ScanError, match=rf"of a\.blo is unknown.*does not state it.*{QUANTITIES[name][1]} \(in"
-    ):
-        required(FrameScan(frames, source="a.blo"), name)
-    assert required(FrameScan(frames, **{name: 7.0}), name) == 7.0
+    with pytest.raises(ScanError, match=r"--energy -200\. it must be finite and above 0\. Give it in keV"):
+        chosen("energy_ev", -200e3, Calibrated())
 
 
 @pytest.mark.parametrize(
@@ -152,10 +142,3 @@ def test_what_is_missing_names_its_option(name):
 def test_frames_that_are_no_scan(shape, dims, options, says):
     with pytest.raises(ScanError, match=says):
         FrameScan(xr.DataArray(np.zeros(shape), dims=dims), **options)
-
-
-def test_why_it_is_missing_is_said():
-    frames = xr.DataArray(np.zeros((1, 1, 2, 2)), dims=FRAME_DIMENSIONS)
-    attrs = {"calibration": {"step": "unknown: the file states two, 20 and 30 Å"}}
-    with pytest.raises(ScanError, match=r"the file states two, 20 and 30 Å\. Give it with --step"):
-        required(FrameScan(frames, attrs=attrs), "step")

@@ -121,3 +121,37 @@ def test_pages_of_a_mapped_file_are_given_back(tmp_path, shape):
     before = mapped()
     assert (frames[:, :4].compute(scheduler="synchronous") == 1).all()
     assert mapped() - before < 2**20 < path.stat().st_size // 8
+
+
+class Counting:
+    """An array that notes how many positions were asked for at once."""
+
+    ndim = 4
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.shape, self.dtype, self.most = array, array.shape, array.dtype, 0
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        part = self.array[index]
+        self.most = max(self.most, part.shape[0] * part.shape[1])
+        return part
+
+
+def test_a_corrected_shape_reads_no_more_than_a_row_of_positions():
+    array = np.arange(6 * 8 * 3 * 4).reshape(6, 8, 3, 4)
+    stored = Counting(array)
+    lazy = scan_array(RawFrames(stored), (0, 1, 2, 3), (4, 12))
+    np.testing.assert_array_equal(
+        lazy[2, 5].compute(scheduler="synchronous"), array.reshape(4, 12, 3, 4)[2, 5]
+    )
+    assert stored.most <= 8
+    np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), array.reshape(4, 12, 3, 4))
+
+
+@pytest.mark.parametrize("shape", [None, (6, 8), (4, 12)])
+def test_a_grid_in_several_parts_is_one_grid(shape):
+    array = np.arange(6 * 8 * 3 * 4).reshape(6, 8, 3, 4)
+    raw = RawFrames([array[:2], array[2:]])
+    lazy = scan_array(raw, (0, 1, 2, 3), shape)
+    assert lazy.shape == (*(shape or (6, 8)), 3, 4)
+    np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), array.reshape(lazy.shape))
