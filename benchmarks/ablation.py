@@ -18,7 +18,7 @@ from typing import Any
 
 import joblib
 import numpy as np
-from machine import command, describe
+from machine import command, describe, write_json
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
 from diffractory.dataset.protocol_patterns import protocol_patterns
@@ -38,7 +38,6 @@ from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.radial_basis import radial_basis
 from diffractory.settings import usable_cores
 from diffractory.specs import BoostingSpec, RadialBasisSpec
-from diffractory.storage import write_atomic
 
 RESULT = Path(__file__).parent / "results" / "ablation.json"
 ORIENTATIONS = 7
@@ -179,7 +178,7 @@ def main() -> None:
             lines.append(line)
             print(names, learner, line["turned"]["1"]["accuracy"], line["rough"]["1"]["accuracy"], flush=True)
             content = {**same, "lines": lines, "command": command(), **describe()}
-            write_atomic(RESULT, json.dumps(content, indent=1) + "\n")
+            write_json(RESULT, content)
 
 
 def _count(crystals: np.ndarray) -> int:

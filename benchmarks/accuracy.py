@@ -31,7 +31,7 @@ from accuracy_figures import draw, write_tables
 from accuracy_peers import study_other_peers, study_py4dstem
 from accuracy_samples import Sample, catalogue_sample, progress, samples
 from engine import CACHE, count_products
-from machine import describe
+from machine import describe, write_json
 from threadpoolctl import threadpool_limits
 
 from diffractory import SimulationSpec
@@ -373,7 +373,7 @@ def main() -> None:
         with threadpool_limits(limits=1):
             result = rounded(measure(options))
         result_file.parent.mkdir(parents=True, exist_ok=True)
-        result_file.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(result_file, result)
     result = json.loads(result_file.read_text())
     draw(result, pictures)
     write_tables(result, None if options.out else REPOSITORY / "docs" / "accuracy.md")

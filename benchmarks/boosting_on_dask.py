@@ -10,7 +10,6 @@ tried on the materials that are set aside for calibration. Results in results/bo
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import tempfile
 import time
@@ -22,13 +21,12 @@ import lightgbm
 import numpy as np
 from distributed import Client, LocalCluster, wait
 from lightgbm.dask import DaskLGBMClassifier
-from machine import command, describe
+from machine import command, describe, write_json
 
 from diffractory.dataset.run import Run
 from diffractory.learning.boosting import BoostedClassifier
 from diffractory.learning.training import Subset, feature_sets_of, training_set
 from diffractory.specs import BoostingSpec
-from diffractory.storage import write_atomic
 
 RESULT = Path(__file__).parent / "results" / "boosting-on-dask.json"
 WORKERS, REPEATS = 2, 2
@@ -138,7 +136,7 @@ def main() -> None:
         ),
         "command": command(), **describe(),
     }  # fmt: skip
-    write_atomic(RESULT, json.dumps(content, indent=1) + "\n")
+    write_json(RESULT, content)
 
 
 if __name__ == "__main__":

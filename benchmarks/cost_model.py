@@ -13,13 +13,12 @@ Example::
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from engine import SPECS, count_products, orientations
-from machine import command, describe
+from machine import command, describe, write_json
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
@@ -139,7 +138,7 @@ def main() -> None:
     if options.fit:
         result["fitted_constants"] = fit(rows)
         print("fitted:", result["fitted_constants"])
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.out, result)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import command, describe
+from machine import command, describe, write_json
 
 from diffractory.crystals.systems import system_code
 from diffractory.dataset.run import Run
@@ -27,7 +27,6 @@ from diffractory.learning.saved_model import packaged_model
 from diffractory.learning.training import Hierarchy
 from diffractory.patterns.cubic_constant import pool_cubic_constants
 from diffractory.specs import InvariantSpec, LabProtocolSpec
-from diffractory.storage import write_atomic
 
 RESULT = Path(__file__).parent / "results" / "cubic-constant.json"
 PROTOCOLS = {"lab": LabProtocolSpec(), "paper": None}
@@ -149,7 +148,7 @@ def main() -> None:
     content["orientations"] = run.plan.orientations.count
     for part, crystals in parts_of(run, provenance).items():
         content[part] = {name: measured(run, model, crystals, lab) for name, lab in PROTOCOLS.items()}
-    write_atomic(RESULT, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(RESULT, content)
     print(json.dumps(content, indent=1, ensure_ascii=False))
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import command, describe
+from machine import command, describe, write_json
 
 from diffractory import Catalogue, SimulationSpec
 from diffractory.dataset.plan import plan_surveyed
@@ -119,7 +119,7 @@ def main() -> None:
         "run": found,
         "the_papers_dataset": extrapolate(run, speed, found["took_over_predicted"]),
     }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.out, result)
     print(json.dumps({key: result[key] for key in ("run", "the_papers_dataset")}, indent=1))
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import sys
 import time
 import warnings
@@ -26,7 +25,7 @@ from unittest import mock
 
 import numpy as np
 from limits import gemm_flops, read_bandwidth
-from machine import command, describe
+from machine import command, describe, write_json
 from peers import PeerJob, PeerReport, run_peers
 from py4dstem_peer import py4dstem_crystal, py4dstem_intensities
 from threadpoolctl import threadpool_limits
@@ -344,7 +343,7 @@ def main() -> None:
         "summary": summary,
         "rows": rows,
     }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.out, result)
     print_table(summary)
 
 

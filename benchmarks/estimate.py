@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import command, describe
+from machine import command, describe, write_json
 from open_run import repeated
 
 from diffractory import Catalogue
@@ -61,7 +61,7 @@ def main() -> None:
         "estimate_seconds": estimate_seconds,
         "plan": {key: value for key, value in json.loads(said).items() if key != "run"},
     }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.out, result)
     print(
         json.dumps({key: result[key] for key in ("calibrate_seconds", "estimate_seconds", "plan")}, indent=1)
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import command, describe
+from machine import command, describe, write_json
 from numba import njit
 from scipy.spatial.transform import Rotation
 
@@ -189,7 +189,7 @@ def main() -> None:
         content["scan"] = before["scan"]
     if arguments.scan:
         content["scan"] = scatter(arguments.scan, arguments.cubic_f, 60)
-    RESULT.write_text(json.dumps({**content, "command": command(), **describe()}, indent=1) + "\n")
+    write_json(RESULT, {**content, "command": command(), **describe()})
     print(json.dumps(content, indent=1, ensure_ascii=False))
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import joblib
 import numpy as np
-from machine import command, describe
+from machine import command, describe, write_json
 from scipy.optimize import curve_fit
 
 from diffractory.dataset.run import Run
@@ -302,7 +302,7 @@ def _read() -> dict[str, Any]:
 
 def _write(name: str, section: dict[str, Any]) -> None:
     content = {**section, "command": command(), **describe()}
-    RESULT.write_text(json.dumps(_read() | {name: content}, indent=1) + "\n")
+    write_json(RESULT, _read() | {name: content})
 
 
 def main() -> None:

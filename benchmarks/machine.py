@@ -1,7 +1,8 @@
-"""What a benchmark ran on: versions and machine, for the results' JSON."""
+"""What benchmarks share: what they ran on, and how their results are written."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -10,6 +11,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from diffractory.storage import write_atomic
 
 _PACKAGES = (
     "diffractory",
@@ -49,3 +52,8 @@ def describe() -> dict[str, Any]:
             "system": platform.platform(),
         },
     }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write results as JSON that people can read, whole or not at all."""
+    write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import command, describe
+from machine import command, describe, write_json
 
 from diffractory import Catalogue, SimulationSpec, __version__, open_dataset, select
 from diffractory.dataset.plan import Partition, Plan
@@ -142,7 +142,7 @@ def main() -> None:
     median = float(np.median([opening["open_seconds"] for opening in result["openings"]]))
     result |= {"median_open_seconds": median, "target_seconds": TARGET_SECONDS}
     print(f"opened in {median:.2f} s (median of {arguments.repeats})")
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(arguments.out, result)
 
 
 if __name__ == "__main__":

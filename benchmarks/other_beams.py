@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import command, describe
+from machine import command, describe, write_json
 from scipy.spatial.transform import Rotation
 
 from diffractory import Catalogue, simulate
@@ -36,7 +36,6 @@ from diffractory.specs import (
     SimulationSpec,
     feature_spec,
 )  # fmt: skip
-from diffractory.storage import write_atomic
 
 RESULT = Path(__file__).parent / "results" / "other-beams.json"
 #: Side of a material's block of positions: its square is the number of patterns.
@@ -164,7 +163,7 @@ def main() -> None:
             "patterns_a_material": SIDE**2, "protocol": LabProtocolSpec().model_dump(mode="json"),
             "precession_azimuths": AZIMUTHS, "beams": beams,
         }  # fmt: skip
-        write_atomic(options.out, json.dumps(result, indent=1) + "\n")
+        write_json(options.out, result)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import command, describe
+from machine import command, describe, write_json
 
 from diffractory.crystals.systems import system_code
 from diffractory.dataset.protocol_patterns import protocol_patterns
@@ -29,7 +29,6 @@ from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import SpotLattices, find_spot_lattices
 from diffractory.scan.reading.emd_reader import read_bragg_scan
 from diffractory.specs import InvariantSpec, LabProtocolSpec
-from diffractory.storage import write_atomic
 
 RESULT = Path(__file__).parent / "results" / "particle-lattice.json"
 PROTOCOLS = {
@@ -130,7 +129,7 @@ def main() -> None:
         content["patterns_a_particle"][name] = recovered(table, truth, model, spec)
     if arguments.scan:
         content["scan"] = of_scan(arguments.scan, spec)
-    write_atomic(RESULT, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(RESULT, content)
     print(json.dumps(content, indent=1, ensure_ascii=False))
 
 

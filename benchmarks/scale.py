@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import psutil
 from distributed import Client, LocalCluster
-from machine import command, describe
+from machine import command, describe, write_json
 
 from diffractory import Catalogue, SimulationSpec
 from diffractory.crystals.build import CatalogueFilter, build_catalogue
@@ -263,7 +263,7 @@ def main() -> None:
             if options.only in (None, name):
                 result[name] = {"command": command(), **describe(), **measure()}
                 print(name, json.dumps(result[name], indent=1), flush=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.out, result)
 
 
 if __name__ == "__main__":

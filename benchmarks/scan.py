@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import py4DSTEM
-from machine import command, describe
+from machine import command, describe, write_json
 from scan_frames import DRAWN, frames_benchmark
 from scan_map import map_benchmark
 
@@ -34,7 +34,6 @@ from diffractory.scan.reading.frame_blocks import FrameSource, frame_blocks
 from diffractory.scan.synthetic.frames import FrameTruth, score_peaks, synthetic_frames
 from diffractory.settings import Resources
 from diffractory.specs import FrameEffectsSpec
-from diffractory.storage import write_atomic
 
 RESULTS = Path(__file__).parent / "results" / "scan.json"
 #: What the detector does, from none of it to much of it.
@@ -166,7 +165,7 @@ def large_file(options: argparse.Namespace, folder: Path) -> None:
 def write_part(path: Path, part: str, result: dict[str, Any]) -> None:
     """Write one part of the results beside the others."""
     whole = json.loads(path.read_text()) if path.is_file() else {}
-    write_atomic(path, json.dumps({**whole, part: result}, indent=1) + "\n")
+    write_json(path, {**whole, part: result})
 
 
 def arguments() -> argparse.Namespace:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import command, describe
+from machine import command, describe, write_json
 from scipy.spatial.transform import Rotation
 
 from diffractory import Catalogue, simulate
@@ -42,7 +42,6 @@ from diffractory.scan.mapping.prediction import predict_scan
 from diffractory.scan.reading.emd_reader import read_bragg_scan
 from diffractory.scan.synthetic.frames import FrameTruth, score_peaks, synthetic_frames
 from diffractory.specs import FrameEffectsSpec, MapSpec, ParticleSpec, SimulationSpec, feature_spec
-from diffractory.storage import write_atomic
 
 RESULTS = Path(__file__).parent / "results" / "scan.json"
 #: Positions along a particle's side, and from one particle to the next: vacuum lies between them.
@@ -339,7 +338,7 @@ def main() -> None:
             f"({time.perf_counter() - began:.0f} s)", flush=True,
         )  # fmt: skip
         whole = {"command": command(), **describe(), **result, "conditions": conditions}
-        write_atomic(options.out, json.dumps({**_read(options.out), "truth": whole}, indent=1) + "\n")
+        write_json(options.out, {**_read(options.out), "truth": whole})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from machine import command, describe
+from machine import command, describe, write_json
 from numpy.typing import NDArray
 from rsciio import hspy
 from scipy.ndimage import gaussian_filter
@@ -37,7 +37,6 @@ from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.reading.emd_reader import read_bragg_scan
 from diffractory.scan.synthetic.frames import FrameTruth, synthetic_frames
 from diffractory.specs import FrameEffectsSpec, SimulationSpec
-from diffractory.storage import write_atomic
 
 RESULT = Path(__file__).parent / "results" / "sped.json"
 A, ENERGY_EV, PRECESSION, AZIMUTHS = 4.212, 200e3, 1.0, 36
@@ -226,7 +225,7 @@ def main() -> None:
     for name, detector in (("counting detector", counted), ("8-bit camera", filmed)):
         result[name] = whole_path(detector(expected), truth, overlapping)
         print(name, json.dumps(result[name], indent=1), flush=True)
-        write_atomic(options.out, json.dumps(result, indent=1) + "\n")
+        write_json(options.out, result)
 
 
 if __name__ == "__main__":

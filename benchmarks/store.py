@@ -12,7 +12,6 @@ Example::
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import command, describe
+from machine import command, describe, write_json
 from numcodecs import Blosc
 from threadpoolctl import threadpool_limits
 
@@ -323,7 +322,7 @@ def main() -> None:
         result[grid] = found
     result["paper"] = paper_scale(result["20:2000:20"]["whole_run"])
     print("the paper's scale:", result["paper"])
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(arguments.out, result)
 
 
 if __name__ == "__main__":
