@@ -21,7 +21,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="diffractory-tests-")
 
 #: Rooms whose tests share something that is slow to make or that a machine has once.
-TOGETHER = ("bad_input", "docs", "slurm", "unit/cli")
+TOGETHER = ("bad_input", "docs", "recovery", "slurm", "unit/cli")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -61,6 +61,7 @@ _ORIENTATIONS = 20
 _THICKNESSES = (100.0, 200.0, 300.0, 400.0, 500.0)
 _SCAN_SHAPE = (64, 64)
 _GRAINS = 40
+_PRESETS: tuple[Preset, ...] = ("paper", "robust")
 _TRAINING_THICKNESS = 200.0
 _PROTOCOLS = {"paper": None, "lab": LabProtocolSpec()}
 
@@ -88,8 +89,7 @@ def demo(
     with engine_here("local", workers, folder) as engine:
         note(f"running on {engine.description}")
         run = _dataset(folder, catalogue, Resources.of_this_machine(folder, workers), engine)
-        presets: tuple[Preset, ...] = ("paper", "robust")
-        learned = {preset: _learn(run, folder, preset, engine) for preset in presets}
+        learned = {preset: _learn(run, folder, preset, engine) for preset in _PRESETS}
         for preset, each in learned.items():
             each["map_accuracy"] = {
                 protocol: _map_synthetic(run, folder, preset, protocol, engine)["accuracy"]

@@ -79,6 +79,13 @@ def test_json(frames: Path, tmp_path: Path) -> None:
     assert all(Path(path).is_file() for path in report["pictures"])
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing: the eight pictures take longer than the detection, and one test looks at them."""
+    monkeypatch.setattr(command, "write_pictures", lambda *_: [])
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_workers_find_the_same(frames: Path, tmp_path: Path) -> None:
     files = []
     for name, where in (("a", INLINE), ("b", ("--cluster", "local", "--workers", "2"))):
@@ -132,6 +139,7 @@ def test_a_file_that_changes_meanwhile(frames: Path, tmp_path: Path, monkeypatch
     assert fingerprint(out.parent) == {}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_material_from_a_cif_file(frames: Path, tmp_path: Path) -> None:
     cif = tmp_path / "al.cif"
     cif.write_text(
@@ -160,6 +168,7 @@ def test_ellipse_option_that_cannot_be_read(text: str) -> None:
         command.parse_ellipse(text)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_parts_of_another_detection_with_a_like_name_stay(frames: Path, tmp_path: Path) -> None:
     theirs, ours = tmp_path / ".scan1.h5.parts-abc", tmp_path / ".scan[1].h5.parts-abc"
     theirs.mkdir()
@@ -169,6 +178,7 @@ def test_parts_of_another_detection_with_a_like_name_stay(frames: Path, tmp_path
     assert not ours.exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_given_centre_has_no_residual(frames: Path, tmp_path: Path) -> None:
     given = ("--pixel-size", "0.03", "--center", "47.5", "47.5")
     answer = succeeds("detect", frames, "--out", tmp_path / "scan.h5", *given, *INLINE)

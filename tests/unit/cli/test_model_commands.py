@@ -14,6 +14,7 @@ import xarray as xr
 from cli_runs import SCAN_SHAPE, Answer, Workshop, fingerprint, succeeds
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.dataset.run import Run
+from diffractory.execution.engine import Engine
 from diffractory.learning.artefact import load_model
 from diffractory.scan.reading.emd_reader import read_bragg_scan
 
@@ -131,6 +132,12 @@ def test_evaluate_in_text_and_its_seed(workshop: Workshop, tmp_path: Path) -> No
 def test_evaluation_goes_beside_the_model(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    def write_only(model: Path, run: Run, engine: Engine, target: Path, seed: int) -> dict[str, Any]:
+        # Another test evaluates: this one asks where to.
+        target.mkdir()
+        return {}
+
+    monkeypatch.setattr("diffractory.cli.evaluate.evaluate_on_run", write_only)
     shutil.copytree(workshop.model, tmp_path / "model")
     monkeypatch.chdir(tmp_path if name == "model" else tmp_path / "model")
     succeeds("evaluate", name, workshop.run, *INLINE, "--json")
