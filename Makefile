@@ -75,7 +75,7 @@ test: $(INSTALLED)
 	$(BIN)/pytest tests/slurm tests/recovery
 	$(PYTEST) --ignore=tests/slurm --ignore=tests/recovery
 
-# Apart from `make test`: counting lines makes it a third longer.
+# Apart from `make test`, which has to be quick: counting lines takes its time.
 coverage: $(INSTALLED)
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=95
 
