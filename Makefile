@@ -17,7 +17,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .PHONY: help install demo test coverage browser lint docs lock notebooks dist check-dist sbom audit clean
 
 help:
-	@echo "make demo   set up and run the whole road on embedded crystals (about two minutes)"
+	@echo "make demo   set up and run the whole road on embedded crystals (a few minutes)"
 	@echo "make test   set up and run every check and test"
 	@echo "make coverage   the tests once more, counting which lines they run"
 	@echo "make lint   ruff, mypy, import-linter"
@@ -76,8 +76,9 @@ test: $(INSTALLED)
 	$(PYTEST) --ignore=tests/slurm --ignore=tests/recovery
 
 # Apart from `make test`, which has to be quick: counting lines takes its time.
-coverage: $(INSTALLED)
-	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=95
+coverage: $(VENV)/.torch browser
+	$(BIN)/pytest tests/slurm tests/recovery --cov --cov-report=
+	$(PYTEST) --ignore=tests/slurm --ignore=tests/recovery --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=95
 
 lock: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet uv

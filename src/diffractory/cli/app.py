@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 #: Sub-command -> (module with its typer app, one line of help). Modules are loaded when their
 #: command is used: the libraries behind all of them together take ten seconds to import.
 _COMMANDS = {
-    "demo": ("demo", "The whole road on embedded crystals: simulate, learn, map; about two minutes."),
+    "demo": ("demo", "The whole road on embedded crystals: simulate, learn, map; a few minutes."),
     "catalogue": ("catalogue", "Build and show catalogues of crystals."),
     "calibrate": ("calibrate", "Measure this machine, so that plans predict its seconds."),
     "plan": ("plan", "Plan a run: count beams, bytes and seconds; refuse what does not fit."),

@@ -37,8 +37,8 @@ def files_beside(path: Path) -> tuple[Path, ...]:
     if kind == TVIPS:
         return tuple(following_files(path))
     if kind == DECTRIS:
-        file = hdf5_file(path)
-        links = (file.get(name, getlink=True) for name in dectris_parts(file))
+        with hdf5_file(path) as file:
+            links = [file.get(name, getlink=True) for name in dectris_parts(file)]
         names = [link.filename for link in links if isinstance(link, h5py.ExternalLink)]
         return tuple(beside for name in dict.fromkeys(names) if (beside := path.parent / name).is_file())
     if kind in _BESIDE and not path.is_dir():
