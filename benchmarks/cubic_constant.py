@@ -24,7 +24,7 @@ from diffractory.learning.artefact import load_model
 from diffractory.learning.cubic_accuracies import NEAR, CubicAccuracies
 from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, protocol_features, targets_of
 from diffractory.learning.saved_model import packaged_model
-from diffractory.learning.training import Hierarchy
+from diffractory.learning.system_hierarchy import SystemHierarchy
 from diffractory.patterns.cubic_constant import pool_cubic_constants
 from diffractory.specs import InvariantSpec, LabProtocolSpec
 
@@ -54,7 +54,9 @@ def calibrates(material: str, training: dict[str, Any]) -> bool:
     return int(mark, 16) < int(training["calibration_fraction"] * 2**32)
 
 
-def measured(run: Run, model: Hierarchy, crystals: np.ndarray, lab: LabProtocolSpec | None) -> dict[str, Any]:
+def measured(
+    run: Run, model: SystemHierarchy, crystals: np.ndarray, lab: LabProtocolSpec | None
+) -> dict[str, Any]:
     """Return the errors of all answers under one protocol, and where they come from."""
     protocol = Protocol(InvariantSpec(energy_ev=run.plan.simulation.energy_ev), 200.0, lab, SEED)
     found = ProtocolFeatures.concatenate(
@@ -86,7 +88,7 @@ def floor(a: np.ndarray, scale_error: float) -> dict[str, float]:
 
 
 def analysis(
-    model: Hierarchy, found: ProtocolFeatures, truth: np.ndarray, called: np.ndarray
+    model: SystemHierarchy, found: ProtocolFeatures, truth: np.ndarray, called: np.ndarray
 ) -> dict[str, Any]:
     """Return where single patterns that are called cubic go wrong."""
     n = len(truth)

@@ -32,9 +32,9 @@ from diffractory.learning.artefact import load_model
 from diffractory.learning.boosting import BoostedClassifier
 from diffractory.learning.forests import VoteForestClassifier
 from diffractory.learning.growing import training_memory
-from diffractory.learning.hierarchy import SymmetryHierarchy
 from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, protocol_features, targets_of
 from diffractory.learning.system_hierarchy import SystemVotes
+from diffractory.learning.trained_hierarchies import TrainedForests
 from diffractory.learning.training import Subset, feature_sets_of, split_of, training_set
 from diffractory.settings import usable_cores
 from diffractory.specs import BoostingSpec, ForestSpec, LabProtocolSpec, TrainingSpec
@@ -138,7 +138,7 @@ def votes(arguments: argparse.Namespace) -> dict[str, Any]:
             "system_seconds": round(voted - started, 2),
             "space_group_and_lattice_seconds": round(within, 2),
         }
-    if isinstance(model, SymmetryHierarchy):
+    if isinstance(model, TrainedForests):
         timed["trees"] = {"system": model.system_forest_.trees_.n_trees}
     return timed
 

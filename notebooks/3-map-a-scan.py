@@ -154,7 +154,7 @@ if truth is not None:
     for name, counts in score["systems"].items():
         if counts["positions"]:
             print(f"  {name}: {counts['right']} of {counts['positions']}")
-    shown = figure_of_truth(labelled, truth)
+    shown = figure_of_truth(labelled, truth, score["accuracy"])
 else:
     shown = "The truth of this scan is not known."
 shown
@@ -165,7 +165,7 @@ shown
 #
 # Do not read more from the number than it says: the model was trained on four of these five oxides (not on
 # rutile, TiO2), and no two crystals lie above each other here. What to expect of materials that it has never
-# seen is in the README (*Measured: learning*); what happened on a real particle is there, too.
+# seen is on the page *Measured* of the documentation; what happened on a real particle is there, too.
 #
 # ## Grains
 #

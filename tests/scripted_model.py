@@ -7,8 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from diffractory.learning.aggregation import AggregatedLabels, aggregate_labels
-from diffractory.learning.hierarchy import TrainingSummary
-from diffractory.learning.system_hierarchy import SystemVotes, WithinSystem
+from diffractory.learning.system_hierarchy import SystemVotes, TrainingSummary, WithinSystem
 
 SYSTEMS = np.array([3, 6], dtype=np.int8)
 

@@ -200,7 +200,7 @@ def _map_synthetic(run: Run, folder: Path, preset: Preset, protocol: str, engine
         read_bragg_scan(scan_file), model, MapSpec(total_intensity=total), engine, target
     ).labelled
     score = score_map(labelled, truth)
-    save_figure(figure_of_truth(labelled, truth), target / "truth.png")
+    save_figure(figure_of_truth(labelled, truth, score["accuracy"]), target / "truth.png")
     write_atomic(target / "score.json", json.dumps(score, indent=1))
     return score
 

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffractory.learning.aggregation import aggregate_labels
-from diffractory.learning.system_hierarchy import SystemVotes
-from diffractory.learning.training import Hierarchy
+from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes
 
 #: Patterns of one material that answer together.
 NUMBERS = (1, 3, 10, 30)
@@ -25,7 +24,7 @@ class SystemAccuracies:
 
     Parameters
     ----------
-    model : SymmetryHierarchy or BoostedHierarchy
+    model : SystemHierarchy
     votes : SystemVotes
         Of n patterns.
     truth : ndarray of shape (n,), int8
@@ -35,7 +34,7 @@ class SystemAccuracies:
     seed : int
     """
 
-    model: Hierarchy
+    model: SystemHierarchy
     votes: SystemVotes
     truth: NDArray[np.int8]
     materials: NDArray[np.int64]

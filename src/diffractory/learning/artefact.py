@@ -13,20 +13,24 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import DiffractoryError, ModelError
-from diffractory.learning.boosted_hierarchy import BoostedHierarchy
-from diffractory.learning.boosting import BoostedClassifier, BoostedRegressor
 from diffractory.learning.calibration import Calibration
 from diffractory.learning.card import card_of
 from diffractory.learning.domain import TrainingDomain
-from diffractory.learning.forests import MedianForestRegressor, VoteForestClassifier
-from diffractory.learning.hierarchy import SymmetryHierarchy, TrainingSummary
+from diffractory.learning.system_hierarchy import SystemHierarchy, TrainingSummary
+from diffractory.learning.trained_hierarchies import TrainedBoosting, TrainedForests
+from diffractory.learning.trained_trees import (
+    TrainedBoostedClassifier,
+    TrainedBoostedRegressor,
+    TrainedMedianForest,
+    TrainedVoteForest,
+)
 from diffractory.learning.trees import TreeArrays
 from diffractory.patterns.feature_sets import number_of_features
 from diffractory.specs import (
@@ -39,10 +43,6 @@ from diffractory.specs import (
     feature_spec,
 )
 from diffractory.storage import atomic_path, write_atomic
-
-if TYPE_CHECKING:
-    # What training needs takes longer to import than a model takes to load.
-    from diffractory.learning.training import Hierarchy
 
 FORMAT_VERSION = 2
 _HEADER, _ARRAYS, _CARD = "model.json", "trees.npz", "card.md"
@@ -61,12 +61,12 @@ _UNREADABLE = (
 )
 
 
-def save_model(model: Hierarchy, path: Path, provenance: Mapping[str, Any]) -> None:
+def save_model(model: SystemHierarchy, path: Path, provenance: Mapping[str, Any]) -> None:
     """Save a trained hierarchy, replacing an older one at the same path at once or not at all.
 
     Parameters
     ----------
-    model : SymmetryHierarchy or BoostedHierarchy
+    model : SystemHierarchy
         Trained.
     path : Path
         Folder to write.
@@ -111,8 +111,8 @@ def check_model_folder(path: Path) -> None:
         raise ModelError(f"{path} holds {foreign[0]}", "the model would replace the whole folder", fix)
 
 
-def load_model(path: Path) -> tuple[Hierarchy, dict[str, Any]]:
-    """Load a saved hierarchy and its provenance.
+def load_model(path: Path) -> tuple[SystemHierarchy, dict[str, Any]]:
+    """Load a saved hierarchy and its provenance, as what answers: to train on, fit a new one with its spec.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def load_model(path: Path) -> tuple[Hierarchy, dict[str, Any]]:
 
     Returns
     -------
-    model : SymmetryHierarchy or BoostedHierarchy
+    model : TrainedForests or TrainedBoosting
     provenance : dict
 
     Raises
@@ -211,25 +211,14 @@ def _check_provenance(provenance: Any, n_features: int) -> None:
             raise ModelError(f"the model takes {n_features} features, its feature settings give {expected}")
 
 
-def _models_of(model: Hierarchy) -> dict[str, Any]:
-    """Return every forest or boosted model by its name in the archive."""
-    if isinstance(model, BoostedHierarchy):
-        system, groups, lattices = model.system_model_, model.group_models_, model.lattice_models_
-    else:
-        system, groups, lattices = model.system_forest_, model.group_forests_, model.lattice_forests_
-    models: dict[str, Any] = {"system": system}
-    models |= {f"group-{code}": part for code, part in groups.items()}
-    return models | {f"lattice-{code}": part for code, part in lattices.items()}
-
-
-def _arrays_of(model: Hierarchy) -> dict[str, NDArray[Any]]:
-    parts = {name: member.trees_.to_arrays() for name, member in _models_of(model).items()}
+def _arrays_of(model: SystemHierarchy) -> dict[str, NDArray[Any]]:
+    parts = {name: member.trees_.to_arrays() for name, member in model.members_.items()}
     parts["domain"] = model.domain_.to_arrays()
     return {f"{name}.{part}": array for name, arrays in parts.items() for part, array in arrays.items()}
 
 
-def _header_of(model: Hierarchy, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    models = _models_of(model)
+def _header_of(model: SystemHierarchy, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    models = model.members_
     header = {
         "format_version": FORMAT_VERSION,
         "spec": model.spec.model_dump(mode="json"),
@@ -244,7 +233,7 @@ def _header_of(model: Hierarchy, provenance: Mapping[str, Any]) -> dict[str, Any
         "training": {CRYSTAL_SYSTEMS[code]: asdict(summary) for code, summary in model.training_.items()},
         "provenance": dict(provenance),
     }
-    if isinstance(model, BoostedHierarchy):
+    if isinstance(model, TrainedBoosting):
         header |= {
             "features": model.features.model_dump(mode="json"),
             "prior": model.prior_.tolist(),
@@ -288,7 +277,7 @@ def _read_arrays(path: Path, sha256: Any) -> dict[str, NDArray[Any]]:
         raise _damaged(path, f"{_ARRAYS} cannot be read: {error}") from None
 
 
-def _build(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Hierarchy:
+def _build(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> SystemHierarchy:
     codes = [CRYSTAL_SYSTEMS.index(name) for name in header["systems"]]
     if len(codes) < 2 or codes != sorted(set(codes)):
         raise ValueError(f"crystal systems {header['systems']}")
@@ -301,27 +290,33 @@ def _build(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Hie
     known = {"system", "domain"} | {f"{role}-{code}" for role in ("group", "lattice") for code in classes}
     if {name.partition(".")[0] for name in arrays} != known:
         raise ValueError(f"{_ARRAYS} does not hold the models {sorted(known)}")
-    boosted = header["spec"].get("kind") == "boosting"
-    model = _empty_boosted(header, codes) if boosted else SymmetryHierarchy(ForestSpec(**header["spec"]))
+    model = _boosting(header) if header["spec"].get("kind") == "boosting" else _forests(header)
     model.n_features_in_ = _whole(header["n_features"], 1)
     model.systems_ = np.array(codes, dtype=np.int8)
     model.skipped_ = {str(name): str(reason) for name, reason in header["skipped"].items()}
     model.training_ = {code: _training_summary(header["training"][CRYSTAL_SYSTEMS[code]]) for code in codes}
     model.domain_ = TrainingDomain.from_arrays(_parts_of(arrays, "domain"), model.n_features_in_)
-    if isinstance(model, BoostedHierarchy):
+    if isinstance(model, TrainedBoosting):
         _add_boosted(model, classes, arrays)
     else:
         _add_forests(model, classes, arrays)
     return model
 
 
-def _empty_boosted(header: Mapping[str, Any], codes: list[int]) -> BoostedHierarchy:
-    model = BoostedHierarchy(BoostingSpec(**header["spec"]), InvariantSpec(**header["features"]))
+def _forests(header: Mapping[str, Any]) -> TrainedForests:
+    model = TrainedForests()
+    model.spec = ForestSpec(**header["spec"])
+    return model
+
+
+def _boosting(header: Mapping[str, Any]) -> TrainedBoosting:
+    model, n_systems = TrainedBoosting(), len(header["systems"])
+    model.spec, model.features = BoostingSpec(**header["spec"]), InvariantSpec(**header["features"])
     same = header["features"] == header["provenance"].get("features", header["features"])
     if number_of_features(model.features) != header["n_features"] or not same:
         raise ValueError(f"{header['n_features']} features of {header['features']}")
     prior = np.array(header["prior"], dtype=np.float64)
-    if prior.shape != (len(codes),) or not np.all(prior > 0.0) or abs(prior.sum() - 1.0) > 1e-6:
+    if prior.shape != (n_systems,) or not np.all(prior > 0.0) or abs(prior.sum() - 1.0) > 1e-6:
         raise ValueError(f"shares of crystal systems {header['prior']}")
     model.prior_ = prior
     calibration = header["calibration"]
@@ -332,12 +327,12 @@ def _empty_boosted(header: Mapping[str, Any], codes: list[int]) -> BoostedHierar
 
 
 def _add_boosted(
-    model: BoostedHierarchy, groups: Mapping[int, NDArray[Any]], arrays: Mapping[str, NDArray[Any]]
+    model: TrainedBoosting, groups: Mapping[int, NDArray[Any]], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
     n_features = model.n_features_in_
 
-    def classifier(name: str, classes: NDArray[Any]) -> BoostedClassifier:
-        part = BoostedClassifier()
+    def classifier(name: str, classes: NDArray[Any]) -> TrainedBoostedClassifier:
+        part = TrainedBoostedClassifier()
         part.trees_ = _trees(arrays, name, "leaf_value", n_features, 1)
         part.classes_, part.n_features_in_ = classes, n_features
         return part
@@ -346,28 +341,28 @@ def _add_boosted(
     model.group_models_, model.lattice_models_ = {}, {}
     for code, classes in groups.items():
         model.group_models_[code] = classifier(f"group-{code}", classes)
-        lattice = BoostedRegressor()
+        lattice = TrainedBoostedRegressor()
         lattice.trees_ = _trees(arrays, f"lattice-{code}", "leaf_value", n_features, 1)
         lattice.n_outputs_, lattice.n_features_in_ = 3, n_features
         model.lattice_models_[code] = lattice
 
 
 def _add_forests(
-    model: SymmetryHierarchy, groups: Mapping[int, NDArray[Any]], arrays: Mapping[str, NDArray[Any]]
+    model: TrainedForests, groups: Mapping[int, NDArray[Any]], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
-    spec, n_features = model.spec, model.n_features_in_
+    n_features = model.n_features_in_
 
-    def classifier(name: str, classes: NDArray[Any], n_trees: int, depth: int) -> VoteForestClassifier:
-        forest = VoteForestClassifier(n_trees, depth)
+    def classifier(name: str, classes: NDArray[Any]) -> TrainedVoteForest:
+        forest = TrainedVoteForest()
         forest.trees_ = _trees(arrays, name, "leaf_class", n_features, len(classes))
         forest.classes_, forest.n_features_in_ = classes, n_features
         return forest
 
-    model.system_forest_ = classifier("system", model.systems_, spec.system_trees, spec.system_depth)
+    model.system_forest_ = classifier("system", model.systems_)
     model.group_forests_, model.lattice_forests_ = {}, {}
     for code, classes in groups.items():
-        model.group_forests_[code] = classifier(f"group-{code}", classes, spec.group_trees, spec.group_depth)
-        lattice = MedianForestRegressor(spec.lattice_trees, spec.lattice_depth)
+        model.group_forests_[code] = classifier(f"group-{code}", classes)
+        lattice = TrainedMedianForest()
         lattice.trees_ = _trees(arrays, f"lattice-{code}", "leaf_value", n_features, 3)
         lattice.n_outputs_, lattice.n_features_in_ = 3, n_features
         model.lattice_forests_[code] = lattice

@@ -12,24 +12,25 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
-from diffractory.learning.aggregation import AggregatedLabels, EvidenceRule, difference_confidence
 from diffractory.learning.boosting import BoostedClassifier, BoostedRegressor
-from diffractory.learning.calibration import Calibration, scaled
+from diffractory.learning.calibration import Calibration
 from diffractory.learning.domain import TrainingDomain
-from diffractory.learning.hierarchy import Targets, TrainingSummary, check_systems, summary_of
-from diffractory.learning.matrices import check_features_of, check_matrix, rows_of
-from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes, WithinSystem, seed_of
-from diffractory.patterns.invariants import cells_of_system, invariant_names
+from diffractory.learning.hierarchy import Targets, check_systems, summary_of
+from diffractory.learning.matrices import check_matrix, rows_of
+from diffractory.learning.system_hierarchy import seed_of
+from diffractory.learning.trained_hierarchies import TrainedBoosting
+from diffractory.patterns.invariants import invariant_names
 from diffractory.specs import BoostingSpec, InvariantSpec
 
 #: Ratios of cells are learned up to this factor; beyond, the reading has nothing to do with the cell.
 _LARGEST_RATIO = 4.0
 
 
-class BoostedHierarchy(SystemHierarchy):
+class BoostedHierarchy(BaseEstimator, TrainedBoosting):
     """Boosted models: one for the crystal system; for each system one for space group, one for a, b, c.
 
     Parameters
@@ -111,7 +112,7 @@ class BoostedHierarchy(SystemHierarchy):
         expected = len(invariant_names(self.features))
         if features.shape[1] != expected:
             raise ModelError(f"{features.shape[1]} features; those of the model's settings are {expected}")
-        self.skipped_: dict[str, str] = {}
+        self.skipped_ = {}
         learned = np.ones(len(targets), dtype=bool)
         if not self.spec.with_triclinic and np.any(targets.system == CRYSTAL_SYSTEMS.index("triclinic")):
             learned = targets.system != CRYSTAL_SYSTEMS.index("triclinic")
@@ -119,124 +120,19 @@ class BoostedHierarchy(SystemHierarchy):
         check_systems(targets.take(learned & ~held))
         self.n_features_in_ = features.shape[1]
         rows = np.flatnonzero(learned & ~held)
-        self.systems_: NDArray[np.int8] = np.unique(targets.system[rows])
+        self.systems_ = np.unique(targets.system[rows])
         counts = np.array([np.sum(targets.system[rows] == code) for code in self.systems_])
-        self.prior_: NDArray[np.float64] = counts / counts.sum()
+        self.prior_ = counts / counts.sum()
         spec = self.spec
-        self.system_model_ = self._classifier(spec.system_rounds, spec.system_leaves, 0, 0)
-        self.system_model_.set_params(on_round=lambda i, n: progress(f"crystal system, round {i} of {n}"))
-        self.system_model_.fit(rows_of(features, rows), targets.system[rows])
-        self.system_model_.set_params(on_round=None)
+        classifier = self._classifier(spec.system_rounds, spec.system_leaves, 0, 0)
+        classifier.set_params(on_round=lambda i, n: progress(f"crystal system, round {i} of {n}"))
+        self.system_model_ = classifier.fit(rows_of(features, rows), targets.system[rows])
+        classifier.set_params(on_round=None)
         self._calibrate(features, targets, owners, np.flatnonzero(learned & held))
         self._fit_within(features, targets, owners, learned & ~held, progress)
         progress("domain")
         self.domain_ = TrainingDomain.fit(rows_of(features, rows), spec.seed)
         return self
-
-    @property
-    def n_models_(self) -> int:
-        """Number of trained models."""
-        return 1 + len(self.group_models_) + len(self.lattice_models_)
-
-    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the calibrated log-probability of each crystal system, of shape (n, n_systems).
-
-        Parameters
-        ----------
-        X : array_like of shape (n, n_features)
-            Features of n patterns.
-
-        Returns
-        -------
-        ndarray of shape (n, n_systems)
-            Columns in the order of ``systems_``.
-
-        Raises
-        ------
-        ModelError
-            If the model is not trained or the features do not fit it.
-        """
-        features = check_features_of(self, X)
-        return scaled(self.system_model_.predict_log_proba(features), self.calibration_.temperature)
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the calibrated probability of each crystal system, of shape (n, n_systems).
-
-        Parameters
-        ----------
-        X : array_like of shape (n, n_features)
-            Features of n patterns.
-
-        Returns
-        -------
-        ndarray of shape (n, n_systems)
-            Columns in the order of ``systems_``; rows add up to 1.
-
-        Raises
-        ------
-        ModelError
-            If the model is not trained or the features do not fit it.
-        """
-        return np.asarray(np.exp(self.predict_log_proba(X)))
-
-    def vote_systems(self, X: ArrayLike) -> SystemVotes:
-        """Return crystal system and calibrated probabilities of each row of X (n, n_features).
-
-        Parameters
-        ----------
-        X : array_like of shape (n, n_features)
-            Features of n patterns.
-
-        Returns
-        -------
-        SystemVotes
-            Of n patterns.
-
-        Raises
-        ------
-        ModelError
-            If the model is not trained or the features do not fit it.
-        """
-        return SystemVotes.from_share(self.predict_proba(X), self.systems_)
-
-    @property
-    def group_classes_(self) -> dict[int, NDArray[Any]]:
-        """Space groups that are told apart within each crystal system."""
-        return {code: model.classes_ for code, model in self.group_models_.items()}
-
-    def pool_systems(self, votes: SystemVotes, groups: NDArray[Any]) -> AggregatedLabels:
-        """Return the crystal system of each group of patterns by calibrated log-probability.
-
-        Parameters
-        ----------
-        votes : SystemVotes
-            Of n patterns.
-        groups : ndarray of shape (n,)
-            Group of each pattern.
-
-        Returns
-        -------
-        AggregatedLabels
-            One for each group, sorted by group.
-        """
-        return self.evidence_rule.pool(votes.share, groups)
-
-    @property
-    def evidence_rule(self) -> EvidenceRule:
-        """How evidence of several patterns is pooled."""
-        return EvidenceRule(self.systems_, self.prior_, self.calibration_.dependence)
-
-    def _within(self, code: int, part: NDArray[np.float32]) -> WithinSystem:
-        model = self.group_models_[code]
-        share = model.predict_proba(part)
-        cells = self._cells(code, part) * np.exp(self.lattice_models_[code].predict(part))
-        group = model.classes_[share.argmax(axis=1)].astype(np.int16)
-        return WithinSystem(group, share.max(axis=1), difference_confidence(share), cells)
-
-    def _cells(self, code: int, part: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the cell read from the spots; where there is none, the median of training."""
-        read = cells_of_system(part, CRYSTAL_SYSTEMS[code], self.features)
-        return np.where(np.isnan(read), np.array(self.training_[code].median_lattice), read)
 
     def _calibrate(
         self,
@@ -263,9 +159,7 @@ class BoostedHierarchy(SystemHierarchy):
         progress: Callable[[str], None],
     ) -> None:
         spec = self.spec
-        self.group_models_: dict[int, BoostedClassifier] = {}
-        self.lattice_models_: dict[int, BoostedRegressor] = {}
-        self.training_: dict[int, TrainingSummary] = {}
+        self.group_models_, self.lattice_models_, self.training_ = {}, {}, {}
         for code in map(int, self.systems_):
             rows = np.flatnonzero(used & (targets.system == code))
             part = targets.take(rows)
@@ -275,8 +169,8 @@ class BoostedHierarchy(SystemHierarchy):
                 continue
             progress(f"{CRYSTAL_SYSTEMS[code]}: space group and lattice")
             chosen = rows_of(features, rows)
-            self.group_models_[code] = self._classifier(spec.group_rounds, spec.group_leaves, 1, code)
-            self.group_models_[code].fit(chosen, part.space_group)
+            groups = self._classifier(spec.group_rounds, spec.group_leaves, 1, code)
+            self.group_models_[code] = groups.fit(chosen, part.space_group)
             off = np.log(part.lattice / self._cells(code, chosen))
             regressor = BoostedRegressor(
                 spec.lattice_rounds,

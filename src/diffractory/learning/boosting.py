@@ -16,11 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from diffractory.errors import ModelError
-from diffractory.learning.matrices import check_features_of, check_training
-from diffractory.learning.trees import TreeArrays, add_up
+from diffractory.learning.matrices import check_training
+from diffractory.learning.trained_trees import TrainedBoostedClassifier, TrainedBoostedRegressor
+from diffractory.learning.trees import TreeArrays
 
-#: Probabilities are kept away from 0: no pattern alone may rule anything out for good.
-_LEAST_PROBABILITY = 1e-6
 _FEW_ROWS = 20
 
 
@@ -81,7 +80,7 @@ class _Boosted(BaseEstimator):
             self.on_round(state.iteration + 1, self.n_rounds)
 
 
-class BoostedClassifier(ClassifierMixin, _Boosted):
+class BoostedClassifier(ClassifierMixin, _Boosted, TrainedBoostedClassifier):
     """Gradient-boosted classifier with one tree a class and round.
 
     Parameters
@@ -119,7 +118,6 @@ class BoostedClassifier(ClassifierMixin, _Boosted):
             If the features are not a finite matrix with one label for each row, or LightGBM is missing.
         """
         features, labels = check_training(X, y)
-        self.classes_: NDArray[Any]
         self.classes_, codes = np.unique(labels, return_inverse=True)
         self.n_features_in_ = features.shape[1]
         if len(self.classes_) == 1:
@@ -129,24 +127,8 @@ class BoostedClassifier(ClassifierMixin, _Boosted):
         self.trees_ = self._train(features, codes, objective)
         return self
 
-    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the logarithm of the probability of each class, of shape (n, n_classes)."""
-        features = check_features_of(self, X)
-        margins = add_up(features, self.trees_, len(self.classes_))
-        return normalised_log(margins)
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the probability of each class, of shape (n, n_classes)."""
-        return np.asarray(np.exp(self.predict_log_proba(X)))
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the most probable label of each row, of shape (n,)."""
-        top = self.predict_log_proba(X).argmax(axis=1)
-        chosen: NDArray[Any] = self.classes_[top]
-        return chosen
-
-
-class BoostedRegressor(RegressorMixin, _Boosted):
+class BoostedRegressor(RegressorMixin, _Boosted, TrainedBoostedRegressor):
     """Gradient-boosted regressor of medians, one target after the other.
 
     Parameters
@@ -180,17 +162,6 @@ class BoostedRegressor(RegressorMixin, _Boosted):
         parts = [self._train(features, column, {"objective": "regression_l1"}) for column in targets.T]
         self.trees_ = TreeArrays.interleave(parts)
         return self
-
-    def predict(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the predicted medians, of shape (n, n_outputs)."""
-        return add_up(check_features_of(self, X), self.trees_, self.n_outputs_)
-
-
-def normalised_log(margins: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the logarithm of probabilities that sum to 1 over the last axis, none below a millionth."""
-    shifted = np.exp(margins - margins.max(axis=-1, keepdims=True))
-    shares = np.maximum(shifted / shifted.sum(axis=-1, keepdims=True), _LEAST_PROBABILITY)
-    return np.asarray(np.log(shares / shares.sum(axis=-1, keepdims=True)))
 
 
 def trees_of_booster(text: str) -> TreeArrays:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from diffractory.errors import ModelError
 from diffractory.learning.aggregation import pool_evidence
@@ -65,6 +64,9 @@ class Calibration:
         seed : int
             Of the groups of patterns.
         """
+        # Only fitting needs it, and it takes as long to import as a small model to answer.
+        from scipy.optimize import minimize_scalar
+
         rows = np.arange(len(truth))
 
         def loss_of_temperature(log_temperature: float) -> float:

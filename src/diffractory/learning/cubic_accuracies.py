@@ -18,8 +18,7 @@ from diffractory.learning.accuracies import (
 )
 from diffractory.learning.aggregation import aggregate_lattice
 from diffractory.learning.hierarchy import Targets
-from diffractory.learning.system_hierarchy import SystemVotes
-from diffractory.learning.training import Hierarchy
+from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes
 from diffractory.patterns.cubic_constant import pool_cubic_constants
 from diffractory.patterns.spot_lattice import SpotLattices
 
@@ -34,7 +33,7 @@ class CubicAccuracies:
 
     Parameters
     ----------
-    model : SymmetryHierarchy or BoostedHierarchy
+    model : SystemHierarchy
     features : ndarray of shape (n, n_features), float32
     votes : SystemVotes
         Of the n patterns.
@@ -48,7 +47,7 @@ class CubicAccuracies:
     seed : int
     """
 
-    model: Hierarchy
+    model: SystemHierarchy
     features: NDArray[np.float32]
     votes: SystemVotes
     truth: Targets

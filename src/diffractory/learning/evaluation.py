@@ -17,8 +17,7 @@ from diffractory.learning.cubic_accuracies import CubicAccuracies
 from diffractory.learning.hierarchy import Targets
 from diffractory.learning.matrices import check_features_of
 from diffractory.learning.reliability import reliability
-from diffractory.learning.system_hierarchy import SystemVotes
-from diffractory.learning.training import Hierarchy
+from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes
 from diffractory.patterns.spot_lattice import SpotLattices
 
 _TRICLINIC = CRYSTAL_SYSTEMS.index("triclinic")
@@ -57,7 +56,7 @@ class _Answers:
 
 
 def evaluate(
-    model: Hierarchy,
+    model: SystemHierarchy,
     X: ArrayLike,
     targets: Targets,
     materials: ArrayLike,
@@ -74,7 +73,7 @@ def evaluate(
 
     Parameters
     ----------
-    model : SymmetryHierarchy or BoostedHierarchy
+    model : SystemHierarchy
         Trained.
     X : array_like of shape (n, n_features)
         Features of the test patterns.
@@ -191,7 +190,7 @@ def _check_lattices(
 
 
 def _predict_single(
-    model: Hierarchy,
+    model: SystemHierarchy,
     features: NDArray[np.float32],
     votes: SystemVotes,
     truth: Targets,
@@ -202,7 +201,7 @@ def _predict_single(
 
 
 def _predict_grouped(
-    model: Hierarchy,
+    model: SystemHierarchy,
     features: NDArray[np.float32],
     votes: SystemVotes,
     truth: Targets,
@@ -239,7 +238,7 @@ def _counts(truth: Targets, owners: NDArray[np.int64]) -> dict[str, Any]:
     return {"patterns": len(truth), "materials": len(np.unique(owners)), "by_system": by_system}
 
 
-def _report(model: Hierarchy, answers: _Answers, n_bootstrap: int, seed: int) -> dict[str, Any]:
+def _report(model: SystemHierarchy, answers: _Answers, n_bootstrap: int, seed: int) -> dict[str, Any]:
     codes = [int(code) for code in model.systems_]
     return {
         "n": len(answers.truth),
@@ -251,7 +250,7 @@ def _report(model: Hierarchy, answers: _Answers, n_bootstrap: int, seed: int) ->
 
 
 def _report_system(
-    model: Hierarchy, answers: _Answers, codes: list[int], n_bootstrap: int, seed: int
+    model: SystemHierarchy, answers: _Answers, codes: list[int], n_bootstrap: int, seed: int
 ) -> dict[str, Any]:
     right = answers.system == answers.truth.system
     majority = _majority_system(model)
@@ -274,7 +273,7 @@ def _report_system(
 
 
 def _report_space_group(
-    model: Hierarchy, answers: _Answers, codes: list[int], n_bootstrap: int, seed: int
+    model: SystemHierarchy, answers: _Answers, codes: list[int], n_bootstrap: int, seed: int
 ) -> dict[str, Any]:
     truth = answers.truth
     right_system = answers.system == truth.system
@@ -302,7 +301,7 @@ def _report_space_group(
     }
 
 
-def _report_lattice(model: Hierarchy, answers: _Answers, code: int) -> dict[str, Any]:
+def _report_lattice(model: SystemHierarchy, answers: _Answers, code: int) -> dict[str, Any]:
     right = (answers.truth.system == code) & (answers.system == code)
     right &= ~np.isnan(answers.lattice).any(axis=1)
     truth = answers.truth.lattice[right]
@@ -314,7 +313,7 @@ def _report_lattice(model: Hierarchy, answers: _Answers, code: int) -> dict[str,
     }
 
 
-def _majority_system(model: Hierarchy) -> int:
+def _majority_system(model: SystemHierarchy) -> int:
     return max(model.training_, key=lambda code: model.training_[code].n_patterns)
 
 

@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from diffractory.errors import ModelError
-from diffractory.learning.matrices import check_features_of, check_training
-from diffractory.learning.trees import TreeArrays, median, vote
+from diffractory.learning.growing import grow_trees
+from diffractory.learning.matrices import check_training
+from diffractory.learning.trained_trees import TrainedMedianForest, TrainedVoteForest
+from diffractory.learning.trees import TreeArrays
 
 
 class _Forest(BaseEstimator):
@@ -38,15 +40,12 @@ class _Forest(BaseEstimator):
         self, kind: Literal["classifier", "regressor"], features: NDArray[np.float32], targets: NDArray[Any]
     ) -> TreeArrays:
         settings = {"max_depth": self.max_depth, "max_features": self.max_features}
-        # Growing takes scikit-learn's own trees, which predicting does without.
-        from diffractory.learning.growing import grow_trees
-
         return grow_trees(
             kind, features, targets, self.n_estimators, settings, self.random_state, self.n_jobs
         )
 
 
-class VoteForestClassifier(ClassifierMixin, _Forest):
+class VoteForestClassifier(ClassifierMixin, _Forest, TrainedVoteForest):
     """Random forest in which every tree casts one whole vote.
 
     Parameters
@@ -79,35 +78,13 @@ class VoteForestClassifier(ClassifierMixin, _Forest):
             If the features are not a finite matrix with one label for each row.
         """
         features, labels = check_training(X, y)
-        self.classes_: NDArray[Any]
         self.classes_, codes = np.unique(labels, return_inverse=True)
         self.trees_ = self._grow("classifier", features, codes)
         self.n_features_in_ = features.shape[1]
         return self
 
-    def votes(self, X: ArrayLike) -> NDArray[np.int32]:
-        """Return the number of trees voting for each class, of shape (n, n_classes).
 
-        Raises
-        ------
-        ModelError
-            If the forest is not fitted or the features do not fit it.
-        """
-        features = check_features_of(self, X)
-        return vote(features, self.trees_, len(self.classes_))
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the share of trees voting for each class, of shape (n, n_classes)."""
-        return self.votes(X) / self.trees_.n_trees
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the most voted label of each row, of shape (n,); the lower class wins a tie."""
-        top = self.votes(X).argmax(axis=1)
-        chosen: NDArray[Any] = self.classes_[top]
-        return chosen
-
-
-class MedianForestRegressor(RegressorMixin, _Forest):
+class MedianForestRegressor(RegressorMixin, _Forest, TrainedMedianForest):
     """Random forest that predicts the median over its trees, for several targets at once.
 
     Parameters
@@ -156,15 +133,3 @@ class MedianForestRegressor(RegressorMixin, _Forest):
         self.trees_ = self._grow("regressor", features, targets)
         self.n_features_in_ = features.shape[1]
         return self
-
-    def predict(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the median over trees, of shape (n, n_outputs), or (n,) for one target.
-
-        Raises
-        ------
-        ModelError
-            If the forest is not fitted or the features do not fit it.
-        """
-        features = check_features_of(self, X)
-        values = median(features, self.trees_)
-        return values[:, 0] if self.n_outputs_ == 1 else values

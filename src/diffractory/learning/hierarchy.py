@@ -8,14 +8,15 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code, system_of_space_group
 from diffractory.errors import ModelError
-from diffractory.learning.aggregation import AggregatedLabels, aggregate_labels, difference_confidence
 from diffractory.learning.domain import TrainingDomain
 from diffractory.learning.forests import MedianForestRegressor, VoteForestClassifier
-from diffractory.learning.matrices import check_features_of, check_matrix, rows_of
-from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes, WithinSystem, seed_of
+from diffractory.learning.matrices import check_matrix, rows_of
+from diffractory.learning.system_hierarchy import TrainingSummary, seed_of
+from diffractory.learning.trained_hierarchies import TrainedForests
 from diffractory.specs import ForestSpec
 
 _TRICLINIC = system_code("triclinic")
@@ -104,28 +105,7 @@ class Targets:
         return type(self)(self.system[chosen], self.space_group[chosen], self.lattice[chosen])
 
 
-@dataclass(frozen=True)
-class TrainingSummary:
-    """What a model saw of one crystal system: the reference that its predictions must beat.
-
-    Parameters
-    ----------
-    n_patterns : int
-    majority_group : int
-        Most frequent space group.
-    n_majority : int
-        Its number of patterns.
-    median_lattice : tuple of float
-        Median a, b, c in Å.
-    """
-
-    n_patterns: int
-    majority_group: int
-    n_majority: int
-    median_lattice: tuple[float, float, float]
-
-
-class SymmetryHierarchy(SystemHierarchy):
+class SymmetryHierarchy(BaseEstimator, TrainedForests):
     """One forest for the crystal system; for each system one for the space group, one for a, b, c.
 
     Parameters
@@ -190,80 +170,20 @@ class SymmetryHierarchy(SystemHierarchy):
             raise ModelError(
                 f"{len(features)} rows of features, {len(targets)} targets and {len(owners)} materials"
             )
-        self.skipped_: dict[str, str] = {}
+        self.skipped_ = {}
         if not self.spec.with_triclinic and np.any(targets.system == _TRICLINIC):
             keep = np.flatnonzero(targets.system != _TRICLINIC)
             self.skipped_["triclinic"] = "left out as in the paper (with_triclinic is off)"
             features, targets, owners = rows_of(features, keep), targets.take(keep), owners[keep]
         check_systems(targets)
         self.n_features_in_ = features.shape[1]
-        self.systems_: NDArray[np.int8] = np.unique(targets.system)
+        self.systems_ = np.unique(targets.system)
         progress("crystal system")
         self.system_forest_ = self._system_forest().fit(features, targets.system)
         self._fit_within(features, targets, owners, progress)
         progress("domain")
         self.domain_ = TrainingDomain.fit(features, self.spec.seed)
         return self
-
-    @property
-    def n_models_(self) -> int:
-        """Number of trained forests: 13 for six crystal systems."""
-        return 1 + len(self.group_forests_) + len(self.lattice_forests_)
-
-    def vote_systems(self, X: ArrayLike) -> SystemVotes:
-        """Let the trees vote for the crystal system of each row of X (n, n_features).
-
-        Parameters
-        ----------
-        X : array_like of shape (n, n_features)
-            Features of n patterns.
-
-        Returns
-        -------
-        SystemVotes
-            Of n patterns.
-
-        Raises
-        ------
-        ModelError
-            If the model is not trained or the features do not fit it.
-        """
-        features = check_features_of(self, X)
-        votes = self.system_forest_.votes(features)
-        top = votes.argmax(axis=1)
-        share = votes / self.system_forest_.trees_.n_trees
-        # From whole votes: shares would round.
-        return SystemVotes(share, self.systems_[top], share.max(axis=1), difference_confidence(votes))
-
-    @property
-    def group_classes_(self) -> dict[int, NDArray[Any]]:
-        """Space groups that are told apart within each crystal system."""
-        return {code: forest.classes_ for code, forest in self.group_forests_.items()}
-
-    def pool_systems(self, votes: SystemVotes, groups: NDArray[Any]) -> AggregatedLabels:
-        """Return the crystal system of each group of patterns by the paper's rule.
-
-        Parameters
-        ----------
-        votes : SystemVotes
-            Of n patterns.
-        groups : ndarray of shape (n,)
-            Group of each pattern.
-
-        Returns
-        -------
-        AggregatedLabels
-            One for each group, sorted by group.
-        """
-        return aggregate_labels(votes.system, votes.difference, groups)
-
-    def _within(self, code: int, part: NDArray[np.float32]) -> WithinSystem:
-        forest = self.group_forests_[code]
-        votes = forest.votes(part)
-        confidence = votes.max(axis=1) / forest.trees_.n_trees
-        lattice = self.lattice_forests_[code].predict(part)
-        group = forest.classes_[votes.argmax(axis=1)]
-        return WithinSystem(group, confidence, difference_confidence(votes), lattice)
 
     def _fit_within(
         self,
@@ -272,9 +192,7 @@ class SymmetryHierarchy(SystemHierarchy):
         owners: NDArray[Any],
         progress: Callable[[str], None],
     ) -> None:
-        self.group_forests_: dict[int, VoteForestClassifier] = {}
-        self.lattice_forests_: dict[int, MedianForestRegressor] = {}
-        self.training_: dict[int, TrainingSummary] = {}
+        self.group_forests_, self.lattice_forests_, self.training_ = {}, {}, {}
         for code in map(int, self.systems_):
             rows = np.flatnonzero(targets.system == code)
             part = targets.take(rows)

@@ -5,21 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffractory.learning.aggregation import EvidenceRule
 from diffractory.learning.artefact import load_model
-from diffractory.learning.system_hierarchy import SystemVotes, WithinSystem
+from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes, WithinSystem
 from diffractory.specs import FeatureSpec, feature_spec
 
-if TYPE_CHECKING:
-    from diffractory.learning.training import Hierarchy
 
-
-def _loaded(path: Path) -> tuple[Hierarchy, dict[str, Any]]:
+def _loaded(path: Path) -> tuple[SystemHierarchy, dict[str, Any]]:
     """Return the model at a path, loaded once for each version of its files."""
     try:
         header = (path / "model.json").stat()
@@ -29,7 +26,7 @@ def _loaded(path: Path) -> tuple[Hierarchy, dict[str, Any]]:
 
 
 @lru_cache(maxsize=2)
-def _load_version(path: Path, version: tuple[int, ...]) -> tuple[Hierarchy, dict[str, Any]]:
+def _load_version(path: Path, version: tuple[int, ...]) -> tuple[SystemHierarchy, dict[str, Any]]:
     del version
     return load_model(path)
 
@@ -66,7 +63,7 @@ class SavedModel:
         return feature_spec(self.provenance["features"])
 
     def vote_systems(self, X: ArrayLike) -> SystemVotes:
-        """As :meth:`SymmetryHierarchy.vote_systems`.
+        """As :meth:`SystemHierarchy.vote_systems`.
 
         Parameters
         ----------
@@ -91,7 +88,7 @@ class SavedModel:
         return _loaded(self.path)[0].domain_.sample
 
     def locate(self, X: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """As :meth:`SymmetryHierarchy.locate`.
+        """As :meth:`SystemHierarchy.locate`.
 
         Parameters
         ----------
@@ -108,7 +105,7 @@ class SavedModel:
         return _loaded(self.path)[0].locate(X)
 
     def predict_within(self, X: ArrayLike, system: ArrayLike) -> WithinSystem:
-        """As :meth:`SymmetryHierarchy.predict_within`.
+        """As :meth:`SystemHierarchy.predict_within`.
 
         Parameters
         ----------

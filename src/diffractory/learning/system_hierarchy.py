@@ -8,13 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
 from diffractory.learning.aggregation import AggregatedLabels, EvidenceRule, difference_confidence
 from diffractory.learning.domain import TrainingDomain
 from diffractory.learning.matrices import check_features_of
+from diffractory.specs import TrainingSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,25 +72,58 @@ class WithinSystem:
     lattice: NDArray[np.float64]
 
 
-class SystemHierarchy(BaseEstimator, ABC):
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What a model saw of one crystal system: the reference that its predictions must beat.
+
+    Parameters
+    ----------
+    n_patterns : int
+    majority_group : int
+        Most frequent space group.
+    n_majority : int
+        Its number of patterns.
+    median_lattice : tuple of float
+        Median a, b, c in Å.
+    """
+
+    n_patterns: int
+    majority_group: int
+    n_majority: int
+    median_lattice: tuple[float, float, float]
+
+
+class SystemHierarchy(ABC):
     """A model for the crystal system, and within each system models for space group and lattice.
 
     Attributes
     ----------
+    spec : ForestSpec or BoostingSpec
     systems_ : ndarray of shape (n_systems,), int8
         Codes of the learned crystal systems, sorted.
+    skipped_ : dict of str to str
+        Why a crystal system was left out, or has no models of its own.
+    training_ : dict of int to TrainingSummary
     domain_ : TrainingDomain
     n_features_in_ : int
     """
 
+    spec: TrainingSpec
     systems_: NDArray[np.int8]
+    skipped_: dict[str, str]
+    training_: dict[int, TrainingSummary]
     domain_: TrainingDomain
     n_features_in_: int
 
     @property
     @abstractmethod
+    def members_(self) -> dict[str, Any]:
+        """Every trained model by its role and crystal system: ``system``, ``group-6``, ``lattice-6`` …."""
+
+    @property
     def n_models_(self) -> int:
-        """Number of trained models."""
+        """Number of trained models: 13 for six crystal systems."""
+        return len(self.members_)
 
     @property
     @abstractmethod

@@ -24,6 +24,7 @@ from diffractory.learning.growing import training_memory
 from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
 from diffractory.learning.protocol_features import targets_of
 from diffractory.learning.split import split_materials
+from diffractory.learning.system_hierarchy import SystemHierarchy
 from diffractory.patterns.feature_sets import number_of_features
 from diffractory.specs import (
     BoostingSpec,
@@ -43,8 +44,6 @@ TRAINING_NOISE_SEED = 1
 TRAINING_NOISE = LabProtocolSpec(
     position_sigma=0.0057, position_spread=2.8, scale_error=0.02, ellipticity=0.02
 )
-
-Hierarchy = SymmetryHierarchy | BoostedHierarchy
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def train_on_run(
     subset: Subset = Subset(),
     n_jobs: int | None = None,
     progress: Callable[[str], None] = lambda what: None,
-) -> tuple[Hierarchy, dict[str, Any]]:
+) -> tuple[SystemHierarchy, dict[str, Any]]:
     """Train a preset on the training materials of a run, under whatever joblib backend is active.
 
     Parameters
@@ -196,7 +195,7 @@ def train_on_run(
     sets = feature_sets_of(run, spec)
     progress("collecting features")
     with training_set(run, spec, sets, subset) as training:
-        model: Hierarchy
+        model: SystemHierarchy
         if isinstance(spec, ForestSpec):
             workers = effective_n_jobs(n_jobs)
             rows, columns = training.features.shape

@@ -43,7 +43,7 @@ from diffractory.units import electron_wavelength
 #: Bright spots that hypotheses are tested on, and layers that complete a plane.
 _BRIGHT, _LAYERS = 80, 4
 #: Spots nearer the origin, in Å⁻¹, are the direct beam.
-_DIRECT = 0.02
+DIRECT_BEAM = 0.02
 #: Volumes of primitive cells that are believed, in Å³.
 _SMALLEST_CELL, _LARGEST_CELL = 6.0, 3000.0
 #: Spots of one layer agree within this in their distance from the plane, in Å⁻¹.
@@ -255,7 +255,7 @@ def _find_all(q, intensity, offsets, curvature, tolerances, s_max, reciprocal, n
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _scattered(position):  # type: ignore[no-untyped-def]
-    return position[0] ** 2 + position[1] ** 2 > _DIRECT**2
+    return position[0] ** 2 + position[1] ** 2 > DIRECT_BEAM**2
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

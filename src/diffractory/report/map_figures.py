@@ -25,7 +25,6 @@ from diffractory.report.style import (
     title,
 )
 from diffractory.scan.mapping.label_map import LATTICE_AXES, label_confidence, summarise
-from diffractory.scan.synthetic.scans import score_map
 
 #: Share of its colour that a position of the lowest confidence keeps; the rest is white.
 _PALEST: Final = 0.15
@@ -93,7 +92,7 @@ def figure_of_lattice(dataset: xr.Dataset, axis: str = "a") -> Figure:
     return figure_of(left)
 
 
-def figure_of_truth(dataset: xr.Dataset, truth: xr.Dataset) -> Figure:
+def figure_of_truth(dataset: xr.Dataset, truth: xr.Dataset, accuracy: float | None) -> Figure:
     """Draw truth, map and where they agree, side by side, for a synthetic scan.
 
     Parameters
@@ -101,18 +100,15 @@ def figure_of_truth(dataset: xr.Dataset, truth: xr.Dataset) -> Figure:
     dataset : xarray.Dataset
         As :func:`diffractory.scan.mapping.label_map.to_dataset` makes it.
     truth : xarray.Dataset
-        As :func:`diffractory.scan.synthetic.scans.synthetic_scan` makes it.
+        Of the same scan, as :func:`diffractory.scan.synthetic.scans.synthetic_scan` makes it.
+    accuracy : float or None
+        Share of the labels that are right, as :func:`diffractory.scan.synthetic.scans.score_map` counts
+        them; None = no label.
 
     Returns
     -------
     matplotlib.figure.Figure
-
-    Raises
-    ------
-    ScanError
-        If the two do not cover the same scan.
     """
-    score = score_map(dataset, truth)
     guess, true = dataset["crystal_system"].to_numpy(), truth["crystal_system"].to_numpy()
     figure = new_figure(10.4, 3.35 * float(np.clip(true.shape[0] / true.shape[1], 0.3, 2.0)) + 0.75)
     axes = figure.subplots(1, 3)
@@ -121,8 +117,7 @@ def figure_of_truth(dataset: xr.Dataset, truth: xr.Dataset) -> Figure:
     draw_map(axes[1], system_image(guess, _paleness(dataset, *_confidence_range(dataset))), dataset)
     title(axes[1], "Map, paler = less sure")
     _draw_agreement(axes[2], guess, true, dataset)
-    accuracy = "no label" if score["accuracy"] is None else f"{100 * score['accuracy']:.0f} % of labels right"
-    title(axes[2], accuracy)
+    title(axes[2], "no label" if accuracy is None else f"{100 * accuracy:.0f} % of labels right")
     present = [code for code in range(len(CRYSTAL_SYSTEMS)) if np.any(true == code) or np.any(guess == code)]
     handles = [patch(SYSTEM_COLOURS[CRYSTAL_SYSTEMS[code]], CRYSTAL_SYSTEMS[code]) for code in present]
     handles += [patch(UNLABELLED_COLOUR, "unlabelled"), patch(_VACUUM, "vacuum")]

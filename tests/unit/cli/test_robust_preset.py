@@ -13,8 +13,8 @@ import xarray as xr
 from cli_runs import Workshop, diffractory, succeeds
 from diffractory.dataset.run import Run
 from diffractory.learning.artefact import load_model
-from diffractory.learning.boosted_hierarchy import BoostedHierarchy
 from diffractory.learning.saved_model import packaged_model
+from diffractory.learning.trained_hierarchies import TrainedBoosting
 
 INLINE = ("--cluster", "inline")
 
@@ -48,7 +48,7 @@ def test_training_before_the_features_names_the_command(workshop: Workshop, tmp_
 
 def test_the_model_is_a_boosted_one_with_a_card(model: Path, run: Path) -> None:
     loaded, provenance = load_model(model)
-    assert isinstance(loaded, BoostedHierarchy)
+    assert isinstance(loaded, TrainedBoosting)
     assert len(loaded.systems_) == 7
     turned, noisy = (each["lab"] for each in provenance["patterns"])
     assert (turned["position_sigma"], turned["rotate"], noisy["rotate"]) == (0.0, True, True)
@@ -85,7 +85,7 @@ def test_the_packaged_model_is_small_whole_and_knows_its_origin() -> None:
     folder = packaged_model()
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 20_000_000
     loaded, provenance = load_model(folder)
-    assert isinstance(loaded, BoostedHierarchy)
+    assert isinstance(loaded, TrainedBoosting)
     assert loaded.systems_.tolist() == list(range(7))
     assert len(set(provenance["training_materials"])) > 10_000
     assert provenance["held_out_materials"] > 4_000

@@ -80,4 +80,4 @@ def test_the_map_command_loads_nothing_that_only_training_or_clusters_need() -> 
     )
     loaded = set(_python(code).split())
     assert "xarray" in loaded
-    assert not loaded & {"lightgbm", "dask", "distributed", "py4DSTEM", "pymatgen"}
+    assert not loaded & {"lightgbm", "sklearn", "dask", "distributed", "py4DSTEM", "pymatgen"}

@@ -14,7 +14,8 @@ from diffractory.learning.artefact import check_features, load_model, save_model
 from diffractory.learning.boosted_hierarchy import BoostedHierarchy
 from diffractory.learning.calibration import Calibration
 from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
-from diffractory.learning.training import Hierarchy
+from diffractory.learning.system_hierarchy import SystemHierarchy
+from diffractory.learning.trained_hierarchies import TrainedBoosting, TrainedForests
 from diffractory.patterns.feature_sets import number_of_features
 from diffractory.specs import BoostingSpec, ForestSpec, InvariantSpec, RadialBasisSpec, SimulationSpec
 
@@ -85,7 +86,7 @@ def change_arrays(folder: Path, change: dict[str, np.ndarray | None]) -> None:
     change_header(folder, arrays_sha256=hashlib.sha256((folder / "trees.npz").read_bytes()).hexdigest())
 
 
-def assert_same_domain(model: Hierarchy, expected: Hierarchy, features: np.ndarray) -> None:
+def assert_same_domain(model: SystemHierarchy, expected: SystemHierarchy, features: np.ndarray) -> None:
     """Assert that patterns lie at the same places among those of training, near ones and far ones."""
     both = np.concatenate([features, 9.0 * features])
     for found, wanted in zip(model.locate(both), expected.locate(both), strict=True):
@@ -313,7 +314,7 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
 
 def test_a_loaded_boosted_model_answers_exactly_like_the_saved_one(boosted_folder: Path):
     model, provenance = load_model(boosted_folder)
-    assert isinstance(model, BoostedHierarchy)
+    assert isinstance(model, TrainedBoosting)
     assert provenance == BOOSTED_PROVENANCE
     votes, saved_votes = model.vote_systems(INVARIANT_X), BOOSTED.vote_systems(INVARIANT_X)
     for name in ("share", "system", "confidence", "difference"):
@@ -348,9 +349,9 @@ def test_a_loaded_boosted_model_can_be_saved_again(boosted_folder: Path, tmp_pat
 
 def test_one_kind_of_model_takes_the_place_of_the_other(boosted_folder: Path):
     save_model(MODEL, boosted_folder, PROVENANCE)
-    assert isinstance(load_model(boosted_folder)[0], SymmetryHierarchy)
+    assert isinstance(load_model(boosted_folder)[0], TrainedForests)
     save_model(BOOSTED, boosted_folder, BOOSTED_PROVENANCE)
-    assert isinstance(load_model(boosted_folder)[0], BoostedHierarchy)
+    assert isinstance(load_model(boosted_folder)[0], TrainedBoosting)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from diffractory.learning import boosting
 from diffractory.learning.boosting import (
     BoostedClassifier,
     BoostedRegressor,
-    normalised_log,
     trees_of_booster,
 )
+from diffractory.learning.trained_trees import normalised_log
 from diffractory.learning.trees import TreeArrays, add_up, median, vote
 
 GENERATOR = np.random.default_rng(2)

@@ -12,8 +12,8 @@ from diffractory.errors import ModelError
 from diffractory.learning.accuracies import bootstrap_interval, group_patterns
 from diffractory.learning.aggregation import AggregatedLabels
 from diffractory.learning.evaluation import evaluate
-from diffractory.learning.hierarchy import SymmetryHierarchy, Targets, TrainingSummary
-from diffractory.learning.system_hierarchy import SystemVotes
+from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
+from diffractory.learning.system_hierarchy import SystemVotes, TrainingSummary
 from diffractory.specs import ForestSpec
 from scripted_model import ScriptedModel
 

@@ -14,7 +14,6 @@ from diffractory.report.map_figures import (
 from diffractory.report.pattern_figures import figure_of_patterns
 from diffractory.report.style import SYSTEM_COLOURS, UNLABELLED_COLOUR, save_figure
 from diffractory.scan.bragg_scan import BraggScan
-from diffractory.scan.frame_scan import scan_coordinates
 from diffractory.scan.mapping.label_map import (
     ScanPrediction,
     SystemBlock,
@@ -22,6 +21,7 @@ from diffractory.scan.mapping.label_map import (
     filter_labels,
     to_dataset,
 )
+from diffractory.scan.synthetic.scans import score_map
 from diffractory.specs import MapSpec
 
 SHAPE = (6, 9)
@@ -115,7 +115,7 @@ def test_maps_without_any_label(tmp_path):
     figure = figure_of_lattice(dataset)
     assert "No position has a lattice" in texts(figure)
     assert_drawn(figure, tmp_path / "lattice.png")
-    assert "no label" in texts(figure_of_truth(dataset, dataset))
+    assert "no label" in texts(figure_of_truth(dataset, dataset, None))
 
 
 @pytest.mark.parametrize("axis", ["a", "c"])
@@ -142,19 +142,14 @@ def test_unknown_axis_is_refused():
 
 def test_truth_shows_right_and_wrong(tmp_path):
     dataset = example()
-    figure = figure_of_truth(dataset, truth_of(dataset))
+    truth = truth_of(dataset)
+    figure = figure_of_truth(dataset, truth, score_map(dataset, truth)["accuracy"])
     kind = np.asarray(figure.axes[2].images[0].get_array())
     assert kind[0, 0] == 3
     assert kind[0, 1] == 2
     assert kind[-1, -1] == 0
     assert "98 % of labels right" in texts(figure)
     assert_drawn(figure, tmp_path / "truth.png")
-
-
-def test_truth_of_another_scan_is_refused():
-    truth = truth_of(example()).drop_vars(["scan_x", "scan_y"]).isel(scan_y=slice(2, None))
-    with pytest.raises(ScanError, match="cannot be scored"):
-        figure_of_truth(example(), truth.assign_coords(scan_coordinates((4, 9), 20.0)))
 
 
 def test_domain_shows_what_lies_outside(tmp_path):

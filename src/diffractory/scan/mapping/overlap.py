@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.patterns.spot_lattice import SpotLattices, explained_spots, find_spot_lattices
+from diffractory.patterns.spot_lattice import DIRECT_BEAM, SpotLattices, explained_spots, find_spot_lattices
 from diffractory.specs import InvariantSpec
 
 #: Spots that a second grain shows at least, and their share of all spots of the pattern.
@@ -21,8 +21,6 @@ _LEAST_SCORE: Final = 30.0
 #: Of the first grain's spots the second lattice explains fewer than this share; else it is the same
 #: crystal, read with a finer lattice.
 _MOST_SHARED: Final = 0.5
-#: Spots nearer the origin, in Å⁻¹, are the direct beam.
-_DIRECT: Final = 0.02
 
 
 def find_overlaps(peaks: PeakTable, lattices: SpotLattices, spec: InvariantSpec) -> NDArray[np.bool_]:
@@ -53,7 +51,7 @@ def find_overlaps(peaks: PeakTable, lattices: SpotLattices, spec: InvariantSpec)
     ndarray of shape (n,), bool
     """
     result = np.zeros(len(peaks), dtype=bool)
-    spot = np.hypot(peaks.q[:, 0], peaks.q[:, 1]) >= _DIRECT
+    spot = np.hypot(peaks.q[:, 0], peaks.q[:, 1]) >= DIRECT_BEAM
     first = explained_spots(peaks, lattices, spec) & spot
     n_spots, n_first = _count(peaks, spot), _count(peaks, first)
     n_left = n_spots - n_first

@@ -52,7 +52,7 @@ class Within(Protocol):
 
 
 class SystemModel(Protocol):
-    """What a model must offer to predict a scan; ``learning.SymmetryHierarchy`` does."""
+    """What a model must offer to predict a scan; ``learning.SystemHierarchy`` does."""
 
     @property
     def systems_(self) -> Sequence[int] | NDArray[Any]:
