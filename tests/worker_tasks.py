@@ -115,6 +115,18 @@ def note_and_nap(task: tuple[str, int]) -> str:
     return job
 
 
+def nap_until_another_job(task: tuple[str, int]) -> str:
+    """As :func:`note_and_nap`, without the nap once a second job has begun a task."""
+    folder, number = task
+    began = Path(folder) / "began"
+    jobs = {line.split()[1] for line in began.read_text().splitlines()} if began.exists() else set()
+    if len(jobs) < 2:
+        return note_and_nap(task)
+    with began.open("a") as file:
+        file.write(f"{number} {os.environ['SLURM_JOB_ID']}\n")
+    return os.environ["SLURM_JOB_ID"]
+
+
 def simulate_with_appetite(run_path: Path, partition: int) -> Record:
     """Simulate a partition; the first attempt at number 1 takes memory until somebody stops it."""
     trace = Path(run_path) / "attempts"

@@ -23,6 +23,11 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         Target; its folder is made where missing.
     data : bytes or str
         Whole content; text is encoded as UTF-8.
+
+    Raises
+    ------
+    OSError
+        As of :func:`atomic_path`.
     """
     content = data.encode() if isinstance(data, str) else data
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
@@ -45,6 +50,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         If the target cannot be written, or is a folder and what was written is a file; it names
         the target, not the temporary.
     """
+    if path.is_symlink() and not path.is_dir():
+        # What the link leads to is replaced, not the link: the file may have to lie on another disk.
+        path = path.resolve()
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept last: some writers choose the format by it, or append their own.
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.partial{path.suffix}")

@@ -50,11 +50,8 @@ def _made(folder: Path, catalogue: Catalogue, frames: OrientationSpec, parts: fl
     return run
 
 
-@pytest.mark.parametrize("in_plane", ["paper", "random"])
-def test_peaks_features_and_findings_agree(
-    catalogue: Catalogue, workers: Engine, tmp_path: Path, in_plane: str
-):
-    frames = OrientationSpec(count=5, in_plane=in_plane, seed=8)
+def test_peaks_features_and_findings_agree(catalogue: Catalogue, workers: Engine, tmp_path: Path):
+    frames = OrientationSpec(count=5, in_plane="random", seed=8)
     here = _made(tmp_path / "here", catalogue, frames, 3, InlineEngine())
     there = _made(tmp_path / "there", catalogue, frames, 3, workers)
     assert here.plan == there.plan

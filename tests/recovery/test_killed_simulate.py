@@ -20,7 +20,7 @@ from small_runs import assert_same_peaks, finish, small_plan, zoo_catalogue
 
 #: Where each partition takes long enough to be hit by a kill.
 SIMULATION = SimulationSpec(q_max=2.0, thicknesses=(100.0, 730.0))
-ORIENTATIONS = OrientationSpec(count=40, in_plane="random", seed=3)
+ORIENTATIONS = OrientationSpec(count=16, in_plane="random", seed=3)
 
 
 @pytest.fixture(scope="module")

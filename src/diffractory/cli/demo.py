@@ -131,7 +131,7 @@ def _learn(run: Run, folder: Path, preset: Preset, engine: Engine) -> dict[str, 
         compute_missing_features(run, engine, planned)
     model, target = folder / "models" / preset, folder / "evaluations" / preset
     kind: type[TrainingSpec] = ForestSpec if preset == "paper" else BoostingSpec
-    trained = train_model(run, model, kind(thickness=_TRAINING_THICKNESS), engine)
+    trained = train_model(run, model, kind(thickness=_TRAINING_THICKNESS), engine, engine.workers)
     results = evaluate_on_run(model, run, engine, target)
     return {
         "model": str(model),

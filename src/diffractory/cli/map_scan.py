@@ -33,6 +33,7 @@ from diffractory.cli.scan_options import (
 from diffractory.errors import SpecError
 from diffractory.execution.engine import Engine
 from diffractory.execution.helper import helper_process
+from diffractory.learning.artefact import told
 from diffractory.learning.saved_model import SavedModel, packaged_model
 from diffractory.patterns.spot_lattice import search_is_compiled
 from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
@@ -43,7 +44,7 @@ from diffractory.scan.mapping.map_files import PARTICLE_FILES, write_map, write_
 from diffractory.scan.mapping.particle_table import particle_table, summarise_particles
 from diffractory.scan.mapping.prediction import predict_scan
 from diffractory.scan.reading.emd_reader import read_bragg_scan
-from diffractory.specs import InvariantSpec, MapSpec, ParticleSpec, feature_spec
+from diffractory.specs import InvariantSpec, MapSpec, ParticleSpec
 from diffractory.storage import write_atomic
 
 app = typer.Typer()
@@ -248,7 +249,7 @@ def map_with_model(
     """Predict a scan and write map, particles, summary and report to a folder; a helper draws pictures."""
     provenance = model.provenance
     features, energy_note = features_at_energy(
-        feature_spec(provenance["features"]), scan, float(provenance["simulation"]["energy_ev"])
+        model.features, scan, float(told(provenance, "simulation", "energy_ev"))
     )
     prediction = predict_scan(
         model,

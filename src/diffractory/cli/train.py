@@ -74,9 +74,11 @@ def train(
             "Run the command inside one job with --cluster local",
         )
     slurm = slurm_request(cluster, site, jobs, dry_run, run)
-    with engine_here(cluster, workers, run, slurm) as engine:
-        note(f"running on {engine.description}")
-        result = train_model(opened, model, spec, engine)
+    threads = workers or usable_cores()
+    # Boosted trees grow in this process: workers would be started for nothing.
+    with engine_here("inline" if preset == "robust" else cluster, workers, run, slurm) as engine:
+        note(f"running on {threads} thread(s)" if preset == "robust" else f"running on {engine.description}")
+        result = train_model(opened, model, spec, engine, threads)
     if as_json:
         print_json(result)
         return
@@ -94,11 +96,12 @@ def train_model(
     target: Path,
     spec: TrainingSpec,
     engine: Engine,
+    threads: int,
 ) -> dict[str, Any]:
     """Train on the training materials of a run and save the model with its provenance."""
     started = time.perf_counter()
-    # Trees of a forest grow on the engine; LightGBM has threads of its own.
-    n_jobs = -1 if isinstance(spec, ForestSpec) else usable_cores()
+    # Trees of a forest grow on the engine, as many at a time as it offers; LightGBM has threads of its own.
+    n_jobs = None if isinstance(spec, ForestSpec) else threads
     with err.status("training") as status, engine.joblib():
         progress = _telling(status)
         model, provenance = train_on_run(run, spec, n_jobs=n_jobs, progress=progress)

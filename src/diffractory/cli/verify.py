@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from diffractory.cli.console import JsonFlag, complain, out, print_json
+from diffractory.cli.console import JsonFlag, complain, note, out, print_json
 from diffractory.cli.engines import engine_here, slurm_request
 from diffractory.cli.options import (
     DryRunOption,
@@ -51,6 +51,12 @@ def verify(
     """Check records, checksums and physical invariants, and solve a sample again by another solver."""
     opened = Run.open(run)
     _ = opened.catalogue  # another catalogue than the planned one is refused before workers are started
+    if repair:
+        # What another version computed is not damaged, and could not be computed anew.
+        opened.check_code_version()
+    elif not opened.is_of_this_version:
+        version = opened.plan.code_version
+        note(f"planned with diffractory {version}: orientations and intensities are not compared")
     slurm = slurm_request(cluster, site, jobs, dry_run, run)
     # What another command computes meanwhile would look missing, and its records be removed.
     with sole_driver(opened) if repair else nullcontext():
@@ -58,7 +64,7 @@ def verify(
             findings = check_partitions(opened, engine, sample)
         bad = [finding for finding in findings if finding.problems]
         if repair:
-            remove_records(opened, [finding.partition for finding in bad])
+            remove_records(opened, [finding.partition for finding in bad if finding.checked])
     if as_json:
         print_json(_summary(findings, bad))
     refuse_damaged(opened, findings, repair)

@@ -23,7 +23,7 @@ from diffractory.crystals.catalogue_table import (
     content_hash,
 )
 from diffractory.crystals.crystal import Crystal
-from diffractory.errors import CatalogueError
+from diffractory.errors import CatalogueError, StructureError
 from diffractory.storage import atomic_path
 
 
@@ -74,9 +74,11 @@ class Catalogue:
         try:
             with pq.ParquetFile(path) as stored:
                 missing = [name for name in SCHEMA.names if name not in stored.schema_arrow.names]
-                if missing:
+                twice = [name for name in SCHEMA.names if stored.schema_arrow.names.count(name) > 1]
+                if missing or twice:
+                    what = "no" if missing else "more than one"
                     raise CatalogueError(
-                        f"{path} is not a catalogue: no column {', '.join(missing)}",
+                        f"{path} is not a catalogue: {what} column {', '.join(missing or twice)}",
                         f"a catalogue has the columns {', '.join(SCHEMA.names)}",
                         BUILD_ANEW,
                     )
@@ -108,7 +110,7 @@ class Catalogue:
         plain = [{name: _plain(row.get(name)) for name in SCHEMA.names} for row in rows]
         try:
             table = pa.Table.from_pylist(plain, schema=SCHEMA)
-        except (pa.ArrowException, OverflowError) as error:
+        except (pa.ArrowException, OverflowError, UnicodeError) as error:
             raise CatalogueError(f"these rows do not fit a catalogue ({error})") from None
         return cls(checked_frame(table, "these rows"))
 
@@ -150,6 +152,11 @@ class Catalogue:
         """Material ids, in order."""
         return list(self._table["material_id"])
 
+    @property
+    def space_groups(self) -> NDArray[np.int64]:
+        """International number of each material's space group, in order."""
+        return self._table["space_group"].to_numpy(dtype=np.int64)
+
     def index_of(self, material_id: str) -> int:
         """Return the row of a material.
 
@@ -189,10 +196,13 @@ class Catalogue:
         Raises
         ------
         StructureError
-            If the structure cannot be simulated.
+            If the structure cannot be simulated; it names the material.
         """
         numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in self._value("species", index)])
-        return Crystal(self._value("lattice", index), numbers, self._value("frac_coords", index))
+        try:
+            return Crystal(self._value("lattice", index), numbers, self._value("frac_coords", index))
+        except StructureError as error:
+            raise StructureError(f"{self.ids[index]}: {error.what}", error.why, error.fix) from None
 
     def reciprocal(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return :attr:`Crystal.reciprocal` of some rows, of shape (n, 3, 3); atoms are not looked at.

@@ -119,6 +119,13 @@ def _check_cell(lattice: NDArray[np.float64]) -> None:
             "its vectors are too short or nearly coplanar",
             "Check the cell, or reduce it (pymatgen: get_reduced_structure)",
         )
+    apart = np.linalg.norm(np.delete(_IMAGES, len(_IMAGES) // 2, axis=0) @ lattice, axis=1).min()
+    if apart < MIN_ATOM_DISTANCE:
+        raise StructureError(
+            f"every atom overlaps its own image: the lattice has a vector of {apart:.3f} Å",
+            f"nothing real is closer than {MIN_ATOM_DISTANCE} Å",
+            "Check the cell",
+        )
 
 
 def _check_atoms(crystal: Crystal) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -21,8 +22,13 @@ if TYPE_CHECKING:
 # spglib's C code writes to stderr whenever it has to tighten its tolerance, which is no news to a user.
 os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
-#: Distance within which atoms count as symmetry-equivalent, in Å; the catalogue's labels use the same.
+#: Distance within which atoms count as symmetry-equivalent, in Å; labels use the same unless told otherwise.
 SYMPREC: Final = 0.1
+#: Powers of two that a label's own distance may be off by, the nearest first.
+_OTHER_SYMPRECS: Final = (-1, 1, -2, 2, -3, 3, *range(-4, -11, -1))
+#: Last space group of each Laue class, in the order of the international numbers.
+_LAST_NUMBERS: Final = (2, 15, 74, 88, 142, 148, 167, 176, 194, 206, 230)
+_CLASSES: Final = ("-1", "2/m", "mmm", "4/m", "4/mmm", "-3", "-3m", "6/m", "6/mmm", "m-3", "m-3m")
 
 #: The 11 Laue classes, by (number of proper rotations, highest rotation order, number of two-fold axes).
 _LAUE_CLASSES: Final = {
@@ -71,6 +77,49 @@ def laue_operations(structure: Structure, symprec: float = SYMPREC) -> NDArray[n
     (48, 3, 3)
     """
     return laue_operations_of(Crystal.from_structure(structure), symprec)
+
+
+def labelled_laue_operations(crystal: Crystal, space_group: int) -> NDArray[np.float64]:
+    """Return the operations of the Laue group that a catalogue's label means.
+
+    A label may have been found within another distance than :data:`SYMPREC`: where the Laue class differs,
+    ever smaller and larger distances are tried until one gives the labelled class. Where none does (the
+    label is the source's own, say), the operations are those within :data:`SYMPREC`.
+
+    Parameters
+    ----------
+    crystal : Crystal
+        Any cell, any frame.
+    space_group : int
+        International number, 1 … 230.
+
+    Returns
+    -------
+    ndarray of shape (n, 3, 3)
+        As of :func:`laue_operations_of`.
+
+    Raises
+    ------
+    StructureError
+        If spglib finds no symmetry.
+    """
+    operations = laue_operations_of(crystal)
+    labelled = laue_class_of_space_group(space_group)
+    if laue_class_of_operations(operations) == labelled:
+        return operations
+    for symprec in SYMPREC * 2.0 ** np.array(_OTHER_SYMPRECS):
+        try:
+            other = laue_operations_of(crystal, float(symprec))
+        except StructureError:
+            continue
+        if laue_class_of_operations(other) == labelled:
+            return other
+    return operations
+
+
+def laue_class_of_space_group(number: int) -> str:
+    """Return the Laue class of a space group by its international number, 1 … 230."""
+    return _CLASSES[bisect_left(_LAST_NUMBERS, number)]
 
 
 def laue_operations_of(crystal: Crystal, symprec: float = SYMPREC) -> NDArray[np.float64]:

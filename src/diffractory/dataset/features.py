@@ -132,12 +132,11 @@ def plan_features(
             "Choose among these, or plan another run",
         )
     plan = FeaturePlan(run.plan.plan_id, features, wanted, lab, seed if lab is not None else 0)
-    plan_file = run.path / f"{plan.stage}.json"
-    if plan_file.exists():
+    plan_file, store = run.path / f"{plan.stage}.json", run.path / plan.store
+    if plan_file.exists() and store.exists():
         return plan
     try:
         # Made aside and renamed: of two commands at once, the second finds the first one's store.
-        store = run.path / plan.store
         if not store.exists():
             with atomic_path(store) as made:
                 n_features = number_of_features(features)
@@ -152,7 +151,9 @@ def plan_features(
 
 
 def planned_features(run: Run) -> list[FeaturePlan]:
-    """Return the feature sets planned in a run folder, by name.
+    """Return the feature sets of this version that are planned in a run folder, by name.
+
+    Those of other versions are passed over: versions are not mixed, and their settings may be others.
 
     Raises
     ------
@@ -163,6 +164,8 @@ def planned_features(run: Run) -> list[FeaturePlan]:
     for path in sorted(run.path.glob("features-*.json")):
         try:
             content = json.loads(path.read_text())
+            if content["code_version"] != minor_version(__version__):
+                continue
             lab = None if content["lab"] is None else LabProtocolSpec(**content["lab"])
             plan = FeaturePlan(
                 content["run_plan_id"],
@@ -234,9 +237,17 @@ def features_partition(run_path: Path | str, plan: FeaturePlan, partition: int) 
     Raises
     ------
     RunError
-        If the partition is not simulated, damaged, or cannot be written.
+        If the partition is not simulated, damaged, or cannot be written, there is none such, or the set is
+        of another version of this program.
     """
     run = Run.open(run_path)
+    run.check_partition(partition)
+    if plan.code_version != minor_version(__version__):
+        raise RunError(
+            f"the feature set was planned with diffractory {plan.code_version}, this is {__version__}",
+            "features of two versions must not be mixed in one set",
+            f"Run `diffractory features {run.path}` again",
+        )
     started, processor_started = time.perf_counter(), time.process_time()
     shards: dict[str, ShardSum] = {}
     for number, features in enumerate(_columns_of_shards(run, plan, partition)):
@@ -328,7 +339,7 @@ def iterate_features(
     RunError
         If a partition is not done or damaged, or the thickness is not in the set.
     """
-    if plan.lab is None and thickness not in plan.thicknesses:
+    if plan.lab is None and thickness is not None and thickness not in plan.thicknesses:
         raise RunError(
             f"the feature set of {run.path} holds {list(plan.thicknesses)} Å, not {thickness} Å",
             fix="Run `diffractory features RUN` again with this thickness",

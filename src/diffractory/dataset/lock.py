@@ -41,6 +41,7 @@ def sole_driver(run: Run) -> Iterator[None]:
         "host": platform.node(),
         "pid": os.getpid(),
         "birth": _birth(os.getpid()),
+        "processes": _process_namespace(),
         "key": uuid.uuid4().hex,
     }
     try:
@@ -99,8 +100,8 @@ def _refuse_if_alive(lock: Path, holder: dict[str, object]) -> None:
     except FileNotFoundError:
         return
     who = f"process {holder.get('pid', '?')} on {holder.get('host', 'an unknown machine')}"
-    if holder.get("host") == platform.node():
-        pid = holder.get("pid")
+    pid = holder.get("pid")
+    if _would_be_seen(holder, pid):
         if isinstance(pid, int) and holder.get("birth") == _birth(pid) != "":
             raise _driven(lock, f"{who} does", "Wait for it, or stop it: what is finished is kept")
     elif silent < _DEAD_AFTER:
@@ -134,6 +135,30 @@ def _birth(pid: int) -> str:
     words = text.rpartition(")")[2].split()
     # A zombie does nothing any more: it only waits for its parent to look.
     return "" if words[0] in "ZX" else words[19]
+
+
+def _would_be_seen(holder: dict[str, object], pid: object) -> bool:
+    """Tell whether the process that holds a lock could be seen from here if it still ran."""
+    here = _process_namespace()
+    # Containers of one machine may share its name, and not its processes.
+    if (holder.get("host"), holder.get("processes", here)) != (platform.node(), here):
+        return False
+    if not isinstance(pid, int) or _birth(pid):
+        return True
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return False  # it runs, hidden: another user's
+    except (OSError, OverflowError):
+        pass
+    return True
+
+
+def _process_namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 def _stay_alive(lock: Path, ended: threading.Event) -> None:

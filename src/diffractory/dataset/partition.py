@@ -18,7 +18,6 @@ from diffractory.dataset.records import Record
 from diffractory.dataset.run import PEAK_STORE, PEAKS, Run
 from diffractory.dataset.store import read_block, write_block
 from diffractory.dataset.survey import crystal_orientations
-from diffractory.errors import RunError
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scattering.peak_list import PeakList
 from diffractory.scattering.simulate import Scatterer, iterate_patterns
@@ -100,10 +99,7 @@ def simulate_partition(run_path: Path | str, partition: int, device: str | None 
     run = Run.open(run_path)
     run.check_code_version()
     started, processor_started = time.perf_counter(), time.process_time()
-    if not 0 <= partition < len(run.plan.partitions):
-        raise RunError(
-            f"{run.path} has partitions 0 … {len(run.plan.partitions) - 1}, there is no partition {partition}"
-        )
+    run.check_partition(partition)
     codes: list[NDArray[np.uint16]] = []
     hkl: list[NDArray[np.int16]] = []
     rotations: list[NDArray[np.float64]] = []

@@ -24,7 +24,7 @@ from diffractory import __version__
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.dataset.plan import Plan
 from diffractory.dataset.records import Record, record_bytes
-from diffractory.dataset.store import create_peak_store
+from diffractory.dataset.store import create_peak_store, planned_store
 from diffractory.errors import CatalogueError, DiffractoryError, RunError
 from diffractory.storage import write_atomic
 
@@ -82,6 +82,23 @@ class Run:
             raise RunError(f"{plan_file} cannot be read ({error.strerror or error})") from None
         return cls(folder, Plan.from_json(text, str(plan_file)))
 
+    @property
+    def is_of_this_version(self) -> bool:
+        """Whether this version of the program computes the run's results."""
+        return minor_version(self.plan.code_version) == minor_version(__version__)
+
+    def check_partition(self, partition: int) -> None:
+        """Refuse a number that no partition has.
+
+        Raises
+        ------
+        RunError
+            If it is below 0, or not below the number of partitions.
+        """
+        last = len(self.plan.partitions) - 1
+        if not 0 <= partition <= last:
+            raise RunError(f"{self.path} has partitions 0 … {last}, there is no partition {partition}")
+
     def check_code_version(self) -> None:
         """Refuse to compute a part of a run that another version of this program computes.
 
@@ -91,7 +108,7 @@ class Run:
             If the versions differ in more than their last number.
         """
         planned = self.plan.code_version
-        if minor_version(planned) != minor_version(__version__):
+        if not self.is_of_this_version:
             raise RunError(
                 f"{self.path} was planned with diffractory {planned}, this is {__version__}",
                 "results of two versions must not be mixed in one data set",
@@ -148,7 +165,9 @@ class Run:
             )
         if not (folder / "catalogue.parquet").exists():
             catalogue.to_parquet(folder / "catalogue.parquet")
-        create_peak_store(folder / PEAK_STORE, plan)
+        # Of this plan already: another command makes the same run at the same time, or has begun to fill it.
+        if planned_store(folder / PEAK_STORE) != plan.plan_id:
+            create_peak_store(folder / PEAK_STORE, plan)
         # The plan comes last: a folder without it is not a run yet and can be made again.
         write_atomic(plan_file, plan.to_json())
         return cls(folder, plan)

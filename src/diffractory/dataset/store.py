@@ -7,9 +7,11 @@ space only: it is zeros, which compress to next to nothing.
 
 from __future__ import annotations
 
+import errno
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import zarr
@@ -19,8 +21,8 @@ from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec, TransposeCodec
 from diffractory.dataset.intensity_codes import ATTRIBUTES
 from diffractory.dataset.plan import PEAK_CHUNK, Plan
 from diffractory.dataset.records import ShardSum
-from diffractory.errors import RunError
-from diffractory.storage import write_atomic
+from diffractory.errors import AccessError, RunError
+from diffractory.storage import atomic_path, write_atomic
 
 #: Items a chunk of arrays with one row an item holds.
 _ITEM_CHUNK = 1024
@@ -37,9 +39,17 @@ _UNREADABLE = (
     TypeError,
     IndexError,
     RuntimeError,
-    MemoryError,
     zarr.errors.BaseZarrError,
 )
+
+
+#: Errors of a machine that has no files, memory or rights to give: nothing is known of the file then.
+_REFUSED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.EACCES, errno.EPERM})
+
+
+def is_refused(error: BaseException) -> TypeGuard[OSError]:
+    """Tell whether the machine refused to give a file, as opposed to a file that is damaged."""
+    return isinstance(error, OSError) and error.errno in _REFUSED
 
 
 @dataclass(frozen=True)
@@ -94,8 +104,21 @@ def _create(group: zarr.Group, name: str, n_partitions: int, rows: int, layout: 
 
 
 def create_peak_store(path: Path, plan: Plan) -> None:
-    """Make the empty store of a plan: metadata only; existing metadata is replaced."""
-    group = zarr.create_group(path, overwrite=True, attributes={"plan_id": plan.plan_id})
+    """Make the empty store of a plan, metadata only, at once or not at all; what is there is replaced."""
+    with atomic_path(path) as made:
+        _write_peak_metadata(made, plan)
+
+
+def planned_store(path: Path) -> str:
+    """Return the id of the plan that a store was made for; nothing if there is no store."""
+    try:
+        return str(json.loads((path / "zarr.json").read_text())["attributes"]["plan_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _write_peak_metadata(path: Path, plan: Plan) -> None:
+    group = zarr.create_group(path, attributes={"plan_id": plan.plan_id})
     n, peaks, items = len(plan.partitions), plan.peaks_per_shard, plan.items_per_shard
     row = (len(plan.simulation.thicknesses),)
     codes = _Layout(row, "uint16", PEAK_CHUNK, BloscShuffle.shuffle, attributes=ATTRIBUTES)
@@ -135,7 +158,8 @@ def open_array(path: Path, name: str) -> zarr.Array[Any]:
         If the store or the array is missing or damaged.
     """
     try:
-        array = zarr.open_array(path / name, mode="r")
+        # Format 2 knows codecs that run what they read.
+        array = zarr.open_array(path / name, mode="r", zarr_format=3)
     except _UNREADABLE as error:
         raise RunError(
             f"array {path / name} cannot be opened ({type(error).__name__})",
@@ -287,12 +311,18 @@ def read_rows(array: zarr.Array[Any], start: int, stop: int) -> NDArray[Any]:
 
 
 def _read(array: zarr.Array[Any], rows: slice, column: int | None = None) -> NDArray[Any]:
+    part = f"partition {rows.start // block_rows(array)} of {array.store_path}"
     try:
         return np.asarray(array[rows] if column is None else array[rows, column])
     except _UNREADABLE as error:
+        if is_refused(error):
+            raise AccessError(
+                f"{part} cannot be read ({error.strerror})",
+                "the machine does not give the file, which says nothing of what is in it",
+                "Try again, with fewer workers if it is open files that are missing (ulimit -n)",
+            ) from error
         raise RunError(
-            f"partition {rows.start // block_rows(array)} of {array.store_path} cannot be decoded "
-            f"({type(error).__name__})",
+            f"{part} cannot be decoded ({type(error).__name__})",
             "its shard is damaged",
             "`diffractory verify RUN` names all damaged partitions; `--repair` has them computed anew",
         ) from error

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.crystals.crystal import Crystal
-from diffractory.crystals.symmetry import laue_operations_of
+from diffractory.crystals.symmetry import labelled_laue_operations
 from diffractory.errors import PlanError
 from diffractory.interrupts import out_of_reach_of_ctrl_c
 from diffractory.scattering.beams import count_beams, reciprocal_points
@@ -47,11 +47,14 @@ class Survey:
 
 def crystal_orientations(catalogue: Catalogue, index: int, spec: OrientationSpec) -> NDArray[np.float64]:
     """Return the orientation matrices of one crystal of a catalogue, of shape (count, 3, 3)."""
-    return _orientations_of(catalogue.crystal(index), spec, catalogue.ids[index])
+    return _orientations_of(catalogue, index, catalogue.crystal(index), spec)
 
 
-def _orientations_of(crystal: Crystal, spec: OrientationSpec, crystal_id: str) -> NDArray[np.float64]:
-    return sample_orientations(laue_operations_of(crystal), spec, crystal_id)
+def _orientations_of(
+    catalogue: Catalogue, index: int, crystal: Crystal, spec: OrientationSpec
+) -> NDArray[np.float64]:
+    operations = labelled_laue_operations(crystal, int(catalogue.space_groups[index]))
+    return sample_orientations(operations, spec, catalogue.ids[index])
 
 
 def survey(
@@ -115,10 +118,10 @@ def _blocks(
 def _survey_block(catalogue: Catalogue, simulation: SimulationSpec, orientations: OrientationSpec) -> Survey:
     beams = np.empty((len(catalogue), orientations.count), dtype=np.int64)
     ranges, scattering, volumes = np.empty(beams.shape), *np.empty((2, len(catalogue)))
-    for index, crystal_id in enumerate(catalogue.ids):
+    for index in range(len(catalogue)):
         crystal = catalogue.crystal(index)
         cell = primitive_cell(crystal)
-        matrices = _orientations_of(crystal, orientations, crystal_id)
+        matrices = _orientations_of(catalogue, index, crystal, orientations)
         beams[index], ranges[index] = count_beams(
             reciprocal_points(cell, simulation.q_max), matrices, simulation
         )

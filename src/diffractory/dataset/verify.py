@@ -13,7 +13,8 @@ from diffractory.dataset.intensity_codes import FLOOR, largest_error
 from diffractory.dataset.partition import PartitionPeaks, planned_orientations, read_partition
 from diffractory.dataset.records import Record, ShardSum
 from diffractory.dataset.run import PEAKS, Run
-from diffractory.errors import RunError
+from diffractory.dataset.store import is_refused
+from diffractory.errors import AccessError, RunError
 from diffractory.scattering.simulate import Scatterer
 
 #: The series is solved in single precision: a sum may exceed the incident beam by its rounding.
@@ -39,6 +40,8 @@ class Verification:
         Largest intensity difference of these, beyond what storing may change.
     problems : tuple of str
         What is wrong; empty if nothing is.
+    checked : bool
+        Whether the files could be read at all: if not, nothing is known of the partition.
     """
 
     partition: int
@@ -46,6 +49,7 @@ class Verification:
     n_solved_again: int
     largest_difference: float
     problems: tuple[str, ...]
+    checked: bool = True
 
 
 def verify_partition(run_path: Path | str, partition: int, sample: float = 0.01) -> Verification:
@@ -61,9 +65,23 @@ def verify_partition(run_path: Path | str, partition: int, sample: float = 0.01)
     Returns
     -------
     Verification
-        Checks end at the first kind that finds a problem.
+        Checks end at the first kind that finds a problem. What only the version that computed the run
+        can compute again, orientations and intensities, is not compared by another.
+
+    Raises
+    ------
+    RunError
+        If the run folder or its catalogue is not what was planned.
     """
     run = Run.open(run_path)
+    run.check_partition(partition)
+    try:
+        return _verify(run, partition, sample if run.is_of_this_version else 0.0)
+    except AccessError as error:
+        return Verification(partition, 0, 0, 0.0, (str(error),), checked=False)
+
+
+def _verify(run: Run, partition: int, sample: float) -> Verification:
     try:
         record = run.record(PEAKS, partition, run.plan.plan_id)
     except RunError as error:
@@ -77,7 +95,7 @@ def verify_partition(run_path: Path | str, partition: int, sample: float = 0.01)
         return Verification(partition, 0, 0, 0.0, (str(error),))
     n_patterns = len(peaks.counts) * peaks.intensity.shape[1]
     problems = _broken_invariants(peaks)
-    if not np.abs(peaks.rotation - planned_orientations(run, partition)).max() < _FRAME_TOLERANCE:
+    if run.is_of_this_version and not _is_as_planned(run, partition, peaks):
         problems.append("an orientation matrix is not the planned one")
     if problems:
         return Verification(partition, n_patterns, 0, 0.0, tuple(problems))
@@ -89,12 +107,20 @@ def verify_partition(run_path: Path | str, partition: int, sample: float = 0.01)
     return Verification(partition, n_patterns, len(chosen), largest, tuple(problems))
 
 
+def _is_as_planned(run: Run, partition: int, peaks: PartitionPeaks) -> bool:
+    apart = np.abs(peaks.rotation - planned_orientations(run, partition))
+    return bool(apart.max() < _FRAME_TOLERANCE)
+
+
 def _shard_problem(run: Run, name: str, record: Record) -> str:
     """Say why a shard is not what was written; nothing if it is."""
     try:
         intact = ShardSum.of_file(run.path / name) == record.shards[name]
     except OSError as error:
-        return f"shard {name} cannot be read ({error.strerror or error})"
+        told = f"shard {name} cannot be read ({error.strerror or error})"
+        if is_refused(error):
+            raise AccessError(told, "nothing is known of it", "Try again") from None
+        return told
     return "" if intact else f"shard {name} does not match its checksum: a bit changed after writing"
 
 

@@ -344,6 +344,7 @@ def _quiet() -> Iterator[None]:
 def _local_client(workers: int, worker_memory: int) -> Iterator[Client]:
     import dask
     from distributed import Client, LocalCluster
+    from distributed.security import Security
 
     settings = {
         "distributed.scheduler.allowed-failures": 10,
@@ -363,6 +364,8 @@ def _local_client(workers: int, worker_memory: int) -> Iterator[Client]:
                 # Any free port: two runs on one machine must not quarrel about 8787.
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.ERROR,
+                # Other users of this machine can open connections too: only who has the key is heard.
+                security=Security.temporary(),
             )
         with cluster, Client(cluster) as client:
             yield client

@@ -98,7 +98,7 @@ def open_slurm(request: SlurmRequest) -> Iterator[Engine]:
         keys = stack.enter_context(_temporary_keys(request.log_folder))
         cluster = _start_cluster(request, name, keys)
         watchdog = Watchdog(cluster, request, name)
-        stack.callback(_close, cluster, watchdog, name)
+        stack.callback(_close, cluster, watchdog, name, request.report)
         client = stack.enter_context(Client(cluster))
         yield SlurmEngine(client, watchdog, request)
 
@@ -264,11 +264,13 @@ def _quoted(security: Security) -> Security:
     return quoted
 
 
-def _close(cluster: _Cluster, watchdog: Watchdog, job_name: str) -> None:
+def _close(cluster: _Cluster, watchdog: Watchdog, job_name: str, report: Callable[[str], None]) -> None:
     """Cancel all jobs with one command, those that Dask lost sight of as well, and close the scheduler."""
     watchdog.close()
-    with contextlib.suppress(CommandError):
+    try:
         command("scancel", f"--name={job_name}")
+    except CommandError as error:
+        report(f"the jobs could not be cancelled ({error}). Cancel them: scancel --name={job_name}")
     cluster.sync(_forget_all, cluster)
     cluster.close(timeout=30)
 

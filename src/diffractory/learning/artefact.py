@@ -47,7 +47,9 @@ from diffractory.storage import atomic_path, write_atomic
 FORMAT_VERSION = 2
 _HEADER, _ARRAYS, _CARD = "model.json", "trees.npz", "card.md"
 #: Simulation settings that change what a pattern looks like; thicknesses may differ on purpose.
-_COMPARED = ("energy_ev", "q_max", "s_max", "thermal_sigma", "form_factors")
+_COMPARED = (
+    "energy_ev", "q_max", "s_max", "thermal_sigma", "form_factors", "foil_tilt_deg", "precession_deg",
+)  # fmt: skip
 #: What numpy and zipfile raise on files that are no archive of arrays.
 _UNREADABLE = (
     OSError,
@@ -173,7 +175,65 @@ def check_features(
     _compare(provenance, "features", features.model_dump(mode="json"))
     if simulation is not None:
         settings = simulation.model_dump(mode="json")
-        _compare(provenance, "simulation", {name: settings[name] for name in _COMPARED})
+        compared = {name: settings[name] for name in _COMPARED}
+        if settings["precession_deg"]:
+            compared["precession_azimuths"] = settings["precession_azimuths"]
+        _compare(provenance, "simulation", compared)
+
+
+def told(provenance: Mapping[str, Any], *keys: str) -> Any:
+    """Return what a model says of where it comes from, by the names of section and setting.
+
+    Parameters
+    ----------
+    provenance : mapping
+        As given by :func:`load_model`.
+    *keys : str
+        Such as ``"simulation", "energy_ev"``.
+
+    Returns
+    -------
+    object
+        Plain JSON data.
+
+    Raises
+    ------
+    ModelError
+        If the model does not say it.
+    """
+    value: Any = provenance
+    for key in keys:
+        if not isinstance(value, Mapping) or key not in value:
+            raise ModelError(
+                f"the model does not say with which {' '.join(keys)} it was trained",
+                "it was saved without a part of its provenance",
+                "Train it again with 'diffractory train'",
+            )
+        value = value[key]
+    return value
+
+
+def features_of(provenance: Mapping[str, Any]) -> FeatureSpec:
+    """Return the features that a model was trained on.
+
+    Parameters
+    ----------
+    provenance : mapping
+        As given by :func:`load_model`.
+
+    Returns
+    -------
+    RadialBasisSpec or InvariantSpec
+
+    Raises
+    ------
+    ModelError
+        If the model does not say it.
+    SpecError
+        If they are of a kind that this version does not know.
+    """
+    told(provenance, "features", "kind")
+    return feature_spec(provenance["features"])
 
 
 def _compare(provenance: Mapping[str, Any], section: str, wanted: Mapping[str, Any]) -> None:
@@ -204,9 +264,8 @@ def _check_provenance(provenance: Any, n_features: int) -> None:
         canonical_json(dict(provenance))
     except (TypeError, ValueError) as error:
         raise ModelError(f"the provenance is not plain JSON data ({error})") from None
-    features = provenance.get("features")
-    if isinstance(features, Mapping):
-        expected = number_of_features(feature_spec(features))
+    if "features" in provenance:
+        expected = number_of_features(features_of(provenance))
         if expected != n_features:
             raise ModelError(f"the model takes {n_features} features, its feature settings give {expected}")
 

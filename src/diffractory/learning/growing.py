@@ -10,6 +10,7 @@ those of its own forests, whatever the number of tasks or workers.
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -69,7 +70,9 @@ def grow_trees(
     seeds = [int(generator.randint(np.iinfo(np.int32).max)) for _ in range(n_trees)]
     n_tasks = min(n_trees, _TASKS_A_WORKER * max(joblib.effective_n_jobs(n_jobs), 1))
     mapped = _mapped_rows(X)
-    with contextlib.nullcontext(y) if mapped is None else _beside(mapped.path, y) as targets:
+    # Where nothing can be written beside the matrix, targets travel with the tasks.
+    beside = mapped is not None and os.access(mapped.path.parent, os.W_OK)
+    with _beside(mapped.path, y) if mapped and beside else contextlib.nullcontext(y) as targets:
         parts = joblib.Parallel(n_jobs=n_jobs)(
             joblib.delayed(_grow)(kind, mapped or X, targets, [seeds[i] for i in chosen], dict(settings))
             for chosen in np.array_split(np.arange(n_trees), n_tasks)
@@ -126,8 +129,20 @@ def _mapped_rows(X: NDArray[np.float32]) -> _MappedRows | None:
     # The header of a .npy file is an offset; what was changed in a private map is not in the file.
     if base is None or not base.offset or base.mode == "c":
         return None
+    path = Path(str(base.filename))
+    if base.offset != _header_bytes(path):
+        return None
     if base.ndim != 2 or not X.flags.c_contiguous or X.shape[1] != base.shape[1]:
         return None
     start = X.ctypes.data - base.ctypes.data
     first = start // base.strides[0]
-    return _MappedRows(Path(str(base.filename)), first, first + len(X))
+    return _MappedRows(path, first, first + len(X))
+
+
+def _header_bytes(path: Path) -> int:
+    """Return where the numbers of a ``.npy`` file begin; 0 if it is none."""
+    try:
+        stored = np.load(path, mmap_mode="r")
+    except (OSError, ValueError):
+        return 0
+    return int(stored.offset) if isinstance(stored, np.memmap) else 0

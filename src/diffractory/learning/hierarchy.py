@@ -75,6 +75,10 @@ class Targets:
             raise ModelError(
                 f"{codes.shape} crystal systems with {groups.shape} space groups and {cells.shape} lattices"
             )
+        if groups.dtype.kind not in "iu" and not (
+            groups.dtype.kind == "f" and np.all(np.isfinite(groups)) and np.all(groups == np.rint(groups))
+        ):
+            raise ModelError("a space group is missing, or is no whole number")
         for number in np.unique(groups):
             found = CRYSTAL_SYSTEMS[codes[groups == number][0]]
             if not 1 <= number <= 230 or np.any(codes[groups == number] != _system_of(int(number))):

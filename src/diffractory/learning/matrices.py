@@ -75,7 +75,7 @@ def check_features_of(model: Any, X: ArrayLike) -> NDArray[np.float32]:
     if features.shape[1] != model.n_features_in_:
         raise ModelError(
             f"the model was trained on {model.n_features_in_} features, got {features.shape[1]}",
-            "features and model must come from the same radial-basis settings",
+            "features and model must come from the same settings",
             "Compute the features with the settings stored with the model",
         )
     return features

@@ -13,7 +13,7 @@ from diffractory.crystals.prototypes import structure_families
 from diffractory.dataset.reader import complete_records
 from diffractory.dataset.run import Run
 from diffractory.errors import ModelError, RunError
-from diffractory.learning.artefact import check_features, load_model
+from diffractory.learning.artefact import check_features, features_of, load_model, told
 from diffractory.learning.evaluation import evaluate
 from diffractory.learning.protocol_features import (
     Protocol,
@@ -21,7 +21,7 @@ from diffractory.learning.protocol_features import (
     protocol_features,
     targets_of,
 )
-from diffractory.specs import LabProtocolSpec, feature_spec
+from diffractory.specs import LabProtocolSpec
 
 #: Applies a function to the number of every partition of the run, for the protocol of this name.
 PartitionMapper = Callable[[Callable[[int], ProtocolFeatures], str], list[ProtocolFeatures]]
@@ -61,10 +61,10 @@ def evaluate_saved_model(
         If the run is not complete, or lacks the thicknesses.
     """
     hierarchy, provenance = load_model(model_path)
-    features = feature_spec(provenance["features"])
+    features = features_of(provenance)
     check_features(provenance, features, run.plan.simulation)
     complete_records(run)
-    trained_on = set(provenance["training_materials"])
+    trained_on = set(told(provenance, "training_materials"))
     known = np.array([name in trained_on for name in run.catalogue.ids])
     if known.all():
         raise ModelError(
@@ -72,7 +72,7 @@ def evaluate_saved_model(
             "an accuracy on training materials says nothing",
             "Evaluate on another run, or train with a larger --test-fraction",
         )
-    thickness, lab = float(provenance["training"]["thickness"]), LabProtocolSpec()
+    thickness, lab = float(told(provenance, "training", "thickness")), LabProtocolSpec()
     drawn_from = _check_thicknesses(run, thickness, lab)
     protocols = {
         "paper": Protocol(features, thickness, None, seed),

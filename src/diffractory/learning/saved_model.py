@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffractory.learning.aggregation import EvidenceRule
-from diffractory.learning.artefact import load_model
+from diffractory.learning.artefact import features_of, load_model
 from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes, WithinSystem
-from diffractory.specs import FeatureSpec, feature_spec
+from diffractory.specs import FeatureSpec
 
 
 def _loaded(path: Path) -> tuple[SystemHierarchy, dict[str, Any]]:
@@ -40,6 +40,11 @@ class SavedModel:
     path : Path
         Folder written by :func:`diffractory.learning.artefact.save_model`; made absolute, since
         workers elsewhere may stand in another working directory.
+
+    Raises
+    ------
+    ModelError
+        By everything but the making of it, where the folder is no model or a damaged one.
     """
 
     path: Path
@@ -60,7 +65,7 @@ class SavedModel:
     @property
     def features(self) -> FeatureSpec:
         """Features that the model was trained on."""
-        return feature_spec(self.provenance["features"])
+        return features_of(self.provenance)
 
     def vote_systems(self, X: ArrayLike) -> SystemVotes:
         """As :meth:`SystemHierarchy.vote_systems`.

@@ -187,6 +187,11 @@ def _check_indices(trees: TreeArrays, n_features: int, n_outputs: int) -> None:
     children_fit = np.all([(child > node) & (child < size) for child in (trees.left, trees.right)], axis=0)
     if not np.all(np.where(leaf, trees.right == -1, children_fit)):
         raise ModelError("a node of a forest has children outside its tree")
+    # Compiled code numbers the leaves from the root down: each node is to be met, and met once.
+    start = np.repeat(trees.offsets[:-1], sizes)
+    children = np.concatenate([(child + start)[~leaf] for child in (trees.left, trees.right)])
+    if not np.array_equal(np.bincount(children, minlength=len(node)), node > 0):
+        raise ModelError("a node of a forest is the child of none or of several")
     if not np.all(leaf | ((trees.feature >= 0) & (trees.feature < n_features))):
         raise ModelError(f"a node of a forest compares a feature outside 0 … {n_features - 1}")
     if trees.leaf_class is not None:

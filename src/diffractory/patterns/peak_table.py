@@ -162,28 +162,37 @@ class PeakTable:
         Parameters
         ----------
         index : int
+            From the end where negative.
 
         Returns
         -------
         q : ndarray of shape (n, 2)
         intensity : ndarray of shape (n,)
         """
+        index = range(len(self))[index]
         peaks = slice(self.offsets[index], self.offsets[index + 1])
         return self.q[peaks], self.intensity[peaks]
 
-    def take(self, indices: NDArray[np.int64] | Sequence[int]) -> Self:
+    def take(self, indices: NDArray[np.int64] | NDArray[np.bool_] | Sequence[int]) -> Self:
         """Return a table of the chosen patterns, in the order given.
 
         Parameters
         ----------
-        indices : array_like of shape (n,), int
+        indices : array_like of shape (n,), int, or mask of all patterns
+            From the end where negative.
 
         Returns
         -------
         PeakTable
             Of n patterns.
+
+        Raises
+        ------
+        IndexError
+            If there is no such pattern.
         """
-        chosen = np.asarray(indices, dtype=np.int64)
+        asked = np.asarray(indices)
+        chosen = np.arange(len(self))[asked if asked.size else asked.astype(np.int64)]
         counts = self.counts[chosen]
         offsets = np.concatenate([[0], np.cumsum(counts)])
         shift = self.offsets[chosen] - offsets[:-1]

@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from diffractory.errors import DiffractoryError
 from diffractory.patterns.peak_table import PeakTable
 
 #: Spots nearer than this, in Å⁻¹, are the same: positions vary by a third of it from pattern to pattern.
@@ -31,7 +32,18 @@ def pattern_similarity(
     ndarray of shape (n_pairs,)
         Σ √(I I′) over the spots they share, divided by √(Σ I Σ I′) over all their spots (the
         Bhattacharyya coefficient); 0 where one of them has no spot.
+
+    Raises
+    ------
+    DiffractoryError
+        If the numbers of patterns are not of equally many, or there is no such pattern.
     """
+    both = np.concatenate([first, second])
+    if len(first) != len(second) or (both.size and not 0 <= both.min() <= both.max() < len(table)):
+        raise DiffractoryError(
+            f"pairs of {len(first)} and {len(second)} patterns, of a table of {len(table)}",
+            "each pair is two numbers from 0 on, below the number of patterns",
+        )
     result = np.zeros(len(first))
     _compare(table.q, np.maximum(table.intensity, 0.0), table.offsets, table.direct, first, second,
              tolerance, result)  # fmt: skip

@@ -25,6 +25,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from diffractory.errors import DiffractoryError
 from diffractory.patterns.compiled import is_compiled
 from diffractory.patterns.lattice_planes import SMALLEST_AREA, likely_planes
 from diffractory.patterns.lattice_points import (
@@ -182,7 +183,14 @@ def explained_spots(table: PeakTable, lattices: SpotLattices, spec: InvariantSpe
     Returns
     -------
     ndarray of shape (n_peaks,), bool
+
+    Raises
+    ------
+    DiffractoryError
+        If there is not one lattice for each pattern.
     """
+    if len(lattices.score) != len(table):
+        raise DiffractoryError(f"{len(lattices.score)} lattices of {len(table)} patterns")
     explained = np.zeros(len(table.intensity), dtype=bool)
     _explain_all(
         table.q, table.offsets, electron_wavelength(spec.energy_ev) / 2.0, lattices.reciprocal,

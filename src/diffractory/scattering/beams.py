@@ -66,11 +66,11 @@ def reciprocal_points(cell: PrimitiveCell, q_max: float) -> ReciprocalPoints:
     first, stop = rows_inside(given, q_max, h, k)
     hkl, index = _allowed(first, stop, limits, cell.to_primitive, cell.n_points)
     g = hkl @ given.reciprocal
+    # Points that miss q_max by rounding are among them: equivalent ones come together, whatever the frame.
     length = np.linalg.norm(g, axis=1)
-    inside = np.flatnonzero(length <= q_max)
     # The points come in the order of hkl. It stands below the length in one integer, which is sorted
     # several times faster than by a stable sort.
-    keys = (np.rint(length[inside] * _LENGTHS_PER_UNIT).astype(np.int64) << 30) | inside
+    keys = (np.rint(length * _LENGTHS_PER_UNIT).astype(np.int64) << 30) | np.arange(len(length))
     keys.sort()
     order = keys & ((1 << 30) - 1)
     return ReciprocalPoints(hkl.take(order, axis=0), g.take(order, axis=0), index.take(order, axis=0))

@@ -42,6 +42,11 @@ def sample_orientations(
     ndarray of shape (spec.count, 3, 3)
         Orientation matrices, one for each symmetry-unique zone axis.
 
+    Raises
+    ------
+    OrientationError
+        If the operations are not those of a Laue group.
+
     Examples
     --------
     >>> import numpy as np
@@ -109,7 +114,10 @@ def check_orientations(orientations: NDArray[np.float64]) -> NDArray[np.float64]
     OrientationError
         If the shape is wrong, a number is not finite, or a matrix is no rotation.
     """
-    matrices = np.asarray(orientations, dtype=np.float64)
+    try:
+        matrices = np.asarray(orientations, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise OrientationError(f"orientations are not matrices of numbers ({error})") from None
     if matrices.ndim != 3 or matrices.shape[1:] != (3, 3):
         raise OrientationError(
             f"orientations must have shape (N, 3, 3), got {matrices.shape}",

@@ -21,7 +21,7 @@ from diffractory.scattering.orientations import check_orientations
 from diffractory.scattering.peak_list import PeakList
 from diffractory.scattering.primitive import primitive_cell
 from diffractory.scattering.solvers import Solution, Solver, propagate, propagate_tilts, tilted_matrix
-from diffractory.scattering.structure_factors import StructureFactors, structure_factors
+from diffractory.scattering.structure_factors import StructureFactors, index_limits, structure_factors
 from diffractory.scattering.structure_matrix import Precision, coupling_matrix
 from diffractory.settings import machine_memory
 from diffractory.specs import SimulationSpec
@@ -82,13 +82,26 @@ class Scatterer:
         crystal : Crystal
         spec : SimulationSpec
         memory_bytes : float
-            What one solve may use.
+            What one solve, and the table of structure factors, may use.
 
         Returns
         -------
         Scatterer
+
+        Raises
+        ------
+        SimulationError
+            If the table would need more than that.
         """
         cell = primitive_cell(crystal)
+        size = 2 * index_limits(cell.crystal, 2.0 * spec.q_max) + 1
+        # In double precision, and once more in single.
+        if (needed := 24.0 * float(np.prod(size.astype(np.float64)))) > memory_bytes:
+            raise SimulationError(
+                f"the structure factors of {' × '.join(map(str, size))} beams need {human_bytes(needed)}",
+                f"{human_bytes(memory_bytes)} may be used",
+                "Take a smaller q_max, or a machine with more memory",
+            )
         factors = structure_factors(cell.crystal, 2.0 * spec.q_max, form_factors(crystal.numbers, spec))
         return cls(reciprocal_points(cell, spec.q_max), factors, spec, memory_bytes)
 

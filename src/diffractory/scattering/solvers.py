@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +73,9 @@ def propagate(matrix: NDArray[Any], thicknesses: tuple[float, ...], solver: Solv
     Raises
     ------
     SimulationError
-        If the result is not finite.
+        If the result is not finite, or there is no such solver.
     """
+    _check_solver(solver)
     waves: NDArray[Any] | None = None
     if solver == "chebyshev":
         spectrum = spectrum_of(matrix)
@@ -114,8 +115,9 @@ def propagate_tilts(
     Raises
     ------
     SimulationError
-        If the result is not finite.
+        If the result is not finite, or there is no such solver.
     """
+    _check_solver(solver)
     waves: NDArray[Any] | None = None
     if solver == "chebyshev":
         incident = np.zeros(errors.shape, dtype=coupling.dtype)
@@ -133,6 +135,11 @@ def propagate_tilts(
         ]
         return Solution(_finite(np.stack(columns, axis=-1)), "dense")
     return Solution(_finite(waves), "chebyshev")
+
+
+def _check_solver(solver: str) -> None:
+    if solver not in get_args(Solver):
+        raise SimulationError(f"solver {solver!r} is unknown", fix=f"Use {' or '.join(get_args(Solver))}")
 
 
 def tilted_matrix(coupling: NDArray[Any], inverse_cosine: float, errors: NDArray[np.float64]) -> NDArray[Any]:

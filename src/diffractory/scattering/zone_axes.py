@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from diffractory.errors import OrientationError
 from diffractory.scattering.exact_arithmetic import (
     cos_and_sin,
     images_under,
@@ -28,6 +29,8 @@ _RELAXATIONS = 12
 _BLOCK = 256
 #: Directions closer than this are the same, in radians.
 _SAME = 1e-6
+#: Numbers of operations that Laue groups have.
+_ORDERS = frozenset({2, 4, 6, 8, 12, 16, 24, 48})
 
 
 def sample_zone_axes(laue_operations: NDArray[np.float64], count: int) -> NDArray[np.float64]:
@@ -48,11 +51,32 @@ def sample_zone_axes(laue_operations: NDArray[np.float64], count: int) -> NDArra
     -------
     ndarray of shape (count, 3)
         Unit vectors inside one fundamental zone, that of py4DSTEM for conventional cells.
+
+    Raises
+    ------
+    OrientationError
+        If the operations are not those of a Laue group.
     """
+    given = np.asarray(laue_operations, dtype=np.float64)
+    _check_group(given)
     # Rounded, so that crystals of one Laue group in one setting share the cached axes.
-    key = np.round(np.asarray(laue_operations, dtype=np.float64), 7) + 0.0
+    key = np.round(given, 7) + 0.0
     order = np.lexsort(key.reshape(len(key), -1).T)
     return _sample(key[order].tobytes(), len(key), count).copy()
+
+
+def _check_group(operations: NDArray[np.float64]) -> None:
+    if operations.ndim != 3 or operations.shape[1:] != (3, 3) or not np.all(np.isfinite(operations)):
+        raise OrientationError(
+            f"operations of a Laue group must be finite and of shape (n, 3, 3), got {operations.shape}"
+        )
+    inverted = np.abs(operations + np.eye(3)).max(axis=(1, 2), initial=0.0).min(initial=np.inf) < _SAME
+    if len(operations) not in _ORDERS or not inverted:
+        raise OrientationError(
+            f"{len(operations)} operations{'' if inverted else ' without the inversion'} are no Laue group",
+            "it holds all rotations of a crystal, and each of them times the inversion",
+            "Take what diffractory.crystals.symmetry.laue_operations returns",
+        )
 
 
 @lru_cache(maxsize=256)

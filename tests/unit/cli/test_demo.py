@@ -30,8 +30,11 @@ def test_the_demo_leaves_everything_it_promises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "demo"
+    # Smaller than what is shown to people: fewer patterns to learn from, and fewer positions to map.
+    monkeypatch.setattr("diffractory.cli.demo._ORIENTATIONS", 12)
+    monkeypatch.setattr("diffractory.cli.demo._SCAN_SHAPE", (32, 32))
     summary = run_demo(folder, monkeypatch, capsys)
-    assert summary["patterns"] == 30 * 20 * 5
+    assert summary["patterns"] == 30 * 12 * 5
     for name in ("catalogue", "dataset"):
         assert Path(summary[name]).exists()
     assert len(summary["pictures"]) >= 16

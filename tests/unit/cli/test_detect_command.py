@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from cli_runs import Answer, diffractory, fingerprint, succeeds
 from diffractory.cli import detect as command
@@ -87,13 +88,17 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_pictures")
 def test_workers_find_the_same(frames: Path, tmp_path: Path) -> None:
-    files = []
+    files, maps = [], []
     for name, where in (("a", INLINE), ("b", ("--cluster", "local", "--workers", "2"))):
-        succeeds("detect", frames, "--out", tmp_path / f"{name}.h5", "--pixel-size", "0.03", *where)
-        files.append(read_bragg_scan(tmp_path / f"{name}.h5").peaks)
+        scan, folder = tmp_path / f"{name}.h5", tmp_path / name
+        succeeds("detect", frames, "--out", scan, "--pixel-size", "0.03", *where)
+        files.append(read_bragg_scan(scan).peaks)
+        succeeds("map", scan, "--out", folder, "--no-report", *where)
+        maps.append(xr.load_dataset(folder / "map.zarr", engine="zarr"))
     np.testing.assert_array_equal(files[0].offsets, files[1].offsets)
     np.testing.assert_array_equal(files[0].q, files[1].q)
     np.testing.assert_array_equal(files[0].intensity, files[1].intensity)
+    assert maps[0].equals(maps[1])
 
 
 def test_it_goes_on_where_it_was_broken_off(

@@ -149,3 +149,22 @@ def test_a_file_in_the_way_is_an_os_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="file"):
         write_atomic(tmp_path / "file" / "c.json", "{}")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "here.txt"
+    link.symlink_to(tmp_path / "disk" / "there.txt")
+    for text in ("first", "second"):
+        write_atomic(link, text)
+        assert link.is_symlink()
+        assert (tmp_path / "disk" / "there.txt").read_text() == text
+    assert sorted(path.name for path in tmp_path.rglob("*.txt")) == ["here.txt", "there.txt"]
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="a device or a pipe"):
+        write_atomic(pipe, "text")
+    assert pipe.is_fifo()

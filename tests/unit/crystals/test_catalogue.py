@@ -1,3 +1,4 @@
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pymatgen.core import Lattice, Structure
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.crystals.catalogue_table import SCHEMA
 from diffractory.crystals.crystal import Crystal
-from diffractory.errors import CatalogueError
+from diffractory.errors import CatalogueError, StructureError
 
 
 def _row(material_id: str = "m-1", a: float = 5.64) -> dict[str, Any]:
@@ -269,3 +270,25 @@ def test_the_real_catalogue_loads_fast_and_whole(shared_data: Path, tmp_path: Pa
     catalogue.to_parquet(tmp_path / "copy.parquet")
     assert Catalogue.from_parquet(tmp_path / "copy.parquet").content_hash == digest
     assert isinstance(catalogue.structure(7), Structure)
+
+
+def test_a_column_that_is_there_twice_is_refused(catalogue: Catalogue, tmp_path: Path) -> None:
+    catalogue.to_parquet(tmp_path / "good.parquet")
+    table = pq.read_table(tmp_path / "good.parquet")
+    pq.write_table(table.append_column("formula", table["formula"]), tmp_path / "twice.parquet")
+    with pytest.raises(CatalogueError, match="more than one column formula"):
+        Catalogue.from_parquet(tmp_path / "twice.parquet")
+
+
+def test_a_crystal_that_cannot_be_simulated_is_named(catalogue: Catalogue, tmp_path: Path) -> None:
+    catalogue.to_parquet(tmp_path / "good.parquet")
+    table = pq.read_table(tmp_path / "good.parquet")
+    index = next(i for i, count in enumerate(table["n_sites"].to_pylist()) if count > 1)
+    coordinates = table["frac_coords"].to_pylist()
+    coordinates[index] = [coordinates[index][0]] * len(coordinates[index])
+    place = table.schema.get_field_index("frac_coords")
+    column = pa.array(coordinates, type=table.schema.field("frac_coords").type)
+    pq.write_table(table.set_column(place, "frac_coords", column), tmp_path / "bad.parquet")
+    bad = Catalogue.from_parquet(tmp_path / "bad.parquet")
+    with pytest.raises(StructureError, match=rf"^{re.escape(bad.ids[index])}: atoms 0 and 1 overlap"):
+        bad.crystal(index)

@@ -81,3 +81,8 @@ def test_from_structure_takes_oxidation_states() -> None:
     charged = NACL.copy()
     charged.add_oxidation_state_by_element({"Na": 1, "Cl": -1})
     assert Crystal.from_structure(charged).numbers.tolist() == [11] * 4 + [17] * 4
+
+
+def test_an_atom_that_overlaps_its_own_image_is_refused() -> None:
+    with pytest.raises(StructureError, match=r"overlaps its own image: .* 0\.35"):
+        Crystal([[10.0, 0.0, 0.0], [-10.0, 0.35, 0.0], [0.0, 0.0, 5.0]], [29], [[0, 0, 0]])

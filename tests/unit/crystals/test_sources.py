@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_several_blocks_in_a_file_become_several_candidates(tmp_path: Path) -> N
     text = _cif("A Po 0 0 0 1\n", "one") + _cif("A Cu 0 0 0 1\n", "two")
     (tmp_path / "both.cif").write_text(text)
     candidates = list(cif_candidates(tmp_path))
-    assert [c.material_id for c in candidates] == ["both", "both-2"]
+    assert [c.material_id for c in candidates] == ["both", "both#2"]
 
 
 @pytest.mark.parametrize(
@@ -165,3 +166,48 @@ def test_problem_of_a_structure_that_is_not_finite() -> None:
     problem = problem_of(Structure(Lattice.cubic(4.1), ["Cs"], [[np.nan, 0, 0]]))
     assert problem is not None
     assert problem.reason == "unusable cell"
+
+
+def test_a_block_without_a_cell_is_no_structure(tmp_path: Path) -> None:
+    # As journals have it: what is said of all structures comes first.
+    text = "data_global\n_journal_name_full 'Acta Cryst.'\n" + _cif(GOOD, "one")
+    candidate = _one(tmp_path, text)
+    assert candidate.material_id == "entry"
+    assert candidate.problem is None
+
+
+def test_a_good_block_is_read_beside_a_bad_one(tmp_path: Path) -> None:
+    (tmp_path / "both.cif").write_text(_cif("A Na ? ? ? 1\n", "bad") + _cif(GOOD, "good"))
+    bad, good = cif_candidates(tmp_path)
+    assert (bad.material_id, good.material_id) == ("both", "both#2")
+    assert bad.problem is not None
+    assert bad.problem.reason == "unreadable"
+    assert good.problem is None
+
+
+@pytest.mark.parametrize("formula", ["'Cs x(H2 O)'", "'(Fe,Ni)2'", "'Cs, nH2O'", "?"])
+def test_a_formula_that_says_nothing_costs_no_structure(tmp_path: Path, formula: str) -> None:
+    assert _one(tmp_path, _cif(GOOD, extra=f"_chemical_formula_sum {formula}")).problem is None
+
+
+def test_a_second_block_does_not_take_the_name_of_another_file(tmp_path: Path) -> None:
+    (tmp_path / "quartz.cif").write_text(_cif(GOOD, "one") + _cif("A Cu 0 0 0 1\n", "two"))
+    (tmp_path / "quartz-2.cif").write_text(_cif("A Po 0 0 0 1\n"))
+    ids = [candidate.material_id for candidate in cif_candidates(tmp_path)]
+    assert len(set(ids)) == len(ids) == 3
+
+
+def test_file_names_that_are_no_text_become_text(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.cif")).write_text(_cif(GOOD))
+    (candidate,) = cif_candidates(tmp_path)
+    assert candidate.material_id == "caf?"
+    assert "caf?.cif" in candidate.source
+    catalogue = build_catalogue([candidate]).catalogue
+    catalogue.to_parquet(tmp_path / "crystals.parquet")
+    assert catalogue.ids == ["caf?"]
+
+
+def test_a_structure_without_atoms_is_a_problem() -> None:
+    problem = problem_of(Structure(Lattice.cubic(4.0), [], []))
+    assert problem is not None
+    assert (problem.reason, problem.detail) == ("missing atoms", "it has no atoms")

@@ -9,12 +9,16 @@ from scipy.spatial.transform import Rotation
 from diffractory.crystals import symmetry
 from diffractory.crystals.crystal import Crystal
 from diffractory.crystals.symmetry import (
+    labelled_laue_operations,
     laue_class,
     laue_class_of_operations,
+    laue_class_of_space_group,
     laue_operations,
     laue_operations_of,
 )
 from diffractory.errors import StructureError
+
+FCC = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
 
 
 def _crystal(group: str, lattice: Lattice) -> Structure:
@@ -151,3 +155,26 @@ def test_no_symmetry_found_is_an_error_with_advice(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(symmetry.spglib, "get_symmetry_dataset", lambda *_, **__: None)
     with pytest.raises(StructureError, match=r"no symmetry within 0\.1 Å\. Try another symprec"):
         laue_class(CASES["-1"][1])
+
+
+@pytest.mark.parametrize(("number", "name"), [(1, "-1"), (2, "-1"), (3, "2/m"), (15, "2/m"), (62, "mmm"),
+    (88, "4/m"), (89, "4/mmm"), (148, "-3"), (149, "-3m"), (176, "6/m"), (194, "6/mmm"), (206, "m-3"),
+    (207, "m-3m"), (230, "m-3m")])  # fmt: skip
+def test_laue_classes_of_space_groups(number: int, name: str) -> None:
+    assert laue_class_of_space_group(number) == name
+
+
+def test_operations_are_those_of_the_label_and_not_of_one_distance_for_all() -> None:
+    # Cubic within 0.1 Å, tetragonal within 0.01 Å.
+    strained = Crystal(np.diag([3.61, 3.61, 3.66]), [29] * 4, FCC)
+    assert len(laue_operations_of(strained)) == 48
+    assert len(labelled_laue_operations(strained, 139)) == 16
+    assert len(labelled_laue_operations(strained, 225)) == 48
+    # A label that no distance gives says nothing.
+    assert len(labelled_laue_operations(strained, 194)) == 48
+
+
+def test_a_label_of_a_wider_distance() -> None:
+    strained = Crystal(np.diag([3.61, 3.61, 3.90]), [29] * 4, FCC)
+    assert len(laue_operations_of(strained)) == 16
+    assert len(labelled_laue_operations(strained, 225)) == 48

@@ -1,5 +1,6 @@
 import errno
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -208,3 +209,35 @@ def test_shards_hold_as_many_thicknesses_as_memory_allows_and_give_the_same(
     for index, thickness in enumerate(plan.thicknesses):
         expected = [radial_basis(read_partition(run, p).table(index), BASIS) for p in range(4)]
         assert_same_features(read_features(run, plan, thickness), np.concatenate(expected))
+
+
+def test_sets_of_another_version_are_passed_over(run: Run, monkeypatch: pytest.MonkeyPatch):
+    old = replace(plan_features(run, BASIS), code_version="0.1")
+    content = {**old.content(), "features": {**old.content()["features"], "a setting of then": 1}}
+    (run.path / f"{old.stage}.json").write_text(json.dumps({"plan_id": old.plan_id, **content}))
+    new = _finish(run, plan_features(run, BASIS))
+    assert planned_features(run) == [new]
+    assert find_features(run, BASIS, 200.0) == new
+    with pytest.raises(RunError, match=r"planned with diffractory 0\.1, this is"):
+        features_partition(run.path, old, 0)
+
+
+def test_the_first_thickness_where_none_is_named(run: Run):
+    plan = _finish(run, plan_features(run, BASIS, (200.0, 350.0)))
+    assert_same_features(read_features(run, plan), read_features(run, plan, 200.0))
+
+
+def test_a_store_that_was_removed_is_made_again(run: Run):
+    plan = _finish(run, plan_features(run, BASIS))
+    before = read_features(run, plan, 100.0)
+    shutil.rmtree(run.path / plan.store)
+    assert run.done(plan.stage, plan.plan_id) == {}
+    _finish(run, plan_features(run, BASIS))
+    assert_same_features(read_features(run, plan, 100.0), before)
+
+
+@pytest.mark.parametrize("lab", [None, LAB])
+def test_a_partition_that_is_not_there_is_refused(run: Run, lab: LabProtocolSpec | None):
+    plan = plan_features(run, BASIS, lab=lab)
+    with pytest.raises(RunError, match="there is no partition 4"):
+        features_partition(run.path, plan, 4)

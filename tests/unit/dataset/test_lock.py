@@ -135,3 +135,21 @@ def test_a_folder_that_cannot_be_written_is_named(run: Run, monkeypatch: pytest.
     monkeypatch.setattr(lock_module, "_take", refuse)
     with pytest.raises(RunError, match=r"cannot be locked \(Permission denied\)"), sole_driver(run):
         pass
+
+
+def test_a_driver_in_another_container_of_this_name_counts_by_its_signs(run: Run, lock: Path):
+    _holder(lock, pid=2**22 + 1, processes="pid:[1]")
+    with pytest.raises(RunError, match="gave a sign of life"), sole_driver(run):
+        pass
+
+
+def test_a_driver_that_is_hidden_from_us_counts_by_its_signs(
+    run: Run, lock: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def hidden(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    _holder(lock, pid=2**22 + 1, processes=lock_module._process_namespace())
+    monkeypatch.setattr(lock_module.os, "kill", hidden)
+    with pytest.raises(RunError, match="gave a sign of life"), sole_driver(run):
+        pass

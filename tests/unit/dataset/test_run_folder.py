@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import zarr
 
 from diffractory import __version__
 from diffractory.crystals.catalogue import Catalogue
 from diffractory.dataset import run as run_module
+from diffractory.dataset import store as store_module
 from diffractory.dataset.partition import simulate_partition
 from diffractory.dataset.plan import Plan
 from diffractory.dataset.run import PEAKS, Run
@@ -214,3 +216,37 @@ def test_a_file_in_place_of_an_array_is_a_missing_shard(run: Run):
     (run.path / "peaks.zarr" / "hkl").write_text("a file where a folder was")
     assert run.done() == {}
     assert "has 0 bytes" in run.damaged()[0]
+
+
+def test_a_store_that_another_command_began_to_fill_stays(planned: Run):
+    # The plan is written last: until then a second command finds no run yet.
+    simulate_partition(planned.path, 0)
+    text = (planned.path / "plan.json").read_text()
+    shards = {path for path in (planned.path / "peaks.zarr").rglob("c/*") if path.is_file()}
+    (planned.path / "plan.json").unlink()
+    for name in ("peaks.zarr", "records"):
+        (planned.path / name).rename(planned.path / f".{name}")
+    with pytest.MonkeyPatch.context() as patch:
+        # It looks at the folder before the first one has made the store.
+        look = run_module._foreign_files
+
+        def meanwhile(folder: Path, plan: Plan) -> list[str]:
+            found = look(folder, plan)
+            for name in ("peaks.zarr", "records"):
+                (planned.path / f".{name}").rename(planned.path / name)
+            return found
+
+        patch.setattr(run_module, "_foreign_files", meanwhile)
+        Run.create(planned.path, planned.plan, planned.catalogue)
+    assert (planned.path / "plan.json").read_text() == text
+    assert {path for path in (planned.path / "peaks.zarr").rglob("c/*") if path.is_file()} == shards
+    assert set(planned.done()) == {0}
+
+
+def test_a_store_of_format_2_is_refused(planned: Run):
+    # Its codecs may run what they read.
+    name = planned.path / "peaks.zarr" / "hkl"
+    shutil.rmtree(name)
+    zarr.create_array(name, shape=(8, 3), chunks=(8, 3), dtype="int16", zarr_format=2)
+    with pytest.raises(RunError, match="cannot be opened"):
+        store_module.open_array(planned.path / "peaks.zarr", "hkl")

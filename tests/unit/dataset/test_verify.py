@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,27 @@ def test_a_record_that_cannot_be_removed_is_named(run: Run, monkeypatch: pytest.
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(RunError, match=r"p000001.json cannot be removed \(Permission denied\)"):
         remove_records(run, [1])
+
+
+def test_a_shard_that_the_machine_does_not_give_is_not_called_damaged(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    def refused(path: Path) -> ShardSum:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(ShardSum, "of_file", refused)
+    found = verify_partition(run.path, 0)
+    assert not found.checked
+    assert "cannot be read (Too many open files). nothing is known of it" in found.problems[0]
+
+
+def test_what_another_version_computed_is_not_compared(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("diffractory.dataset.run.__version__", "7.0.0")
+    monkeypatch.setattr(verify_module, "planned_orientations", lambda *_: pytest.fail("it was compared"))
+    found = verify_partition(run.path, 0, sample=1.0)
+    assert (found.problems, found.n_solved_again) == ((), 0)
+
+
+def test_there_is_no_such_partition(run: Run):
+    with pytest.raises(RunError, match="there is no partition 99"):
+        verify_partition(run.path, 99)

@@ -101,3 +101,19 @@ def test_memory_counts_the_matrix_once_and_the_rest_for_each_worker():
     one, two, three = (training_memory(1000, 50, 3, workers) for workers in (1, 2, 3))
     assert three - two == two - one > 8 * 1000 * 3
     assert one - (two - one) == 4 * 1000 * 50
+
+
+def test_a_file_that_is_no_npy_is_sent_and_not_named(tmp_path: Path):
+    path = tmp_path / "raw"
+    path.write_bytes(bytes(64) + X.tobytes())
+    raw: np.ndarray = np.memmap(path, np.float32, "r", offset=64, shape=X.shape)
+    assert growing._mapped_rows(raw) is None
+    found = grow_trees("classifier", raw, LABELS, 4, SETTINGS, 0, 1)
+    assert_same_trees(found, grow_trees("classifier", X, LABELS, 4, SETTINGS, 0, 1))
+
+
+def test_beside_a_matrix_where_nothing_can_be_written(mapped: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(growing.os, "access", lambda *_: False)
+    monkeypatch.setattr(growing, "_beside", lambda *_: pytest.fail("it was tried"))
+    found = grow_trees("classifier", mapped, LABELS, 4, SETTINGS, 0, 1)
+    assert_same_trees(found, grow_trees("classifier", X, LABELS, 4, SETTINGS, 0, 1))

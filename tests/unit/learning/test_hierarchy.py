@@ -186,6 +186,12 @@ def test_one_system_alone_says_what_to_do():
             SymmetryHierarchy(SPEC).fit(X, targets)
 
 
+@pytest.mark.parametrize("group", [[225, np.nan], [225, 225.7], [225, None], ["225", "225"]])
+def test_space_groups_that_are_no_whole_numbers_are_refused(group: list):
+    with pytest.raises(ModelError, match="a space group is missing, or is no whole number"):
+        Targets.from_labels(["cubic"] * 2, group, np.ones((2, 3)))
+
+
 def test_bad_input_is_refused(model: SymmetryHierarchy, data):
     X, targets = data
     with pytest.raises(ModelError, match=r"420 rows of features, 20 targets"):

@@ -93,3 +93,8 @@ def test_a_model_that_is_not_there_or_damaged_is_named(folder: Path):
     (folder / "trees.npz").write_bytes(b"PK")
     with pytest.raises(ModelError, match="damaged"):
         SavedModel(folder).predict_within(X, np.full(60, 3))
+
+
+def test_a_model_that_does_not_say_its_features_is_an_error_with_advice(folder: Path):
+    with pytest.raises(ModelError, match="does not say with which features kind it was trained"):
+        _ = SavedModel(folder).features

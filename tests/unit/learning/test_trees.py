@@ -98,6 +98,7 @@ def int32(*values: int) -> np.ndarray:
         ({"right": int32(-1, -1, -1)}, "children outside its tree"),
         ({"left": int32(-2, -1, -1)}, "children outside its tree"),
         ({"right": int32(2, 2, -1)}, "children outside its tree"),
+        ({"right": int32(1, -1, -1)}, "the child of none or of several"),
         ({"feature": int32(7, -1, -1)}, "a feature outside 0 … 0"),
         ({"feature": int32(-1, -1, -1)}, "a feature outside"),
         ({"leaf_class": int32(-1, 0, 2)}, "a class outside 0 … 1"),
@@ -129,3 +130,39 @@ def test_hostile_leaf_values_are_refused():
         TreeArrays.from_arrays(arrays | {"leaf_value": np.zeros((3, 2))}, 1, 3)
     with pytest.raises(ModelError, match="not finite"):
         TreeArrays.from_arrays(arrays | {"leaf_value": np.full((3, 3), np.inf)}, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        # Children shared: 32 leaves by the count that compiled code makes, in 6 nodes.
+        ((1, 2, 3, 4, 5, -1), (1, 2, 3, 4, 5, -1)),
+        # A leaf that nothing leads to: where its value would be written is left to chance.
+        ((1, -1, -1, -1), (2, -1, -1, -1)),
+        # Two nodes share a child, and another is nobody's.
+        ((1, 3, 3, -1, -1, -1), (2, 4, 4, -1, -1, -1)),
+    ],
+)
+def test_nodes_met_twice_or_never_are_refused(left: tuple[int, ...], right: tuple[int, ...]):
+    n = len(left)
+    inner = np.array(left) >= 0
+    arrays = {
+        "left": int32(*left),
+        "right": int32(*right),
+        "feature": np.where(inner, 0, -1).astype(np.int32),
+        "threshold": np.zeros(n),
+        "offsets": np.array([0, n]),
+        "leaf_value": np.ones((n, 1)),
+    }
+    with pytest.raises(ModelError, match="the child of none or of several"):
+        TreeArrays.from_arrays(arrays, 1, 1)
+
+
+def test_the_second_tree_may_not_lead_into_the_first():
+    first, second = stump(), stump()
+    arrays = {name: np.concatenate([first[name], second[name]]) for name in first if name != "offsets"}
+    arrays["offsets"] = np.array([0, 3, 6])
+    assert TreeArrays.from_arrays(arrays, 1, 2).n_trees == 2
+    arrays["right"][3] = 1
+    with pytest.raises(ModelError, match="the child of none or of several"):
+        TreeArrays.from_arrays(arrays, 1, 2)

@@ -95,3 +95,19 @@ def test_concatenated_tables_keep_every_pattern_and_its_direct_beam() -> None:
     assert joined.direct.tolist() == [0, -1, 4]
     assert joined.pattern(2)[1].tolist() == [0.0, 1.0, 2.0]
     assert len(PeakTable.concatenate([])) == 0
+
+
+def test_patterns_are_counted_from_the_end_or_marked():
+    table = make_table()
+    assert table.pattern(-1)[1].tolist() == [0.3]
+    assert table.take([-3, -1]).intensity.tolist() == [0.2, 0.7, 0.3]
+    marked = table.take(np.array([False, False, True]))
+    assert (len(marked), marked.intensity.tolist()) == (1, [0.3])
+    assert len(table.take(np.zeros(3, dtype=bool))) == 0
+
+
+def test_patterns_that_are_not_there_are_refused():
+    table = make_table()
+    for ask in (lambda: table.pattern(3), lambda: table.take([3]), lambda: table.take([True])):
+        with pytest.raises(IndexError):
+            ask()

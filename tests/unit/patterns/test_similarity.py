@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from diffractory.errors import DiffractoryError
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.similarity import pattern_similarity
 from lattices import table_of
@@ -45,3 +46,10 @@ def test_patterns_without_any_spot():
     table = PeakTable.from_lists([np.empty((0, 2))] * 2, [np.empty(0)] * 2, [-1, -1])
     assert pattern_similarity(table, *PAIR).tolist() == [0.0]
     assert pattern_similarity(table, np.empty(0, int), np.empty(0, int)).shape == (0,)
+
+
+@pytest.mark.parametrize(("first", "second"), [([0], [2]), ([0, 1], [0]), ([-1], [0])])
+def test_pairs_that_are_not_there_are_refused(first, second):
+    table = PeakTable.from_lists([np.zeros((1, 2))] * 2, [np.ones(1)] * 2, [0, 0])
+    with pytest.raises(DiffractoryError, match="of a table of 2"):
+        pattern_similarity(table, np.array(first), np.array(second))

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from diffractory.errors import DiffractoryError
+from diffractory.report import map_report
 from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
 from diffractory.report.particle_figures import figure_of_examples, figure_of_flags, figure_of_particles
 from diffractory.report.style import SYSTEM_COLOURS, UNLABELLED_COLOUR, save_figure
@@ -55,19 +56,32 @@ class Read(HTMLParser):
         self.links += [values[name] for name in ("href", "src", "action") if name in values]
 
 
-def test_the_page_holds_every_picture_and_needs_nothing_else(tmp_path):
-    names = write_map_report(tmp_path, example(), scan().peaks, TRAINING, table_of())
-    assert sorted(names) == sorted(path.name for path in tmp_path.iterdir()) == sorted(REPORT_FILES)
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A whole report and the names of its files; nobody changes it."""
+    folder = tmp_path_factory.mktemp("report")
+    return folder, write_map_report(folder, example(), scan().peaks, TRAINING, table_of())
+
+
+@pytest.fixture
+def only_text(monkeypatch):
+    """Have pictures be empty files: drawing takes long, and these tests read the page."""
+    monkeypatch.setattr(map_report, "_draw", lambda _, path: path.with_suffix(".png").write_bytes(b""))
+
+
+def test_the_page_holds_every_picture_and_needs_nothing_else(report):
+    folder, names = report
+    assert sorted(names) == sorted(path.name for path in folder.iterdir()) == sorted(REPORT_FILES)
     assert names == [*(f"{name}.{kind}" for name in PICTURES for kind in ("svg", "png")), "map.html"]
-    text = (tmp_path / "map.html").read_text()
+    text = (folder / "map.html").read_text()
     page = Read(text)
     assert not re.search(r"https?:|//[a-z]|url\(|@import", re.sub(r"base64,[^\"]*", "", text))
     assert not {"script", "link", "iframe"} & set(page.names)
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
     shown = [base64.b64decode(picture["src"].partition(",")[2]) for picture in page.pictures]
-    assert shown == [(tmp_path / f"{name}.png").read_bytes() for name in PICTURES]
+    assert shown == [(folder / f"{name}.png").read_bytes() for name in PICTURES]
     assert all(len(picture["alt"]) > 100 for picture in page.pictures)
-    assert all((tmp_path / f"{name}.svg").read_text().startswith("<?xml") for name in PICTURES)
+    assert all((folder / f"{name}.svg").read_text().startswith("<?xml") for name in PICTURES)
 
 
 class Pickling(Executor):
@@ -89,26 +103,21 @@ class Pickling(Executor):
 
 
 @pytest.mark.parametrize("dies", [False, True])
-def test_pictures_drawn_by_another_process_are_the_same(tmp_path, dies):
+def test_pictures_drawn_by_another_process_are_the_same(tmp_path, report, dies):
     map_parts = example(), scan().peaks, TRAINING, table_of()
-    for name in ("here", "there"):
-        (tmp_path / name).mkdir()
-    names = write_map_report(tmp_path / "here", *map_parts)
-    helper = Pickling(dies)
-    begun = begin_pictures(helper, tmp_path / "there", *map_parts)
-    there = {path.stem for path in (tmp_path / "there").iterdir()}
+    helper, (here, names) = Pickling(dies), report
+    begun = begin_pictures(helper, tmp_path, *map_parts)
+    there = {path.stem for path in tmp_path.iterdir()}
     assert there == (set() if dies else {"lattice", "lattice-b", "lattice-c", "domain", "flags"})
-    assert write_map_report(tmp_path / "there", *map_parts, begun=begun) == names
-    for name in PICTURES:
-        assert (tmp_path / f"here/{name}.png").read_bytes() == (tmp_path / f"there/{name}.png").read_bytes()
-    assert (tmp_path / "here/map.html").read_bytes() == (tmp_path / "there/map.html").read_bytes()
+    assert write_map_report(tmp_path, *map_parts, begun=begun) == names
+    for name in (*(f"{name}.png" for name in PICTURES), "map.html"):
+        assert (here / name).read_bytes() == (tmp_path / name).read_bytes()
     assert helper.most_bytes < len(pickle.dumps(map_parts)) / 2
 
 
-def test_the_page_says_what_the_table_says(tmp_path):
+def test_the_page_says_what_the_table_says(report):
     table = table_of()
-    write_map_report(tmp_path, example(), scan().peaks, TRAINING, table)
-    text = (tmp_path / "map.html").read_text()
+    text = (report[0] / "map.html").read_text()
     assert "cubic" in text
     assert (
         f"{table['b'][0]:.3f} [{table['b_lower_quartile'][0]:.3f}–{table['b_upper_quartile'][0]:.3f}]" in text
@@ -121,6 +130,7 @@ def test_the_page_says_what_the_table_says(tmp_path):
     assert rows == 1 + 2 + 1 + len(table)  # two crystal systems, three particles, two heads
 
 
+@pytest.mark.usefixtures("only_text")
 def test_without_particles_and_without_a_step(tmp_path):
     dataset = example(None, particles=None)
     names = write_map_report(tmp_path, dataset, scan().peaks, TRAINING)
@@ -130,13 +140,16 @@ def test_without_particles_and_without_a_step(tmp_path):
     assert len(Read(text).pictures) == len(PICTURES) - 1
 
 
+@pytest.mark.usefixtures("only_text")
 def test_no_particle_found(tmp_path):
     table = table_of().iloc[:0]
     dataset = example()
     dataset["particle"][:] = 0
     write_map_report(tmp_path, dataset, scan().peaks, TRAINING, table)
     assert "0 in the table" in (tmp_path / "map.html").read_text()
-    assert "Dark field and 0 particles" in texts(figure_of_particles(dataset, table))
+    figure = figure_of_particles(dataset, table)
+    assert "Dark field and 0 particles" in texts(figure)
+    save_figure(figure, tmp_path / "particles.png", dpi=50)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
@@ -145,6 +158,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         write_map_report(tmp_path / "file", example(), scan().peaks, TRAINING)
 
 
+@pytest.mark.usefixtures("only_text")
 def test_regions_are_not_called_particles(tmp_path):
     whole = prediction(spec=ParticleSpec(regions="grid", grid=2))
     dataset = to_dataset(scan(), whole, MapSpec())
@@ -210,11 +224,10 @@ def test_examples_of_a_map_without_labels(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_a_browser_renders_every_picture(tmp_path):
-    write_map_report(tmp_path, example(), scan().peaks, TRAINING, table_of())
-    page = tmp_path / "map.html"
+def test_a_browser_renders_every_picture(tmp_path, report):
+    page, text = tmp_path / "map.html", (report[0] / "map.html").read_text()
     measure = "document.title = [...document.images].map(i => i.complete * i.naturalWidth).join(' ')"
-    page.write_text(page.read_text().replace("</body>", f"<script>{measure}</script></body>"))
+    page.write_text(text.replace("</body>", f"<script>{measure}</script></body>"))
     seen = subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update",

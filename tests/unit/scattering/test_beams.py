@@ -86,3 +86,12 @@ def test_a_cell_of_one_point_within_reach_has_one_beam() -> None:
     assert points.hkl.tolist() == points.index.tolist() == [[0, 0, 0]]
     counts, ranges = count_beams(points, np.eye(3)[None], SimulationSpec())
     assert (counts.tolist(), ranges.tolist()) == ([1], [0.0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equivalent_points_at_the_limit_come_together_in_any_frame(seed: int) -> None:
+    # |g| = 9 / 4.5 Å for (9, 0, 0), (8, 4, 1), (7, 4, 4) and (6, 6, 3): what rounding makes of it is chance.
+    lattice = 4.5 * np.eye(3) @ random_rotation(seed).T
+    points = reciprocal_points(primitive_cell(Crystal(lattice, [29], [[0, 0, 0]])), 2.0)
+    assert np.sum((points.hkl**2).sum(axis=1) == 81) == 6 + 48 + 24 + 24
+    assert (points.hkl**2).sum(axis=1).max() == 81

@@ -151,6 +151,8 @@ def test_beams_are_counted_without_solving() -> None:
         (np.full((1, 3, 3), np.nan), "NaN"),
         (2.0 * np.eye(3)[None], "not a rotation"),
         (-np.eye(3)[None], "not a rotation"),
+        ("abc", "not matrices of numbers"),
+        ([[1.0, 2.0], [3.0]], "not matrices of numbers"),
     ],
 )
 def test_bad_orientations_are_refused(orientations: np.ndarray, message: str) -> None:
@@ -161,11 +163,31 @@ def test_bad_orientations_are_refused(orientations: np.ndarray, message: str) ->
 @pytest.mark.parametrize("more", [{}, {"precession_deg": 1.0}])
 def test_a_solve_that_memory_cannot_hold_is_refused(more: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     crystal = Crystal.from_structure(ZOO["triclinic-P-a-invented"])
-    monkeypatch.setattr(simulate_module, "machine_memory", lambda: 100_000)
+    monkeypatch.setattr(simulate_module, "machine_memory", lambda: 1_400_000)
+    many = tuple(float(t) for t in range(10, 2001, 10))
     with pytest.raises(
-        SimulationError, match=r"excites \d+ beams, whose solve needs .*100.0 kB may be used.*q_max"
+        SimulationError, match=r"excites \d+ beams, whose solve needs .*1.4 MB may be used.*q_max"
     ):
-        simulate(crystal, np.eye(3)[None], SimulationSpec(**more))
+        simulate(crystal, np.eye(3)[None], SimulationSpec(thicknesses=many, **more))
+
+
+def test_a_table_that_memory_cannot_hold_is_refused_before_it_is_made() -> None:
+    crystal = Crystal(40.0 * np.eye(3), [29], [[0, 0, 0]])
+    says = r"factors of 961 × 961 × 961 beams need 21\.\d GB\. 1\.0 GB may"
+    with pytest.raises(SimulationError, match=says):
+        Scatterer.prepare(crystal, SimulationSpec(q_max=6.0), 1e9)
+
+
+@pytest.mark.parametrize("tilts", [False, True])
+def test_an_unknown_solver_is_refused(tilts: bool) -> None:
+    copper = Crystal.from_structure(ZOO["cubic-F-c-copper"])
+    scatterer, wrong = Scatterer.prepare(copper, SimulationSpec(q_max=0.6)), "chebychev"
+    with pytest.raises(SimulationError, match=r"'chebychev' is unknown.*chebyshev or dense"):
+        _ = (
+            scatterer.solve_tilts(np.eye(3), np.zeros((2, 2)), wrong)
+            if tilts
+            else scatterer.solve(np.eye(3), wrong)
+        )
 
 
 @pytest.mark.parametrize("energy", [60e3, 120e3, 400e3])

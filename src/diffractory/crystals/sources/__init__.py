@@ -83,6 +83,11 @@ class Candidate:
     volume_primitive: float | None = None
 
 
+def printable(name: str) -> str:
+    """Return a name that can be stored and printed: what is no text in it, as in old archives, becomes ?."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def problem_of(structure: Structure) -> Problem | None:
     """Say why a structure cannot be simulated.
 
@@ -96,6 +101,8 @@ def problem_of(structure: Structure) -> Problem | None:
     Problem or None
         None if :class:`Crystal` accepts the structure.
     """
+    if len(structure) == 0:
+        return Problem("missing atoms", "it has no atoms")
     for element in structure.composition.elements:
         if isinstance(element, DummySpecies):
             return Problem("unsupported element", f"{element.symbol!r} is no element")

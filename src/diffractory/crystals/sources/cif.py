@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from pymatgen.core import Composition, Structure
-from pymatgen.io.cif import CifParser
+from pymatgen.io.cif import CifFile, CifParser
 
-from diffractory.crystals.sources import Candidate, Problem, problem_of
+from diffractory.crystals.sources import Candidate, Problem, printable, problem_of
 from diffractory.errors import CatalogueError
 
 LICENCE: Final = "unknown (see the CIF file)"
@@ -56,8 +56,8 @@ def cif_candidates(folder: Path) -> Iterator[Candidate]:
     Yields
     ------
     Candidate
-        ``material_id`` is the path below the folder without suffix; a second data block of the
-        same file gets ``-2``, and so on.
+        ``material_id`` is the path below the folder without suffix; a second structure of the
+        same file gets ``#2``, and so on.
 
     Raises
     ------
@@ -66,67 +66,82 @@ def cif_candidates(folder: Path) -> Iterator[Candidate]:
     """
     root = folder if folder.is_dir() else folder.parent
     for path in cif_files(folder):
-        name = path.relative_to(root).with_suffix("").as_posix()
-        source = f"CIF {path.relative_to(root).as_posix()}"
-        found = _read(path)
-        if isinstance(found, Problem):
-            yield Candidate(name, None, found, source, LICENCE)
-            continue
-        for number, structure in enumerate(found, start=1):
-            material_id = name if number == 1 else f"{name}-{number}"
-            problem = problem_of(structure)
-            if problem is None:
-                yield Candidate(material_id, structure, None, source, LICENCE)
+        below = printable(path.relative_to(root).as_posix())
+        name = printable(path.relative_to(root).with_suffix("").as_posix())
+        for number, read in enumerate(_read(path), start=1):
+            found = read
+            if isinstance(read, Structure) and (problem := problem_of(read)):
+                found = replace(problem, detail=f"{path}: {problem.detail}")
+            # No file is likely to be called like that.
+            material_id = name if number == 1 else f"{name}#{number}"
+            if isinstance(found, Problem):
+                told = replace(found, detail=printable(found.detail))
+                yield Candidate(material_id, None, told, f"CIF {below}", LICENCE)
             else:
-                named = replace(problem, detail=f"{path}: {problem.detail}")
-                yield Candidate(material_id, None, named, source, LICENCE)
+                yield Candidate(material_id, found, None, f"CIF {below}", LICENCE)
 
 
-def _read(path: Path) -> list[Structure] | Problem:
+def _read(path: Path) -> list[Structure | Problem]:
+    """Return what is in a file, one block after the other."""
     try:
         if not path.read_bytes().strip():
-            return Problem("unreadable", f"{path} is empty")
+            return [Problem("unreadable", f"{path} is empty")]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            structures, missing = _parse(path, occupancy_tolerance=1.0)
+            blocks = CifFile.from_file(path).data.values()
+            # Journals put what is said of all structures into a block of its own, without a cell.
+            texts = [str(block) for block in blocks if "_cell_length_a" in block.data]
     except Exception as error:  # the parser raises whatever its helpers raise
-        if _has_crowded_site(path):
+        return [Problem("unreadable", f"{path} cannot be read: {_one_line(error)}")]
+    if not texts:
+        return [Problem("unreadable", f"{path} cannot be read: no block of it has a cell")]
+    return [_read_block(text, path) for text in texts]
+
+
+def _read_block(text: str, path: Path) -> Structure | Problem:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            structure, missing = _parse(text, occupancy_tolerance=1.0)
+    except Exception as error:  # as above
+        if _has_crowded_site(text):
             return Problem("overlapping atoms", f"{path}: the occupancies of one site add up to more than 1")
         return Problem("unreadable", f"{path} cannot be read: {_one_line(error)}")
     if missing:
         return Problem(
             "missing atoms", f"{path} gives no positions for {', '.join(missing)} of its chemical formula"
         )
-    return structures
+    return structure
 
 
-def _parse(path: Path, occupancy_tolerance: float) -> tuple[list[Structure], list[str]]:
-    parser = CifParser(path, occupancy_tolerance=occupancy_tolerance)
-    structures: list[Structure] = parser.parse_structures(primitive=False, on_error="raise")
-    return structures, _missing_elements(parser, structures)
+def _parse(text: str, occupancy_tolerance: float) -> tuple[Structure, list[str]]:
+    """Return the structure of one block, and elements of its formula that have no atoms."""
+    parser = CifParser.from_str(text, occupancy_tolerance=occupancy_tolerance)
+    (structure,) = parser.parse_structures(primitive=False, on_error="raise")
+    (block,) = parser.as_dict().values()
+    return structure, _missing_elements(block.get("_chemical_formula_sum"), structure)
 
 
-def _has_crowded_site(path: Path) -> bool:
-    """Tell whether a file that cannot be read can be once occupancies above 1 are allowed."""
+def _has_crowded_site(text: str) -> bool:
+    """Tell whether a block that cannot be read can be once occupancies above 1 are allowed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _parse(path, occupancy_tolerance=1e6)
+            _parse(text, occupancy_tolerance=1e6)
     except Exception:  # as above: unreadable for another reason
         return False
     return True
 
 
-def _missing_elements(parser: CifParser, structures: list[Structure]) -> list[str]:
+def _missing_elements(formula: object, structure: Structure) -> list[str]:
     """Return the elements of the stated formula without atoms (often hydrogen)."""
-    blocks = list(parser.as_dict().values())
-    if len(blocks) != 1 or len(structures) != 1:
-        return []  # which formula belongs to which structure is not known
-    formula = blocks[0].get("_chemical_formula_sum")
     if not isinstance(formula, str) or not formula.strip(" ?."):
         return []
-    present = {int(element.Z) for element in structures[0].composition.elements}
-    stated = Composition(formula).elements
+    try:
+        stated = Composition(formula).elements
+    except ValueError:
+        return []  # "(Fe,Ni)2" and "x(H2 O)" say nothing that could be compared
+    present = {int(element.Z) for element in structure.composition.elements}
     return sorted(str(element) for element in stated if int(element.Z) not in present)
 
 

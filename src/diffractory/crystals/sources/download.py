@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pymatgen.core import Structure
 
-from diffractory.crystals.sources import Candidate, Problem
+from diffractory.crystals.sources import Candidate, Problem, printable
 from diffractory.errors import CatalogueError
 from diffractory.storage import write_atomic
 
@@ -227,7 +227,7 @@ def candidates_of(
     for number, page in enumerate(download.pages(), start=1):
         source = f"{page.database}, {query}, retrieved {page.retrieved} with {page.client}"
         for position, entry in enumerate(page.entries, start=1):
-            material_id = name(page, entry) or f"page{number}-entry{position}"
+            material_id = printable(name(page, entry) or f"page{number}-entry{position}")
             found = _structure_of(entry, structure)
             read = None if isinstance(found, Problem) else found
             problem = found if isinstance(found, Problem) else None
