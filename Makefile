@@ -71,14 +71,14 @@ kernels-%: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(MAKE) -j $(TEST_PROCESSES) --output-sync kernels-lattices kernels-simulate lint $(VENV)/.torch browser
-	@# What waits for jobs and workers has the machine to itself; the rest is shared out.
-	$(BIN)/pytest tests/slurm tests/recovery
-	$(PYTEST) --ignore=tests/slurm --ignore=tests/recovery
+	@# What waits for jobs has the machine to itself; the rest is shared out.
+	$(BIN)/pytest tests/slurm
+	$(PYTEST) --ignore=tests/slurm
 
 # Apart from `make test`, which has to be quick: counting lines takes its time.
 coverage: $(VENV)/.torch browser
-	$(BIN)/pytest tests/slurm tests/recovery --cov --cov-report=
-	$(PYTEST) --ignore=tests/slurm --ignore=tests/recovery --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/pytest tests/slurm --cov --cov-report=
+	$(PYTEST) --ignore=tests/slurm --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=95
 
 lock: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet uv

@@ -51,7 +51,7 @@ def operations(group: str) -> np.ndarray:
 
 @cache
 def fingerprints() -> dict[str, str]:
-    """Checksums of the orientations of each Laue group, by turns in its standard frame and in a general one."""
+    """Checksums of each Laue group's orientations, by turns in its standard frame and in a general one."""
     spec = OrientationSpec(count=20, in_plane="random", seed=3)
     frames = [np.eye(3), Rotation.from_euler("zxz", [0.3, 1.1, 2.5]).as_matrix()]
     return {
