@@ -179,10 +179,12 @@ def begin_pictures(
 def _draw(figure: Callable[[], Figure], path: Path) -> None:
     """Draw a figure in all formats; ``path`` has no suffix."""
     drawn = figure()
+    # Where everything goes is settled once: each format would draw everything once more to settle it again.
+    if (layout := drawn.get_layout_engine()) is not None:
+        layout.execute(drawn)
+        drawn.set_layout_engine(None)
     for suffix in _FORMATS:
         save_figure(drawn, path.with_suffix(suffix))
-        # Where everything goes is settled now; to settle it again takes as long as to draw.
-        drawn.set_layout_engine("none")
 
 
 def _pictures(
