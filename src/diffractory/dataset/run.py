@@ -90,6 +90,10 @@ class Run:
     def check_partition(self, partition: int) -> None:
         """Refuse a number that no partition has.
 
+        Parameters
+        ----------
+        partition : int
+
         Raises
         ------
         RunError

@@ -383,6 +383,7 @@ def _remote_client(address: str) -> Iterator[Client]:
         except (OSError, ValueError, TypeError, TimeoutError) as error:
             raise ExecutionError(
                 f"no Dask scheduler with a worker answers at {address} ({type(error).__name__})",
-                fix="Start it, or use --cluster local",
+                fix="Start it, or use --cluster local. The keys of a scheduler at tls:// stand in Dask's "
+                "configuration (distributed.comm.tls)",
             ) from None
         yield client

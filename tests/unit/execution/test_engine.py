@@ -1,10 +1,11 @@
+import contextlib
 import gc
 import pickle
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from socket import socket
+from socket import create_connection, socket
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -188,7 +189,22 @@ def test_the_dashboard_is_on_loopback_and_answers(local: Engine):
 
 def test_the_cluster_listens_on_loopback_only(local: DaskEngine):
     addresses = [local._client.scheduler.address, *local._client.nthreads()]
-    assert all(address.startswith("tcp://127.0.0.1:") for address in addresses)
+    assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
+
+
+def test_the_cluster_hears_nobody_without_its_key(local: DaskEngine):
+    address = local._client.scheduler.address
+    with pytest.raises(ExecutionError, match=r"no Dask scheduler .* answers.*distributed\.comm\.tls"):
+        _open(address)
+    port = int(address.rpartition(":")[2])
+    # Another user of this machine, who knows Dask's protocol and not the key.
+    with create_connection(("127.0.0.1", port), timeout=10) as stranger:
+        stranger.sendall(bytes(64))
+        stranger.settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            while answer := stranger.recv(4096):
+                # At most what says that no key was offered: the alert of TLS.
+                assert answer[:1] == b"\x15"
 
 
 def test_scikit_learn_trains_on_the_workers(local: DaskEngine):
@@ -230,12 +246,13 @@ def test_a_cancelled_task_is_an_error_and_not_a_wait(local: DaskEngine, tmp_path
     assert [outcomes[i].result for i in (0, 2, 3)] == [0, 2, 3]
 
 
-def test_a_running_scheduler_is_joined_and_left_running(local: DaskEngine):
-    address = local._client.scheduler.address
-    with open_engine(address, 7, MEMORY) as joined:
-        assert joined.workers == 2
-        assert sorted(o.result for o in joined.run(worker_tasks.square, range(3))) == [0, 1, 4]
-    assert sorted(o.result for o in local.run(worker_tasks.square, range(3))) == [0, 1, 4]
+def test_a_running_scheduler_is_joined_and_left_running():
+    here = {"host": "127.0.0.1", "protocol": "tcp://", "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, **here) as cluster:
+        for _ in range(2):
+            with open_engine(cluster.scheduler_address, 7, MEMORY) as joined:
+                assert joined.workers == 2
+                assert sorted(o.result for o in joined.run(worker_tasks.square, range(3))) == [0, 1, 4]
 
 
 def _open(address: str) -> None:
