@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0+cpu
-# Processes that share the tests; rooms come in order, the longest first.
+# Processes that share the tests, file by file: what a module makes once is made once. (By groups they would
+# not: pytest-xdist 3.8 cannot tell pytest 9.2 which test is of which.)
 TEST_PROCESSES ?= 2
-PYTEST = $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
+PYTEST = $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 INSTALLED := $(VENV)/.installed
 RELEASE_TOOLS := .venv-release
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' src/diffractory/__init__.py)

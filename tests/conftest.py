@@ -20,21 +20,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # The speed of the developer's machine must not decide how tests cut their partitions.
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="diffractory-tests-")
 
-#: Rooms whose tests share something that is slow to make or that a machine has once.
-TOGETHER = ("bad_input", "docs", "recovery", "slurm", "unit/cli")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where processes share the work (``-n``), give one of them the whole of a file, or of such a room."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    here = Path(__file__).parent
-    for item in items:
-        file = item.path.relative_to(here).as_posix()
-        room = next((room for room in TOGETHER if file.startswith(f"{room}/")), file)
-        item.add_marker(pytest.mark.xdist_group(room))
-
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
