@@ -33,7 +33,7 @@ from diffractory.cli.scan_options import (
 from diffractory.errors import SpecError
 from diffractory.execution.engine import Engine
 from diffractory.execution.helper import helper_process
-from diffractory.learning.artefact import told
+from diffractory.learning.provenance import told
 from diffractory.learning.saved_model import SavedModel, packaged_model
 from diffractory.patterns.spot_lattice import search_is_compiled
 from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report

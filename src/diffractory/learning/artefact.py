@@ -23,6 +23,7 @@ from diffractory.errors import DiffractoryError, ModelError
 from diffractory.learning.calibration import Calibration
 from diffractory.learning.card import card_of
 from diffractory.learning.domain import TrainingDomain
+from diffractory.learning.provenance import check_provenance
 from diffractory.learning.system_hierarchy import SystemHierarchy, TrainingSummary
 from diffractory.learning.trained_hierarchies import TrainedBoosting, TrainedForests
 from diffractory.learning.trained_trees import (
@@ -35,21 +36,13 @@ from diffractory.learning.trees import TreeArrays
 from diffractory.patterns.feature_sets import number_of_features
 from diffractory.specs import (
     BoostingSpec,
-    FeatureSpec,
     ForestSpec,
     InvariantSpec,
-    SimulationSpec,
-    canonical_json,
-    feature_spec,
 )
 from diffractory.storage import atomic_path, write_atomic
 
 FORMAT_VERSION = 2
 _HEADER, _ARRAYS, _CARD = "model.json", "trees.npz", "card.md"
-#: Simulation settings that change what a pattern looks like; thicknesses may differ on purpose.
-_COMPARED = (
-    "energy_ev", "q_max", "s_max", "thermal_sigma", "form_factors", "foil_tilt_deg", "precession_deg",
-)  # fmt: skip
 #: What numpy and zipfile raise on files that are no archive of arrays.
 _UNREADABLE = (
     OSError,
@@ -74,7 +67,8 @@ def save_model(model: SystemHierarchy, path: Path, provenance: Mapping[str, Any]
         Folder to write.
     provenance : mapping
         Plain JSON data on where the model comes from. ``features`` (a feature spec as JSON data)
-        and ``simulation`` (a ``SimulationSpec``) are what :func:`check_features` compares.
+        and ``simulation`` (a ``SimulationSpec``) are what
+        :func:`~diffractory.learning.provenance.check_features` compares.
 
     Raises
     ------
@@ -87,7 +81,7 @@ def save_model(model: SystemHierarchy, path: Path, provenance: Mapping[str, Any]
     if path.exists() and not path.is_dir():
         raise ModelError(f"{path} is a file", "a model is a folder", "Choose another path")
     check_model_folder(path)
-    _check_provenance(provenance, model.n_features_in_)
+    check_provenance(provenance, model.n_features_in_)
     with atomic_path(path) as folder:
         folder.mkdir()
         np.savez_compressed(folder / _ARRAYS, **_arrays_of(model))
@@ -144,130 +138,12 @@ def load_model(path: Path) -> tuple[SystemHierarchy, dict[str, Any]]:
     arrays = _read_arrays(path, header.get("arrays_sha256"))
     try:
         model, provenance = _build(header, arrays), header["provenance"]
-        _check_provenance(provenance, model.n_features_in_)
+        check_provenance(provenance, model.n_features_in_)
     except DiffractoryError as error:
         raise _damaged(path, error.what) from None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
     return model, provenance
-
-
-def check_features(
-    provenance: Mapping[str, Any], features: FeatureSpec, simulation: SimulationSpec | None = None
-) -> None:
-    """Refuse to apply a model to patterns made with other settings than it was trained on.
-
-    Parameters
-    ----------
-    provenance : mapping
-        As given by :func:`load_model`.
-    features : RadialBasisSpec or InvariantSpec
-        Features about to be computed.
-    simulation : SimulationSpec, optional
-        How the patterns were simulated; not given for measured patterns. Thicknesses are not
-        compared.
-
-    Raises
-    ------
-    ModelError
-        If a setting differs, or the model does not say what it was trained with.
-    """
-    _compare(provenance, "features", features.model_dump(mode="json"))
-    if simulation is not None:
-        settings = simulation.model_dump(mode="json")
-        compared = {name: settings[name] for name in _COMPARED}
-        if settings["precession_deg"]:
-            compared["precession_azimuths"] = settings["precession_azimuths"]
-        _compare(provenance, "simulation", compared)
-
-
-def told(provenance: Mapping[str, Any], *keys: str) -> Any:
-    """Return what a model says of where it comes from, by the names of section and setting.
-
-    Parameters
-    ----------
-    provenance : mapping
-        As given by :func:`load_model`.
-    *keys : str
-        Such as ``"simulation", "energy_ev"``.
-
-    Returns
-    -------
-    object
-        Plain JSON data.
-
-    Raises
-    ------
-    ModelError
-        If the model does not say it.
-    """
-    value: Any = provenance
-    for key in keys:
-        if not isinstance(value, Mapping) or key not in value:
-            raise ModelError(
-                f"the model does not say with which {' '.join(keys)} it was trained",
-                "it was saved without a part of its provenance",
-                "Train it again with 'diffractory train'",
-            )
-        value = value[key]
-    return value
-
-
-def features_of(provenance: Mapping[str, Any]) -> FeatureSpec:
-    """Return the features that a model was trained on.
-
-    Parameters
-    ----------
-    provenance : mapping
-        As given by :func:`load_model`.
-
-    Returns
-    -------
-    RadialBasisSpec or InvariantSpec
-
-    Raises
-    ------
-    ModelError
-        If the model does not say it.
-    SpecError
-        If they are of a kind that this version does not know.
-    """
-    told(provenance, "features", "kind")
-    return feature_spec(provenance["features"])
-
-
-def _compare(provenance: Mapping[str, Any], section: str, wanted: Mapping[str, Any]) -> None:
-    trained = provenance.get(section)
-    if not isinstance(trained, Mapping):
-        raise ModelError(
-            f"the model does not say which {section} settings it was trained with",
-            "applied to others, its predictions would mean nothing",
-            "Train it again with 'diffractory train'",
-        )
-    differing = [
-        f"{name} = {trained.get(name)} in the model, {value} here"
-        for name, value in wanted.items()
-        if trained.get(name) != value
-    ]
-    if differing:
-        raise ModelError(
-            f"the model was trained with other {section} settings: {'; '.join(differing)}",
-            "its predictions would mean nothing",
-            "Use the model's settings, or train another model",
-        )
-
-
-def _check_provenance(provenance: Any, n_features: int) -> None:
-    if not isinstance(provenance, Mapping):
-        raise ModelError(f"the provenance must be a mapping, got {type(provenance).__name__}")
-    try:
-        canonical_json(dict(provenance))
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"the provenance is not plain JSON data ({error})") from None
-    if "features" in provenance:
-        expected = number_of_features(features_of(provenance))
-        if expected != n_features:
-            raise ModelError(f"the model takes {n_features} features, its feature settings give {expected}")
 
 
 def _arrays_of(model: SystemHierarchy) -> dict[str, NDArray[Any]]:

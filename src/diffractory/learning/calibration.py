@@ -64,7 +64,7 @@ class Calibration:
         seed : int
             Of the groups of patterns.
         """
-        # Only fitting needs it, and it takes as long to import as a small model to answer.
+        # Only fitting needs it, and it takes long to import.
         from scipy.optimize import minimize_scalar
 
         rows = np.arange(len(truth))

@@ -13,7 +13,7 @@ from diffractory.crystals.prototypes import structure_families
 from diffractory.dataset.reader import complete_records
 from diffractory.dataset.run import Run
 from diffractory.errors import ModelError, RunError
-from diffractory.learning.artefact import check_features, features_of, load_model, told
+from diffractory.learning.artefact import load_model
 from diffractory.learning.evaluation import evaluate
 from diffractory.learning.protocol_features import (
     Protocol,
@@ -21,6 +21,7 @@ from diffractory.learning.protocol_features import (
     protocol_features,
     targets_of,
 )
+from diffractory.learning.provenance import check_features, features_of, told
 from diffractory.specs import LabProtocolSpec
 
 #: Applies a function to the number of every partition of the run, for the protocol of this name.

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffractory.learning.aggregation import EvidenceRule
-from diffractory.learning.artefact import features_of, load_model
+from diffractory.learning.artefact import load_model
+from diffractory.learning.provenance import features_of
 from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes, WithinSystem
 from diffractory.specs import FeatureSpec
 

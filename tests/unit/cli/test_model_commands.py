@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from joblib import effective_n_jobs
 
-from cli_runs import SCAN_SHAPE, Answer, Workshop, fingerprint, succeeds
+from cli_runs import SCAN_SHAPE, Answer, Workshop, diffractory, fingerprint, succeeds
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.dataset.run import Run
+from diffractory.errors import ModelError
 from diffractory.execution.engine import Engine
 from diffractory.learning.artefact import load_model
 from diffractory.scan.reading.emd_reader import read_bragg_scan
@@ -74,6 +76,24 @@ def test_train_again_gives_the_same_forests_and_says_so_in_text(workshop: Worksh
     assert f"next: diffractory evaluate {model} {workshop.run}" in answer.stderr
     assert fingerprint(model) == fingerprint(workshop.model)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("preset", ["paper", "robust"])
+def test_workers_are_the_threads_of_a_training(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str
+) -> None:
+    seen = []
+
+    def look(*_: object, n_jobs: int | None, progress: object) -> None:
+        # LightGBM has threads of its own, which joblib knows nothing of.
+        seen.append(effective_n_jobs(n_jobs) if preset == "paper" else n_jobs)
+        raise ModelError("seen enough")
+
+    monkeypatch.setattr("diffractory.cli.train.train_on_run", look)
+    words = ("--preset", preset, "--out", tmp_path / "model", "--cluster", "threads", "--workers", "3")
+    answer = diffractory("train", workshop.run, *words)
+    assert (answer.code, seen) == (2, [3])
+    assert "running on 3 thread(s)" in answer.flat
 
 
 def test_options_of_train_reach_the_model(workshop: Workshop, tmp_path: Path) -> None:

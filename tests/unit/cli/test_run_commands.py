@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cli_runs import PHYSICS, Workshop, diffractory, fingerprint, succeeds
+from cli_runs import PHYSICS, Workshop, diffractory, fingerprint, refused, succeeds
 from diffractory.dataset.features import find_features, read_features
 from diffractory.dataset.reader import open_dataset
 from diffractory.dataset.run import Run
+from diffractory.dataset.verify import Verification
 from diffractory.specs import RadialBasisSpec
 from diffractory.units import human_bytes
 from small_runs import shard_bytes
@@ -174,6 +175,32 @@ def test_verify_solves_a_sample_again(workshop: Workshop) -> None:
     assert f"{workshop.run}: whole. {report['partitions']} partitions, {N_PATTERNS} patterns" in text
     assert f"{report['solved_again']} orientations solved again" in text
     assert fingerprint(workshop.run) == before
+
+
+def test_what_another_version_computed_is_neither_compared_nor_repaired(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fingerprint(workshop.run)
+    monkeypatch.setattr("diffractory.dataset.run.__version__", "7.0.0")
+    answer = succeeds("verify", workshop.run, *INLINE, "--sample", "1")
+    assert "orientations and intensities are not compared" in answer.flat
+    assert "0 orientations solved again" in answer.flat
+    refused("verify", workshop.run, *INLINE, "--repair", untouched=workshop.run, says="this is 7.0.0")
+    assert fingerprint(workshop.run) == before
+
+
+def test_repair_keeps_what_the_machine_did_not_give(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.open(_copy(workshop, tmp_path))
+    monkeypatch.setattr(
+        "diffractory.cli.verify.verify_partition",
+        lambda _, partition, sample: Verification(partition, 0, 0, 0.0, ("no files left",), partition == 1),
+    )
+    answer = diffractory("verify", run.path, *INLINE, "--repair")
+    assert answer.code == 2
+    assert "no files left" in answer.flat
+    assert set(range(len(run.plan.partitions))) - set(run.done()) == {1}
 
 
 def test_features_are_those_on_disk(workshop: Workshop) -> None:

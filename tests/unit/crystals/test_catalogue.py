@@ -292,3 +292,8 @@ def test_a_crystal_that_cannot_be_simulated_is_named(catalogue: Catalogue, tmp_p
     bad = Catalogue.from_parquet(tmp_path / "bad.parquet")
     with pytest.raises(StructureError, match=rf"^{re.escape(bad.ids[index])}: atoms 0 and 1 overlap"):
         bad.crystal(index)
+
+
+def test_names_that_cannot_be_stored_are_refused() -> None:
+    with pytest.raises(CatalogueError, match="do not fit a catalogue"):
+        Catalogue.from_rows([_row("m-\udce9")])

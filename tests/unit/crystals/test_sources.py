@@ -211,3 +211,14 @@ def test_a_structure_without_atoms_is_a_problem() -> None:
     problem = problem_of(Structure(Lattice.cubic(4.0), [], []))
     assert problem is not None
     assert (problem.reason, problem.detail) == ("missing atoms", "it has no atoms")
+
+
+def test_a_compressed_file_named_by_itself_is_read(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "entry.cif.gz", "wt") as file:
+        file.write(_cif(GOOD))
+    (candidate,) = cif_candidates(tmp_path / "entry.cif.gz")
+    assert candidate.problem is None
+    (tmp_path / "cut.cif.gz").write_bytes((tmp_path / "entry.cif.gz").read_bytes()[:40])
+    (cut,) = cif_candidates(tmp_path / "cut.cif.gz")
+    assert cut.problem is not None
+    assert "cannot be read" in cut.problem.detail

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -230,3 +231,16 @@ def test_a_slurm_that_hangs_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
     _fake_slurm(tmp_path, "exec /bin/sleep 20", monkeypatch)
     with pytest.raises(ExecutionError, match="timed out"):
         preflight("#!/bin/sh\n")
+
+
+def test_jobs_that_could_not_be_cancelled_are_told(monkeypatch: pytest.MonkeyPatch):
+    def no_answer(*_: str) -> str:
+        raise slurm_commands.CommandError("slurmctld does not answer")
+
+    monkeypatch.setattr(slurm_module, "command", no_answer)
+    told: list[str] = []
+    quiet = SimpleNamespace(close=lambda **_: None, sync=lambda *_: None)
+    slurm_module._close(quiet, quiet, "diffractory-7", told.append)
+    (line,) = told
+    assert "slurmctld does not answer" in line
+    assert line.endswith("scancel --name=diffractory-7")

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffractory.errors import DiffractoryError
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.patterns.spot_lattice import SpotLattices, find_spot_lattices
+from diffractory.patterns.spot_lattice import SpotLattices, explained_spots, find_spot_lattices
 from diffractory.specs import InvariantSpec
 from diffractory.units import electron_wavelength
 from lattices import BRAVAIS, same_lattice, spots_of, table_of, turn_of, turned_reciprocal
@@ -252,3 +253,10 @@ def test_the_energy_sets_the_scale_along_the_beam():
     ratio = volumes(other.reciprocal[both]) / volumes(found.reciprocal[both])
     expected = electron_wavelength(200e3) / electron_wavelength(300e3)
     assert np.median(ratio) == pytest.approx(expected, rel=0.03)
+
+
+def test_lattices_of_other_patterns_are_refused():
+    table = PeakTable.from_lists([np.zeros((1, 2))] * 3, [np.ones(1)] * 3, [0, 0, 0])
+    lattices = find_spot_lattices(table.take([0, 1]), SPEC)
+    with pytest.raises(DiffractoryError, match="2 lattices of 3 patterns"):
+        explained_spots(table, lattices, SPEC)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from pymatgen.core import Composition, Structure
-from pymatgen.io.cif import CifFile, CifParser
+from pymatgen.io.cif import CifParser
 
 from diffractory.crystals.sources import Candidate, Problem, printable, problem_of
 from diffractory.errors import CatalogueError
 
 LICENCE: Final = "unknown (see the CIF file)"
+#: Where a block begins, for pymatgen too.
+_BLOCK: Final = re.compile(r"^\s*data_", re.MULTILINE)
 
 
 def cif_files(folder: Path) -> list[Path]:
@@ -86,13 +91,13 @@ def _read(path: Path) -> list[Structure | Problem]:
     try:
         if not path.read_bytes().strip():
             return [Problem("unreadable", f"{path} is empty")]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            blocks = CifFile.from_file(path).data.values()
-            # Journals put what is said of all structures into a block of its own, without a cell.
-            texts = [str(block) for block in blocks if "_cell_length_a" in block.data]
-    except Exception as error:  # the parser raises whatever its helpers raise
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8", errors="replace") as file:
+            text = str(file.read())
+    except (OSError, EOFError, zlib.error) as error:
         return [Problem("unreadable", f"{path} cannot be read: {_one_line(error)}")]
+    # Journals put what is said of all structures into a block of its own, without a cell.
+    texts = [f"data_{block}" for block in _BLOCK.split(f"\n{text}")[1:] if "_cell_length_a" in block]
     if not texts:
         return [Problem("unreadable", f"{path} cannot be read: no block of it has a cell")]
     return [_read_block(text, path) for text in texts]
@@ -103,7 +108,7 @@ def _read_block(text: str, path: Path) -> Structure | Problem:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             structure, missing = _parse(text, occupancy_tolerance=1.0)
-    except Exception as error:  # as above
+    except Exception as error:  # the parser raises whatever its helpers raise
         if _has_crowded_site(text):
             return Problem("overlapping atoms", f"{path}: the occupancies of one site add up to more than 1")
         return Problem("unreadable", f"{path} cannot be read: {_one_line(error)}")

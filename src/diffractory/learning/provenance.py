@@ -1,0 +1,147 @@
+"""What a model says of where it comes from, and whether that fits what it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffractory.errors import ModelError
+from diffractory.patterns.feature_sets import number_of_features
+from diffractory.specs import FeatureSpec, SimulationSpec, canonical_json, feature_spec
+
+#: Simulation settings that change what a pattern looks like; thicknesses may differ on purpose.
+_COMPARED = (
+    "energy_ev", "q_max", "s_max", "thermal_sigma", "form_factors", "foil_tilt_deg", "precession_deg",
+)  # fmt: skip
+
+
+def check_features(
+    provenance: Mapping[str, Any], features: FeatureSpec, simulation: SimulationSpec | None = None
+) -> None:
+    """Refuse to apply a model to patterns made with other settings than it was trained on.
+
+    Parameters
+    ----------
+    provenance : mapping
+        As given by :func:`load_model`.
+    features : RadialBasisSpec or InvariantSpec
+        Features about to be computed.
+    simulation : SimulationSpec, optional
+        How the patterns were simulated; not given for measured patterns. Thicknesses are not
+        compared.
+
+    Raises
+    ------
+    ModelError
+        If a setting differs, or the model does not say what it was trained with.
+    """
+    _compare(provenance, "features", features.model_dump(mode="json"))
+    if simulation is not None:
+        settings = simulation.model_dump(mode="json")
+        compared = {name: settings[name] for name in _COMPARED}
+        if settings["precession_deg"]:
+            compared["precession_azimuths"] = settings["precession_azimuths"]
+        _compare(provenance, "simulation", compared)
+
+
+def told(provenance: Mapping[str, Any], *keys: str) -> Any:
+    """Return what a model says of where it comes from, by the names of section and setting.
+
+    Parameters
+    ----------
+    provenance : mapping
+        As given by :func:`load_model`.
+    *keys : str
+        Such as ``"simulation", "energy_ev"``.
+
+    Returns
+    -------
+    object
+        Plain JSON data.
+
+    Raises
+    ------
+    ModelError
+        If the model does not say it.
+    """
+    value: Any = provenance
+    for key in keys:
+        if not isinstance(value, Mapping) or key not in value:
+            raise ModelError(
+                f"the model does not say with which {' '.join(keys)} it was trained",
+                "it was saved without a part of its provenance",
+                "Train it again with 'diffractory train'",
+            )
+        value = value[key]
+    return value
+
+
+def features_of(provenance: Mapping[str, Any]) -> FeatureSpec:
+    """Return the features that a model was trained on.
+
+    Parameters
+    ----------
+    provenance : mapping
+        As given by :func:`load_model`.
+
+    Returns
+    -------
+    RadialBasisSpec or InvariantSpec
+
+    Raises
+    ------
+    ModelError
+        If the model does not say it.
+    SpecError
+        If they are of a kind that this version does not know.
+    """
+    told(provenance, "features", "kind")
+    return feature_spec(provenance["features"])
+
+
+def _compare(provenance: Mapping[str, Any], section: str, wanted: Mapping[str, Any]) -> None:
+    trained = provenance.get(section)
+    if not isinstance(trained, Mapping):
+        raise ModelError(
+            f"the model does not say which {section} settings it was trained with",
+            "applied to others, its predictions would mean nothing",
+            "Train it again with 'diffractory train'",
+        )
+    differing = [
+        f"{name} = {trained.get(name)} in the model, {value} here"
+        for name, value in wanted.items()
+        if trained.get(name) != value
+    ]
+    if differing:
+        raise ModelError(
+            f"the model was trained with other {section} settings: {'; '.join(differing)}",
+            "its predictions would mean nothing",
+            "Use the model's settings, or train another model",
+        )
+
+
+def check_provenance(provenance: Any, n_features: int) -> None:
+    """Refuse provenance that is no plain JSON data, or belongs to other features than the model's.
+
+    Parameters
+    ----------
+    provenance : object
+        To be saved with a model.
+    n_features : int
+        Of the model.
+
+    Raises
+    ------
+    ModelError
+        If it is not what it must be.
+    """
+    if not isinstance(provenance, Mapping):
+        raise ModelError(f"the provenance must be a mapping, got {type(provenance).__name__}")
+    try:
+        canonical_json(dict(provenance))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the provenance is not plain JSON data ({error})") from None
+    if "features" in provenance:
+        expected = number_of_features(features_of(provenance))
+        if expected != n_features:
+            raise ModelError(f"the model takes {n_features} features, its feature settings give {expected}")

@@ -1,0 +1,60 @@
+"""What a model says of where it comes from."""
+
+from __future__ import annotations
+
+import pytest
+
+from diffractory.errors import ModelError
+from diffractory.learning.provenance import check_features, told
+from diffractory.specs import InvariantSpec, RadialBasisSpec, SimulationSpec
+
+FEATURES = RadialBasisSpec(n_rings=2, n_orders=2)
+INVARIANT = InvariantSpec(n_rings=2, n_orders=1)
+PROVENANCE = {
+    "features": FEATURES.model_dump(mode="json"),
+    "simulation": SimulationSpec().model_dump(mode="json"),
+}
+
+
+def test_same_settings_may_be_used():
+    check_features(PROVENANCE, FEATURES)
+    check_features(PROVENANCE, FEATURES, SimulationSpec(thicknesses=(100.0, 300.0)))
+
+
+def test_other_settings_are_refused_by_name_and_value():
+    with pytest.raises(ModelError, match=r"ring_width = 0.05 in the model, 0.1 here.*Use the model's"):
+        check_features(PROVENANCE, RadialBasisSpec(ring_width=0.1, n_rings=2, n_orders=2))
+    with pytest.raises(ModelError, match="kind = radial-basis in the model, invariant here"):
+        check_features(PROVENANCE, INVARIANT)
+    other = SimulationSpec(energy_ev=200e3, thermal_sigma=0.1)
+    with pytest.raises(ModelError, match=r"energy_ev = 300000.0 in the model, 200000.0 here; thermal_sigma"):
+        check_features(PROVENANCE, FEATURES, other)
+
+
+@pytest.mark.parametrize("change", [{"precession_deg": 1.0}, {"foil_tilt_deg": (20.0, 0.0)}])
+def test_another_illumination_is_refused(change: dict):
+    with pytest.raises(ModelError, match=rf"{next(iter(change))} = .* in the model, .* here"):
+        check_features(PROVENANCE, FEATURES, SimulationSpec(**change))
+
+
+def test_azimuths_matter_only_with_precession():
+    check_features(PROVENANCE, FEATURES, SimulationSpec(precession_azimuths=36))
+    rocked = SimulationSpec(precession_deg=1.0)
+    trained = {**PROVENANCE, "simulation": rocked.model_dump(mode="json")}
+    check_features(trained, FEATURES, rocked)
+    with pytest.raises(ModelError, match="precession_azimuths = 72 in the model, 36 here"):
+        check_features(trained, FEATURES, rocked.model_copy(update={"precession_azimuths": 36}))
+
+
+def test_what_a_model_does_not_say_is_an_error_with_advice():
+    assert told(PROVENANCE, "simulation", "energy_ev") == 300e3
+    for provenance in ({}, {"simulation": "300 keV"}, {"simulation": {}}):
+        with pytest.raises(ModelError, match=r"does not say with which simulation energy_ev.*Train it again"):
+            told(provenance, "simulation", "energy_ev")
+
+
+def test_a_model_that_does_not_say_is_refused():
+    with pytest.raises(ModelError, match="does not say which features settings"):
+        check_features({}, FEATURES)
+    with pytest.raises(ModelError, match="does not say which simulation settings"):
+        check_features({"features": PROVENANCE["features"]}, FEATURES, SimulationSpec())
