@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0+cpu
+UV := 0.13.9
 # Processes that share the tests, file by file: what a module makes once is made once. (By groups they would
 # not: pytest-xdist 3.8 cannot tell pytest 9.2 which test is of which.)
 TEST_PROCESSES ?= 2
@@ -14,6 +15,8 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' src/diffractory/__i
 # Workers are many and single-threaded: threads of a BLAS would only fight over the cores.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
+# Commands and workers start by the hundred: what Python has compiled is kept, here, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo test coverage browser lint docs lock notebooks dist check-dist sbom audit clean
 
@@ -36,7 +39,11 @@ install: $(INSTALLED)
 $(INSTALLED): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# --no-deps: the lock file is complete. Left to resolve again, pip asks for the newest pydantic[email], which has no hash.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@# uv takes a quarter of pip's time; pip knows mirrors and certificates that uv may not.
+	{ $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV)" \
+		&& $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps --require-hashes \
+			-r requirements.lock; } \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip check --disable-pip-version-check
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@# LightGBM needs GNU's OpenMP, which wheels do not bring along.
@@ -82,7 +89,7 @@ coverage: $(VENV)/.torch browser
 	$(PYTEST) --ignore=tests/slurm --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=95
 
 lock: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m pip install --quiet "uv==$(UV)"
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --python-version 3.11 --output-file requirements.lock
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diffractory.specs import OrientationSpec as OrientationSpec
     from diffractory.specs import SimulationSpec as SimulationSpec
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _HOME = {
     "Catalogue": "diffractory.crystals.catalogue",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from py4DSTEM.process.diffraction.WK_scattering_factors import compute_WK_factor
+from py4DSTEM.process.diffraction.WK_scattering_factors import WK_A_param, WK_B_param, compute_WK_factor
+from py4DSTEM.process.utils import single_atom_scatter
 
 from diffractory import Crystal, SimulationSpec, simulate
-from diffractory.scattering.form_factors import form_factors
+from diffractory.scattering.form_factors import form_factors, lobato_table, weickenmeier_kohl_table
 from diffractory.scattering.illumination import Illumination
 from diffractory.scattering.orientations import minimal_rotations
 from diffractory.scattering.simulate import Scatterer
@@ -21,6 +22,26 @@ BOUND = 1e-5
 #: Root-mean-square displacement of all atoms in Å, as in the default spec.
 THERMAL_SIGMA = 0.08
 SERIES = tuple(float(t) for t in range(20, 2001, 20))
+
+
+def test_parameters_are_py4dstem_s() -> None:
+    for number in range(1, 99):
+        table = weickenmeier_kohl_table(number, 300e3, THERMAL_SIGMA, 1.0, absorption=False)
+        assert np.array_equal(table.amplitudes, WK_A_param[number - 1])
+        assert np.array_equal(table.widths, WK_B_param[number - 1])
+    for number, expected in enumerate(single_atom_scatter().e_scattering_factors, start=1):
+        lobato = lobato_table(number, 300e3)
+        assert np.array_equal(np.stack([lobato.amplitudes, lobato.widths], 1).ravel(), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("energy_ev", "sigma"), [(80e3, 0.05), (300e3, THERMAL_SIGMA), (1e6, 0.15)])
+def test_absorptive_form_factors_are_py4dstem_s(energy_ev: float, sigma: float) -> None:
+    for number in range(1, 99, 7):
+        table = weickenmeier_kohl_table(number, energy_ev, sigma, 6.0, absorption=True)
+        expected = compute_WK_factor(table.g, number, energy_ev, sigma)
+        # py4DSTEM has Euler's constant in seven digits, which the widest electron shells multiply.
+        assert_allclose(table.absorptive, expected.imag, rtol=0, atol=2e-5 * expected.imag.max())
 
 
 @pytest.mark.filterwarnings("ignore")

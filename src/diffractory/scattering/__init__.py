@@ -6,5 +6,5 @@ solve costs, predicted from its geometry.
 Never: files, labels, progress, Dask, Zarr, xarray, pandas or pymatgen. A kernel is handed arrays and gives
 arrays back, so it is tested on its own and runs anywhere.
 May import: ``crystals.crystal`` and the foundation; numpy, scipy, numba, threadpoolctl; PyTorch in
-``torch_*`` alone, py4DSTEM in ``form_factors`` alone, each where it is used.
+``torch_*`` alone, where it is used.
 """

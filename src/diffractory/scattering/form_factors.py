@@ -1,24 +1,25 @@
 """Electron form factors: Weickenmeier-Kohl, elastic and absorptive, and Lobato-Van Dyck.
 
-The parameters and the absorptive integrals come from py4DSTEM; the elastic parts are evaluated here
-from the same parameters. py4DSTEM takes (1 − e⁻ˣ)/x in Weickenmeier-Kohl's elastic fit as 1 − x/2 up
-to x = 1, which makes f up to 16 % too small below and lets it jump by up to 0.4 Å there. The models
-"wk" and "wk-cp" do the same, because the paper did; "wk-exact" and "wk-cp-exact" do not. Either way it
-is evaluated and never interpolated. The absorptive part costs microseconds a point and is smooth to
-1e-4, so it is tabulated and splined.
+The parameters lie beside this module, the same as py4DSTEM's. py4DSTEM takes (1 − e⁻ˣ)/x in
+Weickenmeier-Kohl's elastic fit as 1 − x/2 up to x = 1, which makes f up to 16 % too small below and lets
+it jump by up to 0.4 Å there. The models "wk" and "wk-cp" do the same, because the paper did; "wk-exact"
+and "wk-cp-exact" do not. Either way it is evaluated and never interpolated. The absorptive part costs
+microseconds a point and is smooth to 1e-4, so it is tabulated and splined.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib import resources
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from diffractory.scattering.absorption import absorptive_form_factor
 from diffractory.specs import FormFactorModel, SimulationSpec
 from diffractory.units import ELECTRON_REST_ENERGY_EV
 
@@ -47,7 +48,7 @@ class WeickenmeierKohlTable:
     absorptive : ndarray of shape (n,)
         Imaginary part of f on that grid, in Å.
     linear_below : float
-        (1 − e⁻ˣ)/x is taken as 1 − x/2 below this x: 1 in py4DSTEM, 0 for what was published.
+        (1 − e⁻ˣ)/x is taken as 1 − x/2 below this x: 1 in py4DSTEM, 0.1 in EMsoft, 0 for what was published.
 
     References
     ----------
@@ -165,7 +166,7 @@ def weickenmeier_kohl_table(
     absorption: bool,
     linear_below: float = 1.0,
 ) -> WeickenmeierKohlTable:
-    """Tabulate one element with py4DSTEM (about 0.05 s with absorption).
+    """Tabulate one element (some hundredths of a second with absorption).
 
     Parameters
     ----------
@@ -180,29 +181,30 @@ def weickenmeier_kohl_table(
     absorption : bool
         Include core and phonon absorption.
     linear_below : float
-        As in :class:`WeickenmeierKohlTable`.
+        As in :class:`WeickenmeierKohlTable`; with 0 the absorptive integrals are exact too.
     """
-    # Imported here: the kernels must load on machines without py4DSTEM, where tables are handed in.
-    from py4DSTEM.process.diffraction import WK_scattering_factors as wk
-
+    amplitudes, widths = np.split(_parameters("weickenmeier_kohl")[number - 1], 2)
     g = np.arange(0.0, g_max + 2 * _TABLE_STEP, _TABLE_STEP)
+    relativistic = (energy_ev / 1e3 + 511.0) / 511.0
     absorptive = np.zeros_like(g)
     if absorption:
-        with np.errstate(all="ignore"):
-            absorptive = wk.compute_WK_factor(g, number, energy_ev, thermal_sigma).imag
+        exact = linear_below == 0.0
+        absorptive = absorptive_form_factor(
+            g, number, amplitudes, widths, energy_ev, thermal_sigma, exact=exact
+        )
     return WeickenmeierKohlTable(
-        np.asarray(wk.WK_A_param[number - 1], dtype=np.float64),
-        np.asarray(wk.WK_B_param[number - 1], dtype=np.float64),
-        (energy_ev / 1e3 + 511.0) / 511.0,
+        amplitudes,
+        widths,
+        relativistic,
         thermal_sigma,
         g,
-        np.ascontiguousarray(absorptive),
+        relativistic**2 * _TO_ANGSTROM * absorptive,
         linear_below,
     )
 
 
 def lobato_table(number: int, energy_ev: float) -> LobatoTable:
-    """Read one element's parameters from py4DSTEM.
+    """Return one element's parameters.
 
     Parameters
     ----------
@@ -211,14 +213,16 @@ def lobato_table(number: int, energy_ev: float) -> LobatoTable:
     energy_ev : float
         Beam energy in eV.
     """
-    from py4DSTEM.process.utils import single_atom_scatter
+    amplitudes, widths = np.split(_parameters("lobato_van_dyck")[number - 1], 2)
+    return LobatoTable(amplitudes, widths, 1.0 + energy_ev / ELECTRON_REST_ENERGY_EV)
 
-    parameters = single_atom_scatter().e_scattering_factors[number - 1]
-    return LobatoTable(
-        np.ascontiguousarray(parameters[0:10:2]),
-        np.ascontiguousarray(parameters[1:10:2]),
-        1.0 + energy_ev / ELECTRON_REST_ENERGY_EV,
-    )
+
+@cache
+def _parameters(name: str) -> NDArray[np.float64]:
+    """Return the amplitudes and widths of all elements, (n_elements, 2 n_terms)."""
+    text = resources.files(__package__).joinpath(f"{name}.csv").read_text(encoding="utf-8")
+    rows = [line.split(",")[1:] for line in text.splitlines() if line[0].isdigit()]
+    return np.array(rows, dtype=np.float64)
 
 
 def form_factors(numbers: NDArray[np.int64], spec: SimulationSpec) -> dict[int, FormFactor]:
