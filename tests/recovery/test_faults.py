@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-import worker_tasks
+import worker_simulations
 from cli_runs import diffractory, refused, succeeds
 from diffractory.dataset.run import PEAKS, Run
 from diffractory.dataset.verify import verify_partition
@@ -122,7 +122,7 @@ def test_a_worker_is_killed(run: Run, undisturbed: Run):
 def test_a_worker_runs_out_of_memory(run: Run, undisturbed: Run):
     parts = range(len(run.plan.partitions))
     with open_engine("local", 1, 1_500_000_000) as engine:
-        outcomes = list(engine.run(partial(worker_tasks.simulate_with_appetite, run.path), parts))
+        outcomes = list(engine.run(partial(worker_simulations.simulate_with_appetite, run.path), parts))
     assert [outcome.error for outcome in outcomes] == [None] * len(parts)
     attempts = [int(line) for line in (run.path / "attempts").read_text().split()]
     # The hungry partition twice, and at most what waited at the same worker.

@@ -82,8 +82,9 @@ def test_jobs_end_before_their_walltime_and_are_followed_by_others_at_no_cost(te
     short = asked.jobs(1, walltime="00:01:00", lifetime_margin=52.0, replacements=0)
     assert short.site.lifetime == 8
     # More than a worker can do in its longest life; nothing is left to wait for once another has come.
-    jobs = _work_through(short, asked, 60, 1, lambda: None, worker_tasks.nap_until_another_job)
-    assert len(set(jobs)) >= 2
+    _work_through(short, asked, 60, 1, lambda: None, worker_tasks.nap_until_another_job)
+    # A slow machine may give the first worker no time to finish anything.
+    assert len({job for _, job in asked.began()}) >= 2
     assert asked.told == []
 
 

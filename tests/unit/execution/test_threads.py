@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from diffractory import Crystal, SimulationSpec
 from diffractory.execution.engine import open_engine
 from diffractory.scattering.simulate import iterate_patterns, simulate_tilts
-from worker_tasks import busy_threads_of_a_solve
+from worker_simulations import busy_threads_of_a_solve
 from zoo import ZOO
 
 
