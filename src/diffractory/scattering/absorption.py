@@ -51,7 +51,7 @@ def absorptive_form_factor(
     *,
     exact: bool,
 ) -> NDArray[np.float64]:
-    """Return the imaginary part of an atom's form factor, before any change of units.
+    """Return the imaginary part of an atom's form factor, as the routine of Weickenmeier and Kohl scales it.
 
     Parameters
     ----------
@@ -71,7 +71,8 @@ def absorptive_form_factor(
     Returns
     -------
     ndarray of shape (n,)
-        In the units of 4π Σ a_i (1 − exp(−b_i s²))/s², times γ² as the elastic part is times γ.
+        On the scale on which the elastic part is 4π Σ A_i (1 − exp(−B_i s²))/s². An electron of γ times its
+        rest mass sees γ times that, and γ² times what is returned here.
     """
     squared = (2.0 * np.pi * g) ** 2
     wave_number = 2.0 * np.pi / electron_wavelength(energy_ev)
@@ -128,10 +129,8 @@ def _lost_pairs(
     total = np.zeros_like(squared)
     for i in range(1, len(ends)):
         for j in range(1, i + 1):
-            corners = ((i, j), (0, j), (i, 0), (0, 0))
-            closed_form, (at_zero, slope) = (
-                of[corners[0]] - of[corners[1]] - of[corners[2]] + of[corners[3]] for of in (closed, near)
-            )
+            closed_form = closed[i, j] - closed[0, j] - closed[i, 0] + closed[0, 0]
+            at_zero, slope = near[i, j] - near[0, j] - near[i, 0] + near[0, 0]
             widest = max(width[i - 1], width[j - 1], 2.0 * offset) * squared
             value = np.where(
                 widest <= (1e-4 if exact else 0.1), at_zero - slope * squared, closed_form / away

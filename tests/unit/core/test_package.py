@@ -45,8 +45,13 @@ def test_the_command_loads_no_room_before_it_is_told_what_to_do() -> None:
 
 def test_physics_needs_no_library_of_other_rooms() -> None:
     blocked = "py4DSTEM,dask,distributed,xarray,zarr,sklearn,pymatgen,pandas,matplotlib,typer,rich"
-    code = BLOCKER + "import diffractory.scattering.simulate as s; print(s.simulate.__name__)"
-    assert _python(code, blocked).split() == ["simulate"]
+    code = BLOCKER + (
+        "import numpy as np, diffractory as d\n"
+        "salt = d.Crystal(4.1 * np.eye(3), [55, 17], [[0, 0, 0], [0.5, 0.5, 0.5]])\n"
+        "(pattern,) = d.simulate(salt, np.eye(3)[None])\n"
+        "print(len(pattern) > 10, 'torch' in sys.modules)"
+    )
+    assert _python(code, blocked).split() == ["True", "False"]
 
 
 @pytest.mark.parametrize("name", diffractory.__all__)

@@ -9,7 +9,7 @@ from scipy.integrate import dblquad
 
 from diffractory.scattering.absorption import _lost_pairs, absorptive_form_factor
 
-#: Copper's: amplitudes in Å⁻¹, widths in Å².
+#: Much like copper's: amplitudes in Å⁻¹, widths in Å².
 AMPLITUDES = np.array([0.06, 0.16, 0.24, 0.05])
 WIDTHS = np.array([0.4, 2.6, 9.8, 43.0])
 
