@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from dask_jobqueue.slurm import SLURMCluster
+from distributed import Scheduler, SchedulerPlugin
 from distributed.core import Status
 
 from diffractory.errors import ExecutionError
@@ -34,6 +35,16 @@ _LEAST_ATTEMPTS = 3
 _SHOWN_LOGS = 2
 
 
+class _Registrations(SchedulerPlugin):
+    """Names of all workers that ever came up: one may come and go between two looks at the queue."""
+
+    def __init__(self) -> None:
+        self.names: set[object] = set()
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        self.names.add(scheduler.workers[worker].name)
+
+
 class Watchdog(threading.Thread):
     """Keeps as many jobs as are wanted in the queue or running, within a budget of losses."""
 
@@ -46,7 +57,8 @@ class Watchdog(threading.Thread):
         self._closing, self._unanswered = threading.Event(), 0
         self._ids: dict[str, str] = {}
         self._running_since: dict[str, float] = {}
-        self._registered: set[str] = set()
+        self._registrations = _Registrations()
+        cluster.scheduler.add_plugin(self._registrations)
         self._lost = self._stillborn = 0
         self._last_lost = ""
         self._refusals, self._submit_after = 0, 0.0
@@ -109,7 +121,6 @@ class Watchdog(threading.Thread):
         if self._closing.is_set() or cluster.status != Status.running or cluster._lock.locked():
             return
         now = time.monotonic()
-        self._registered |= {self._job_of(worker.name) for worker in cluster.scheduler.workers.values()}
         for name, job_id in known.items():
             if queue.get(job_id or "", ("", ""))[0] == "RUNNING":
                 self._running_since.setdefault(name, now)
@@ -122,6 +133,11 @@ class Watchdog(threading.Thread):
         missing = min(self._wanted - len(cluster.worker_spec), _AT_ONCE)
         if missing > 0 and now >= self._submit_after:
             await self._submit(missing)
+
+    @property
+    def _registered(self) -> set[str]:
+        """Names of the jobs of which a worker ever came up."""
+        return {self._job_of(worker) for worker in self._registrations.names}
 
     def _job_of(self, worker: object) -> str:
         """Return the name of the job that a worker lives in; workers of one job are numbered."""
