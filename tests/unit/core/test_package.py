@@ -86,3 +86,12 @@ def test_the_map_command_loads_nothing_that_only_training_or_clusters_need() -> 
     loaded = set(_python(code).split())
     assert "xarray" in loaded
     assert not loaded & {"lightgbm", "sklearn", "dask", "distributed", "py4DSTEM", "pymatgen"}
+
+
+def test_workers_that_find_disks_do_not_import_py4dstem() -> None:
+    loaded = _python(
+        "import sys, diffractory.scan.detection.setup, diffractory.scan.detection.detect; print(*sys.modules)"
+    )
+    roots = {name.split(".")[0] for name in loaded.split()}
+    assert "scipy" in roots
+    assert not roots & {"py4DSTEM", "sklearn", "matplotlib", "torch"}

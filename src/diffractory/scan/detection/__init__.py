@@ -4,6 +4,5 @@ Here belongs how disks are found in one frame, how their parameters are chosen f
 blocks of frames are worked off and put together, and what peaks themselves tell of the calibration.
 Never: labels and models (``mapping``), file formats (``reading``), where work runs.
 May import: ``inspection``, ``reading`` and the two kinds of scans, crystals (whose rings are known) and
-``patterns``; numpy, scipy, Dask arrays, py4DSTEM's disk detection. It neither
-knows ``mapping`` nor is known by it.
+``patterns``; numpy, scipy, Dask arrays. It neither knows ``mapping`` nor is known by it.
 """

@@ -1,8 +1,9 @@
 """Finds disks in diffraction frames: py4DSTEM's correlation method on one block of frames.
 
-The method, its filters and its numbers are py4DSTEM's (``find_Bragg_disks``), and a test holds the two
-equal. What costs is done otherwise: the kernel is transformed once a block, frames are real and so are
-their transforms halved, and all peaks of a frame are refined by one matrix product.
+The method, its filters and its numbers are py4DSTEM's (``find_Bragg_disks``), and tests hold the two
+equal; py4DSTEM itself is not imported, which would cost every worker seconds. What costs is done
+otherwise: the kernel is transformed once a block, frames are real and so are their transforms halved,
+and all peaks of a frame are refined by one matrix product.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from py4DSTEM.preprocess.utils import filter_2D_maxima
 from scipy import fft
 from scipy.ndimage import gaussian_filter
 
@@ -205,14 +205,7 @@ def find_maxima(
     maxima = np.zeros(len(order), dtype=_MAXIMA)
     maxima["x"], maxima["y"] = rows[order], columns[order]
     maxima["intensity"] = values[rows, columns][order]
-    if len(maxima):
-        maxima = filter_2D_maxima(
-            maxima,
-            minAbsoluteIntensity=spec.min_absolute_intensity,
-            minRelativeIntensity=spec.min_relative_intensity,
-            minSpacing=spec.min_spacing,
-            maxNumPeaks=spec.max_peaks,
-        )
+    maxima = maxima[passing(maxima, spec)]
     if spec.subpixel == "pixel" or not len(maxima):
         return maxima
     _refine_by_parabola(maxima, values)
@@ -246,6 +239,31 @@ def local_maxima(values: NDArray[np.float64], edge: int) -> tuple[NDArray[np.int
         above &= inner > _neighbour(values, edge, -down, -right)
     rows, columns = np.nonzero(above)
     return rows + edge, columns + edge
+
+
+def passing(maxima: NDArray[np.void], spec: DetectionSpec) -> NDArray[np.int64]:
+    """Return which maxima are bright enough, no brighter one being too near, and among the most wanted.
+
+    Parameters
+    ----------
+    maxima : ndarray of shape (n,)
+        Fields x, y, intensity; strongest first.
+    spec : DetectionSpec
+    """
+    bright = maxima["intensity"] >= spec.min_absolute_intensity
+    if spec.min_relative_intensity > 0.0 and bright.any():
+        bright &= maxima["intensity"] / maxima["intensity"][0] >= spec.min_relative_intensity
+    left = np.flatnonzero(bright)
+    if spec.min_spacing <= 0.0:
+        return left[: spec.max_peaks]
+    kept: list[np.int64] = []
+    x, y = maxima["x"], maxima["y"]
+    while len(left) and len(kept) < spec.max_peaks:
+        first, left = left[0], left[1:]
+        kept.append(first)
+        far = (x[left] - x[first]) ** 2 + (y[left] - y[first]) ** 2 >= spec.min_spacing**2
+        left = left[far]
+    return np.array(kept, dtype=np.int64)
 
 
 def _neighbour(values: NDArray[np.float64], edge: int, down: int, right: int) -> NDArray[np.float64]:

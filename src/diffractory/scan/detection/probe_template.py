@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from py4DSTEM.braggvectors import Probe
-from scipy.ndimage import gaussian_filter, label
+from scipy import fft
+from scipy.ndimage import fourier_shift, gaussian_filter, label, shift
 
 from diffractory.errors import ScanError
 from diffractory.scan.detection.disk_detection import DiskKernel
@@ -253,7 +253,7 @@ def read_probe(path: Path, shape: tuple[int, int]) -> ProbeTemplate:
 
 
 def kernel_of(template: ProbeTemplate, trench: float) -> DiskKernel:
-    """Return the kernel of a template, made by py4DSTEM.
+    """Return the kernel of a template: py4DSTEM's flat one, or the one with a sine-squared trench.
 
     Parameters
     ----------
@@ -262,9 +262,14 @@ def kernel_of(template: ProbeTemplate, trench: float) -> DiskKernel:
         Outer radius, in disk radii, of the smooth hill that is subtracted from the disk so that the
         kernel sums to 0 and flat background does not correlate; up to 1 = a plain disk.
     """
+    image = template.image
+    to_corner = (-template.center[0], -template.center[1])
     if trench <= 1.0:
-        values = Probe.get_probe_kernel_flat(template.image, origin=template.center)
+        values = fft.ifft2(fourier_shift(fft.fft2(image / image.sum()), to_corner)).real
     else:
-        radii = (template.radius, trench * template.radius)
-        values = Probe.get_probe_kernel_edge_sigmoid(template.image, radii, origin=template.center)
+        disk = shift(image, to_corner, order=1, mode="grid-wrap")
+        rows, columns = (fft.fftfreq(size, 1.0 / size) for size in image.shape)
+        outside = np.hypot(rows[:, None], columns) / template.radius - 1.0
+        hill = np.cos(0.5 * np.pi * np.clip(outside / (trench - 1.0), 0.0, 1.0)) ** 2
+        values = disk / disk.sum() - hill / hill.sum()
     return DiskKernel(np.ascontiguousarray(values, dtype=np.float64), template.radius)
