@@ -232,7 +232,7 @@ def detect(
     if not as_json:
         print_setup(scan, setup)
     parts = out_file.with_name(f".{out_file.name}.parts-{work_id(source.state, scan, setup)[:12]}")
-    with engine_here(cluster, workers, out_file.parent, slurm) as engine:
+    with engine_here(cluster, workers, out_file.parent, slurm, len(frame_blocks(scan))) as engine:
         found = detect_frames(source, setup.detector, engine, parts)
     try:
         source.state.check()

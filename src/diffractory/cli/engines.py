@@ -13,20 +13,40 @@ from diffractory.cli.console import note
 from diffractory.errors import SpecError
 from diffractory.execution.engine import Engine, open_engine
 from diffractory.execution.site import SlurmRequest, read_site
-from diffractory.settings import Resources
+from diffractory.settings import Resources, usable_cores
 
 logger = logging.getLogger(__name__)
 
 
 def engine_here(
-    cluster: str, workers: int | None, folder: Path, slurm: SlurmRequest | None = None
+    cluster: str,
+    workers: int | None,
+    folder: Path,
+    slurm: SlurmRequest | None = None,
+    parts: int | None = None,
 ) -> AbstractContextManager[Engine]:
-    """Open an engine with this machine's resources, or with those asked of SLURM."""
+    """Open an engine with this machine's resources, or with those asked of SLURM.
+
+    Parameters
+    ----------
+    cluster : str
+        As a user names it.
+    workers : int, optional
+        Of this machine; one a core by default.
+    folder : Path
+        Where results go.
+    slurm : SlurmRequest, optional
+        What is asked of SLURM, for ``slurm``.
+    parts : int, optional
+        How many parts the work has, if it is known: no worker is started that would have none.
+    """
     if slurm is not None:
         # Takes a second to import, which other clusters do not need.
         from diffractory.execution.slurm import open_slurm
 
         return open_slurm(slurm)
+    if parts is not None and cluster in ("threads", "local"):
+        cluster, workers = (cluster if parts else "inline"), min(workers or usable_cores(), max(parts, 1))
     resources = Resources.of_this_machine(folder, workers)
     logger.info("work runs on %s: %s", cluster, resources)
     return open_engine(cluster, resources.workers, resources.worker_memory)

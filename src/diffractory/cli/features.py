@@ -54,7 +54,8 @@ def features(
     chosen = None if thickness is None else parse_thicknesses(thickness)
     complete_records(opened)
     slurm = slurm_request(cluster, site, jobs, dry_run, run)
-    with sole_driver(opened), engine_here(cluster, workers, run, slurm) as engine:
+    parts = len(opened.plan.partitions)
+    with sole_driver(opened), engine_here(cluster, workers, run, slurm, parts) as engine:
         results = [
             compute_missing_features(opened, engine, planned)
             for planned in plans_of_preset(opened, preset, chosen)

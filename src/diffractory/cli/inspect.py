@@ -90,7 +90,7 @@ def inspect(
         scan = source.open()
         if not as_json:
             _print_frames(scan, source)
-        with engine_here(cluster, workers, folder) as engine:
+        with engine_here(cluster, workers, folder, parts=len(frame_blocks(scan))) as engine:
             report = _inspect_frames(source, scan, engine, picture)
     if as_json:
         print_json(report)

@@ -69,8 +69,8 @@ def simulate(
         result: dict[str, Any] = {"run": str(run), "partition": partition, "seconds": record.seconds}
     else:
         with sole_driver(opened):
-            _check_fits(opened, resources_there(run, workers, slurm, cluster))
-            with engine_here(cluster, workers, run, slurm) as engine:
+            parts = _check_fits(opened, resources_there(run, workers, slurm, cluster))
+            with engine_here(cluster, workers, run, slurm, parts) as engine:
                 note(f"running on {engine.description}")
                 result = simulate_missing(opened, engine, device)
     result["wall_seconds"] = round(time.perf_counter() - started, 2)
@@ -81,12 +81,13 @@ def simulate(
     note(f"next: diffractory verify {run}; diffractory features {run}")
 
 
-def _check_fits(run: Run, resources: Resources) -> None:
-    """Refuse to go on where the machine cannot hold what is still missing."""
+def _check_fits(run: Run, resources: Resources) -> int:
+    """Refuse what the machine cannot hold of what is still missing; return how many parts that is."""
     done = run.done()
-    missing = sum(p.n_peaks for index, p in enumerate(run.plan.partitions) if index not in done)
+    missing = [part.n_peaks for index, part in enumerate(run.plan.partitions) if index not in done]
     if missing:
-        check_fits(run.plan, resources, missing / run.plan.n_peaks)
+        check_fits(run.plan, resources, sum(missing) / run.plan.n_peaks)
+    return len(missing)
 
 
 def simulate_missing(run: Run, engine: Engine, device: str | None = None) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def verify(
     slurm = slurm_request(cluster, site, jobs, dry_run, run)
     # What another command computes meanwhile would look missing, and its records be removed.
     with sole_driver(opened) if repair else nullcontext():
-        with engine_here(cluster, workers, run, slurm) as engine:
+        with engine_here(cluster, workers, run, slurm, len(opened.plan.partitions)) as engine:
             findings = check_partitions(opened, engine, sample)
         bad = [finding for finding in findings if finding.problems]
         if repair:

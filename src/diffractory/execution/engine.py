@@ -1,6 +1,6 @@
 """Where work runs: in this process, on its threads, on local Dask workers, or on a scheduler that is up.
 
-Dask is imported where it is used: threads do without, and it takes a second.
+Dask and joblib are imported where they are used: threads do without, and they take a second.
 
 An engine receives a callable and its arguments and knows nothing of what they mean. Results that
 matter go to disk inside the callable; only small receipts come back.
@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
-
-from joblib import parallel_config
 
 from diffractory.errors import DiffractoryError, ExecutionError
 from diffractory.interrupts import out_of_reach_of_ctrl_c
@@ -113,6 +111,8 @@ class InlineEngine:
 
     def joblib(self) -> AbstractContextManager[Any]:
         """Return a context that leaves joblib sequential."""
+        from joblib import parallel_config
+
         context: AbstractContextManager[Any] = parallel_config(backend="sequential")
         return context
 
@@ -158,6 +158,8 @@ class ThreadEngine:
 
     def joblib(self) -> AbstractContextManager[Any]:
         """Return a context in which joblib uses threads too."""
+        from joblib import parallel_config
+
         context: AbstractContextManager[Any] = parallel_config(backend="threading", n_jobs=self.workers)
         return context
 
@@ -251,6 +253,8 @@ class DaskEngine:
 
     def joblib(self) -> AbstractContextManager[Any]:
         """Return a context in which joblib sends its tasks to the workers."""
+        from joblib import parallel_config
+
         # joblib waits 10 s for workers by default, too short for a busy cluster.
         context: AbstractContextManager[Any] = parallel_config(
             backend="dask", client=self._client, wait_for_workers_timeout=_PATIENCE

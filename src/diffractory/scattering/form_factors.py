@@ -17,7 +17,6 @@ from importlib import resources
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 from diffractory.scattering.absorption import absorptive_form_factor
 from diffractory.specs import FormFactorModel, SimulationSpec
@@ -65,6 +64,9 @@ class WeickenmeierKohlTable:
 
     def form_factor(self) -> FormFactor:
         """Return f(|g|) as a function, for |g| on the grid."""
+        # Takes a second to import, and those who only plan or look do not need it.
+        from scipy.interpolate import CubicSpline
+
         scale = 4.0 * np.pi * self.relativistic * _TO_ANGSTROM
         damping = 0.5 * (2.0 * np.pi * self.thermal_sigma) ** 2
         step = self.g[1] - self.g[0]
