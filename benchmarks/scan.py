@@ -4,7 +4,8 @@
 ``python benchmarks/scan.py map`` the part ``map``: time and memory of ``diffractory map`` as a whole process
 for 65,536 and 1,000,000 positions. ``python benchmarks/scan.py frames`` writes the part ``frames``: a file of
 4 GiB inspected, detected by threads, local workers and, with ``--site``, SLURM jobs, and mapped, in processes
-that may hold a part of it only.
+that may hold a part of it only. ``python benchmarks/scan.py writing`` writes the part ``writing``: a file of
+Bragg peaks, written here and by py4DSTEM.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from machine import command, describe, write_json
 from scan_frames import DRAWN, frames_benchmark
 from scan_map import map_benchmark
 
+from diffractory.dataset.bragg_vectors import bragg_vectors_of
 from diffractory.execution.engine import open_engine
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.detection.detect import DetectBlocks, Detector, find_peaks
 from diffractory.scan.detection.setup import SetupRequest, prepare_detection
 from diffractory.scan.frame_scan import FrameScan
+from diffractory.scan.reading.emd_reader import read_bragg_scan
 from diffractory.scan.reading.frame_blocks import FrameSource, frame_blocks
 from diffractory.scan.synthetic.frames import FrameTruth, score_peaks, synthetic_frames
 from diffractory.settings import Resources
@@ -162,6 +165,28 @@ def large_file(options: argparse.Namespace, folder: Path) -> None:
     frames_benchmark(scan, spec, options.side or 128, options.site, limit, folder, earlier, keep)
 
 
+def writing(side: int, folder: Path) -> dict[str, Any]:
+    """Return seconds that a file of Bragg peaks takes, here and by py4DSTEM once it is imported."""
+    n = side * side
+    scan = BraggScan(patterns(100, 1).take(np.arange(n) % 100), (side, side))
+    began = time.perf_counter()
+    scan.to_emd(folder / "ours.h5")
+    seconds = {"here": time.perf_counter() - began}
+    began = time.perf_counter()
+    with contextlib.redirect_stderr(io.StringIO()):
+        py4DSTEM.save(str(folder / "theirs.h5"), bragg_vectors_of(scan.peaks, scan.shape))
+    seconds["py4DSTEM"] = time.perf_counter() - began
+    ours, theirs = (read_bragg_scan(folder / f"{name}.h5").peaks for name in ("ours", "theirs"))
+    assert np.array_equal(ours.q, theirs.q)
+    assert np.array_equal(ours.offsets, theirs.offsets)
+    return {
+        "positions": n,
+        "peaks": len(scan.peaks.intensity),
+        "seconds": seconds,
+        "times as fast": seconds["py4DSTEM"] / seconds["here"],
+    }
+
+
 def write_part(path: Path, part: str, result: dict[str, Any]) -> None:
     """Write one part of the results beside the others."""
     whole = json.loads(path.read_text()) if path.is_file() else {}
@@ -170,9 +195,11 @@ def write_part(path: Path, part: str, result: dict[str, Any]) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("detection", "map", "frames"), default="detection")
     parser.add_argument(
-        "--side", type=int, help="the scan has side × side positions; 24, map: 256, frames: 128"
+        "part", nargs="?", choices=("detection", "map", "frames", "writing"), default="detection"
+    )
+    parser.add_argument(
+        "--side", type=int, help="the scan has side × side positions; 24, map and writing: 256, frames: 128"
     )
     parser.add_argument("--pixels", type=int, default=256, help="and frames of so many pixels a side")
     parser.add_argument("--large-side", type=int, default=1000, help="side of the large map; 0 = none")
@@ -205,6 +232,9 @@ def main() -> None:
         elif options.part == "frames":
             large_file(options, options.folder or Path(folder))
             return
+        elif options.part == "writing":
+            result |= writing(options.side or 256, Path(folder))
+            print(json.dumps(result, indent=1))
         else:
             side = options.side or 24
             result["recovery"] = recovery(max(side // 2, 2), 128)

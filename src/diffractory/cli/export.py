@@ -12,8 +12,7 @@ import xarray as xr
 from diffractory.cli.console import JsonFlag, out, print_json
 from diffractory.cli.options import RunArgument, check_output_file, parse_thicknesses
 from diffractory.cli.progress import counting_bar
-from diffractory.dataset.bragg_vectors import save_bragg_vectors
-from diffractory.dataset.export import to_bragg_vectors, write_parquet
+from diffractory.dataset.export import write_bragg_file, write_parquet
 from diffractory.dataset.reader import open_dataset
 from diffractory.dataset.selection import select
 from diffractory.errors import AccessError, SpecError
@@ -127,7 +126,7 @@ def _write(chosen: xr.Dataset, target: Path, on_batch: Callable[[int], None]) ->
             "a py4DSTEM file of Bragg vectors holds one",
             f"Choose one with --thickness, such as {thicknesses[0]:g}; a FILE.parquet holds several",
         )
-    save_bragg_vectors(to_bragg_vectors(chosen, thicknesses[0], on_batch), target)
+    write_bragg_file(chosen, target, thicknesses[0], on_batch)
 
 
 def _summary(chosen: xr.Dataset, run: Path, target: Path) -> dict[str, Any]:

@@ -6,5 +6,5 @@ run is read, selected, fed to training and written for other programs.
 Never: where work runs, progress bars, models; no Dask, no sklearn. It offers functions of one partition,
 and whoever runs them is the caller.
 May import: ``crystals``, ``scattering``, ``patterns`` and the foundation; zarr in ``store`` alone, joblib
-in ``survey``, xarray where runs are read, pyarrow and py4DSTEM where they are exported.
+in ``survey``, xarray where runs are read, pyarrow, h5py and py4DSTEM where they are exported.
 """

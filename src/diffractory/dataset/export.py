@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from diffractory.dataset.batches import iterate_batches
-from diffractory.dataset.bragg_vectors import bragg_vectors_of
+from diffractory.dataset.bragg_vectors import bragg_vectors_of, write_bragg_vectors
 from diffractory.dataset.selection import check_form, peak_rows, positions_of
 from diffractory.errors import AccessError, RunError
 from diffractory.patterns.peak_table import PeakTable
@@ -32,9 +32,9 @@ _POINT_FIELDS = [
     *((name, "float64") for name in ("qx", "qy", "intensity")),
     *((name, "int") for name in "hkl"),
 ]
-#: Bytes of memory a peak and a pattern take at most on their way to a file of Bragg vectors, and
-#: the share of the machine's memory they may take.
-_VECTOR_BYTES, _MEMORY_SHARE = (120, 2_500), 0.8
+#: Bytes of memory a peak and a pattern take at most as Bragg vectors, and on their way to a file of
+#: them; and the share of the machine's memory they may take.
+_VECTOR_BYTES, _FILE_BYTES, _MEMORY_SHARE = (120, 2_500), (60, 100), 0.8
 #: Patterns read at once on the way to Bragg vectors.
 _BATCH = 2_000
 #: Rows of a row group, about, and bytes of the intensities read at once.
@@ -142,24 +142,76 @@ def to_bragg_vectors(
     """
     from emdfile import Metadata
 
+    peaks = _peaks_at(dataset, thickness, on_batch, _VECTOR_BYTES, "py4DSTEM holds all of them in memory")
+    vectors = bragg_vectors_of(peaks, (dataset.sizes["crystal"], dataset.sizes["orientation"]))
+    vectors.metadata = Metadata("diffractory", _notes(dataset, thickness))
+    return vectors
+
+
+def write_bragg_file(
+    dataset: xr.Dataset,
+    path: Path | str,
+    thickness: float,
+    on_batch: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Write all patterns at one thickness as the file that py4DSTEM makes of :func:`to_bragg_vectors`.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        From :func:`~diffractory.dataset.reader.open_dataset` or
+        :func:`~diffractory.dataset.selection.select`.
+    path : Path or str
+        Target file; a reader sees the old file or the whole new one.
+    thickness : float
+        In Å, one of the dataset's.
+    on_batch : callable
+        Called with the number of patterns of each batch read.
+
+    Raises
+    ------
+    RunError
+        If the thickness is not in the dataset, this is not a dataset of a run, or its peaks do not
+        fit into memory.
+    AccessError
+        If the file cannot be written.
+    """
+    peaks = _peaks_at(
+        dataset, thickness, on_batch, _FILE_BYTES, "all of them are held until they are written"
+    )
+    shape = (dataset.sizes["crystal"], dataset.sizes["orientation"])
+    try:
+        write_bragg_vectors(peaks, shape, Path(path), _notes(dataset, thickness))
+    except OSError as error:
+        raise AccessError(
+            f"{path} cannot be written ({error.strerror or error})",
+            fix="Choose a place on a disk that is writable and not full",
+        ) from None
+
+
+def _peaks_at(
+    dataset: xr.Dataset,
+    thickness: float,
+    on_batch: Callable[[int], None],
+    bytes_each: tuple[int, int],
+    why: str,
+) -> PeakTable:
+    """Return the peaks of all patterns at one thickness, if so many bytes a peak and a pattern are there."""
     batches = iterate_batches(dataset, _BATCH, thickness)
     n_patterns, n_peaks = dataset["peak_count"].size, int(dataset["peak_count"].sum())
-    needed = n_peaks * _VECTOR_BYTES[0] + n_patterns * _VECTOR_BYTES[1]
+    needed = n_peaks * bytes_each[0] + n_patterns * bytes_each[1]
     if needed > _MEMORY_SHARE * machine_memory():
         raise RunError(
             f"{n_patterns:,} patterns with {n_peaks:,} peaks need about {human_bytes(needed)} of memory as "
             f"Bragg vectors, and the machine has {human_bytes(machine_memory())}",
-            "py4DSTEM holds all of them in memory",
+            why,
             "Choose fewer crystals or orientations, or write a Parquet table",
         )
     tables = []
     for batch in batches:
         tables.append(batch.peaks)
         on_batch(len(batch))
-    shape = (dataset.sizes["crystal"], dataset.sizes["orientation"])
-    vectors = bragg_vectors_of(PeakTable.concatenate(tables), shape)
-    vectors.metadata = Metadata("diffractory", _notes(dataset, thickness))
-    return vectors
+    return PeakTable.concatenate(tables)
 
 
 def _notes(dataset: xr.Dataset, thickness: float) -> dict[str, Any]:

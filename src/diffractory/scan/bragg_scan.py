@@ -7,19 +7,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from emdfile import Metadata
 from numpy.typing import NDArray
 
-from diffractory.dataset.bragg_vectors import bragg_vectors_of, save_bragg_vectors
+from diffractory.dataset.bragg_vectors import write_bragg_vectors
 from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
-
-if TYPE_CHECKING:
-    # Takes seconds to import, and who only reads a scan does not need it.
-    from py4DSTEM.braggvectors import BraggVectors
 
 #: No detected spot lies further out, in Å⁻¹: 10 Å⁻¹ is 200 mrad at 300 keV.
 MAX_REACH = 10.0
@@ -173,17 +168,6 @@ def write_bragg_emd(scan: BraggScan, path: Path) -> None:
     ScanError
         If the file cannot be written.
     """
-    try:
-        save_bragg_vectors(_bragg_vectors(scan), path)
-    except OSError as error:
-        raise ScanError(f"cannot write {path}", str(error), "Choose a folder you may write to") from None
-
-
-def _bragg_vectors(scan: BraggScan) -> BraggVectors:
-    vectors = bragg_vectors_of(scan.peaks, scan.shape)
-    if scan.step is not None:
-        vectors.calibration.set_R_pixel_size(scan.step)
-        vectors.calibration.set_R_pixel_units("A")
     # JSON, because emdfile's own nested values do not all come back as they were.
     notes: dict[str, Any] = {
         "energy_ev": scan.energy_ev,
@@ -192,5 +176,7 @@ def _bragg_vectors(scan: BraggScan) -> BraggVectors:
     }
     if scan.status is not None:
         notes["frame_status"] = np.asarray(scan.status, dtype=np.int8)
-    vectors.metadata = Metadata("diffractory", notes)
-    return vectors
+    try:
+        write_bragg_vectors(scan.peaks, scan.shape, path, notes, scan.step)
+    except OSError as error:
+        raise ScanError(f"cannot write {path}", str(error), "Choose a folder you may write to") from None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import py4DSTEM
@@ -19,8 +20,13 @@ import xarray as xr
 from py4DSTEM.process.diffraction import Crystal as ReferenceCrystal
 
 from diffractory.dataset import export as export_module
-from diffractory.dataset.bragg_vectors import save_bragg_vectors
-from diffractory.dataset.export import PEAK_SCHEMA, to_bragg_vectors, to_pointlist, write_parquet
+from diffractory.dataset.export import (
+    PEAK_SCHEMA,
+    to_bragg_vectors,
+    to_pointlist,
+    write_bragg_file,
+    write_parquet,
+)
 from diffractory.dataset.reader import open_dataset, read_pattern
 from diffractory.dataset.run import Run
 from diffractory.dataset.selection import select
@@ -106,7 +112,8 @@ def test_bragg_vectors_are_calibrated_and_survive_py4dstem(
     vectors = to_bragg_vectors(dataset, 200.0, counted.append)
     assert_scan_holds(vectors, dataset, 1)
     assert sum(counted) == 20
-    save_bragg_vectors(vectors, tmp_path / "made" / "scan.h5")
+    write_bragg_file(dataset, tmp_path / "made" / "scan.h5", 200.0, counted.append)
+    assert sum(counted) == 40
     assert capfd.readouterr() == ("", "")
     again = py4DSTEM.read(str(tmp_path / "made" / "scan.h5"))
     assert_scan_holds(again, dataset, 1)
@@ -120,7 +127,7 @@ def test_bragg_vectors_are_calibrated_and_survive_py4dstem(
 
 def test_an_exported_scan_is_one_of_ours(dataset: xr.Dataset, original: Run, tmp_path: Path) -> None:
     chosen = select(dataset, crystal_system="triclinic", orientation=[0, 3])
-    save_bragg_vectors(to_bragg_vectors(chosen, 100.0), tmp_path / "scan.h5")
+    write_bragg_file(chosen, tmp_path / "scan.h5", 100.0)
     scan = read_bragg_scan(tmp_path / "scan.h5")
     assert (scan.shape, scan.energy_ev) == ((1, 2), SIMULATION.energy_ev)
     q, intensity = read_pattern(original, 3, 3)
@@ -130,14 +137,58 @@ def test_an_exported_scan_is_one_of_ours(dataset: xr.Dataset, original: Run, tmp
     assert np.hypot(*scan.peaks.q[scan.peaks.direct].T).max() < 1e-12
 
 
+def contents_of(path: Path) -> dict[str, object]:
+    """Return attributes, kinds and values of everything in an HDF5 file, but for who wrote it."""
+    found: dict[str, object] = {}
+
+    def note(name: str, node: h5py.Group | h5py.Dataset) -> None:
+        attributes = {key: (str(value), type(value)) for key, value in node.attrs.items()}
+        found[name] = {k: v for k, v in attributes.items() if k not in ("UUID", "authoring_program")}
+        if isinstance(node, h5py.Dataset):
+            values = np.array(node[()], dtype=object).ravel().tolist()
+            listed = [item.tolist() if isinstance(item, np.ndarray) else item for item in values]
+            found[f"{name}: values"] = (node.shape, node.dtype, h5py.check_vlen_dtype(node.dtype), listed)
+
+    with h5py.File(path) as file:
+        note("/", file)
+        file.visititems(note)
+    return found
+
+
+def test_the_file_is_the_one_that_py4dstem_writes(dataset: xr.Dataset, tmp_path: Path) -> None:
+    write_bragg_file(dataset, tmp_path / "ours.h5", 200.0)
+    py4DSTEM.save(str(tmp_path / "theirs.h5"), to_bragg_vectors(dataset, 200.0))
+    ours, theirs = (contents_of(tmp_path / name) for name in ("ours.h5", "theirs.h5"))
+    assert len(theirs) > 20
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("export", "memory"),
+    [
+        (lambda d, path: to_bragg_vectors(d, 200.0), 100_000),
+        (lambda d, path: write_bragg_file(d, path, 200.0), 10_000),
+    ],
+)
 def test_more_vectors_than_memory_holds_are_refused(
-    dataset: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+    dataset: xr.Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    export: Callable[[xr.Dataset, Path], object],
+    memory: int,
 ) -> None:
-    monkeypatch.setattr(export_module, "machine_memory", lambda: 100_000)
+    monkeypatch.setattr(export_module, "machine_memory", lambda: memory)
     read = watch_reading(monkeypatch)
-    with pytest.raises(RunError, match=r"20 patterns with .* peaks need about .*memory.*100\.0 kB.*Parquet"):
-        to_bragg_vectors(dataset, 200.0)
+    with pytest.raises(RunError, match=r"20 patterns with .* peaks need about .*memory.*\d+\.0 kB.*Parquet"):
+        export(dataset, tmp_path / "scan.h5")
     assert read == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scan_that_cannot_be_written(dataset: xr.Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AccessError, match=r"scan\.h5 cannot be written \(.*writable"):
+        write_bragg_file(dataset, tmp_path / "file" / "scan.h5", 200.0)
 
 
 def expected_table(dataset: xr.Dataset) -> pd.DataFrame:
@@ -269,6 +320,7 @@ def test_folders_and_full_disks_are_refused(
         (lambda d, path: to_pointlist(d, 0, -1, 100.0), "no crystal 0 in orientation -1"),
         (lambda d, path: to_pointlist(d, 0, 0, 101.0), "no thickness 101 .*100, 200, 350"),
         (lambda d, path: to_bragg_vectors(d, 101.0), "no thickness 101"),
+        (lambda d, path: write_bragg_file(d, path, 101.0), "no thickness 101"),
         (lambda d, path: write_parquet(d, path, 101.0), "no thickness 101"),
         (lambda d, path: write_parquet(d.isel(thickness=0), path), "no intensity with the dimensions"),
         (lambda d, path: to_pointlist(d.isel(crystal=0), 0, 0, 100.0), "no peak_start with"),

@@ -48,6 +48,19 @@ def test_round_trip_keeps_the_unknown_unknown(tmp_path):
     assert again.energy_ev is None
 
 
+@pytest.mark.parametrize("lengths", [[3] * 6, [0, 0, 0, 4, 4, 4], [1, 1, 1, 2, 2, 2], [1, 0, 2, 0, 0, 5]])
+def test_rows_of_equal_and_of_other_lengths_are_kept(tmp_path, lengths):
+    generator = np.random.default_rng(1)
+    q = [generator.uniform(-1.5, 1.5, (n, 2)) for n in lengths]
+    peaks = PeakTable.from_detected(q, [generator.uniform(0.01, 1.0, n) for n in lengths])
+    BraggScan(peaks, (2, 3)).to_emd(tmp_path / "scan.h5")
+    vectors = py4DSTEM.read(str(tmp_path / "scan.h5"))
+    assert [len(vectors.cal[y, x].qx) for y, x in np.ndindex(2, 3)] == lengths
+    again = read_bragg_scan(tmp_path / "scan.h5").peaks
+    np.testing.assert_array_equal(again.offsets, peaks.offsets)
+    np.testing.assert_allclose(again.q, peaks.q, atol=1e-12)
+
+
 def test_py4dstem_reads_the_same_calibrated_vectors(tmp_path):
     scan = random_scan(step=25.0)
     path = tmp_path / "scan.h5"
