@@ -16,6 +16,8 @@ from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes
 NUMBERS = (1, 3, 10, 30)
 #: Bins that a condition is divided into where it has more values.
 _BINS = 6
+#: Resampled sets of materials held at once; bounds their memory.
+_RESAMPLED_AT_ONCE = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,11 +181,12 @@ def bootstrap_interval(
     totals = np.bincount(material).astype(np.float64)
     rights = np.bincount(material, weights=right)
     generator = np.random.default_rng([seed, len(names)])
-    accuracies = np.empty(n_bootstrap)
-    for index in range(n_bootstrap):
-        drawn = generator.integers(len(names), size=len(names))
-        accuracies[index] = rights[drawn].sum() / totals[drawn].sum()
-    low, high = np.percentile(accuracies, [2.5, 97.5])
+    accuracies = []
+    for first in range(0, n_bootstrap, _RESAMPLED_AT_ONCE):
+        size = (min(_RESAMPLED_AT_ONCE, n_bootstrap - first), len(names))
+        drawn = generator.integers(len(names), size=size)
+        accuracies.append(rights[drawn].sum(axis=1) / totals[drawn].sum(axis=1))
+    low, high = np.percentile(np.concatenate(accuracies), [2.5, 97.5])
     return [float(low), float(high)]
 
 
