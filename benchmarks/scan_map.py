@@ -8,10 +8,10 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import psutil
 
@@ -24,7 +24,6 @@ from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.reading.emd_reader import read_bragg_scan
 from diffractory.scan.synthetic.scans import GrainLabels, synthetic_scan
 from diffractory.specs import LabProtocolSpec, SimulationSpec
-from diffractory.storage import atomic_path
 
 #: What runs ``diffractory map`` and writes what each stage took.
 TIMED = Path(__file__).with_name("timed_map.py")
@@ -63,27 +62,11 @@ def synthetic_map_scan(side: int) -> BraggScan:
     )[0]
 
 
-def repeat_scan(source: Path, target: Path, side: int) -> None:
-    """Write a scan of side × side positions that repeats another one, some rows at a time."""
-    target.write_bytes(source.read_bytes())
-    with h5py.File(source) as small, h5py.File(target, "r+") as large:
-        names: list[str] = []
-        small.visititems(lambda name, item: names.append(name) if name.endswith("_v_uncal/data") else None)
-        lists, kind = small[names[0]][...], small[names[0]].dtype
-        parent, leaf = names[0].rsplit("/", 1)
-        attrs = dict(large[names[0]].attrs)
-        del large[names[0]]
-        data = large[parent].create_dataset(leaf, (side, side), dtype=kind)
-        data.attrs.update(attrs)
-        columns = np.arange(side) % lists.shape[1]
-        for row in range(side):
-            line = lists[row % lists.shape[0], columns]
-            if len({len(peaks) for peaks in line}) > 1:
-                data[row] = line
-                continue
-            # Lists of equal length h5py takes for one array, and repeats it at every position.
-            for column, peaks in enumerate(line):
-                data[row, column] = peaks
+def repeated_scan(scan: BraggScan, side: int) -> BraggScan:
+    """Return a scan of side × side positions that repeats another one."""
+    rows, columns = (np.arange(side) % size for size in scan.shape)
+    positions = (rows[:, None] * scan.shape[1] + columns).ravel()
+    return replace(scan, peaks=scan.peaks.take(positions), shape=(side, side))
 
 
 def measured_map(scan: Path, folder: Path, *options: str) -> dict[str, Any]:
@@ -136,8 +119,7 @@ def map_benchmark(side: int, large_side: int, paper_model: Path | None, folder: 
             print(name, run, json.dumps(found, indent=1), flush=True)
     if large_side:
         if not large.is_file():
-            with atomic_path(large) as partial:
-                repeat_scan(small, partial, large_side)
+            repeated_scan(read_bragg_scan(small), large_side).to_emd(large)
         found = measured_map(large, folder / "large")
         result["large"] = {"positions": large_side**2, **found}
         print("large", json.dumps(found, indent=1), flush=True)
