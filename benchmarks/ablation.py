@@ -6,6 +6,9 @@ results/ablation.json, kept line by line: what is there of the same patterns is 
 
     diffractory features RUN --preset robust
     python benchmarks/ablation.py RUN
+
+With ``--folds 5``, what did not stay is compared once more, by cross-validation over all materials but
+those of the test: each material is tried once, so that small differences show.
 """
 
 from __future__ import annotations
@@ -152,10 +155,69 @@ def tried(
     return line
 
 
+#: What is compared by cross-validation; the first is what the others are compared with.
+COMPARED = [ALL, [*ALL, "phases"], [*ALL, "pairs"], [*ALL, "phases", "pairs"]]
+
+
+def right_of_fold(
+    columns: dict[str, np.ndarray], names: list[str], training: TrainingSet, held: np.ndarray, cores: int
+) -> np.ndarray:
+    """Train boosting without some rows, and return whether it is right about each of them."""
+    features = np.concatenate([columns[name] for name in names], axis=1)
+    systems = training.targets.system
+    model = learners(cores)["boosting"].fit(features[~held], systems[~held])
+    right: np.ndarray = model.predict(features[held]) == systems[held]
+    return right
+
+
+def compared(right: np.ndarray, reference: np.ndarray, crystals: np.ndarray) -> dict[str, Any]:
+    """Return the share of right answers, and by how much it exceeds the reference's, resampling materials."""
+    names, material = np.unique(crystals, return_inverse=True)
+    gained = np.bincount(material, weights=right.astype(float) - reference)
+    counts = np.bincount(material).astype(float)
+    drawn = np.random.default_rng(0).integers(len(names), size=(2000, len(names)))
+    differences = gained[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return {
+        "n": len(right),
+        "n_materials": len(names),
+        "accuracy": float(right.mean()),
+        "difference": float(gained.sum() / counts.sum()),
+        "interval_of_difference": np.percentile(differences, [2.5, 97.5]).tolist(),
+    }
+
+
+def cross_validation(
+    columns: dict[str, np.ndarray], training: TrainingSet, folds: int, cores: int
+) -> list[dict[str, Any]]:
+    """Compare sets of features on every material, each by a model that has not seen it."""
+    materials = np.unique(training.crystals)
+    fold_of = dict(zip(materials, np.random.default_rng(0).permutation(len(materials)) % folds, strict=True))
+    fold = np.array([fold_of[crystal] for crystal in training.crystals])
+    kinds = np.arange(len(fold)) % 2
+    right = np.zeros((len(COMPARED), len(fold)), dtype=bool)
+    for index, names in enumerate(COMPARED):
+        for number in range(folds):
+            held = fold == number
+            right[index, held] = right_of_fold(columns, names, training, held, cores)
+            print(names, f"fold {number + 1}", f"{right[index, held].mean():.4f}", flush=True)
+    return [
+        {
+            "features": names,
+            "n_features": sum(columns[name].shape[1] for name in names),
+            **{
+                protocol: compared(right[index, chosen], right[0, chosen], training.crystals[chosen])
+                for protocol, chosen in (("turned", kinds == 0), ("rough", kinds == 1))
+            },
+        }
+        for index, names in enumerate(COMPARED)
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--share", type=float, default=0.5, help="share of the training materials")
+    parser.add_argument("--folds", type=int, help="compare by cross-validation over so many folds instead")
     arguments = parser.parse_args()
     run, spec, cores = Run.open(arguments.run), BoostingSpec(), usable_cores()
     known: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
@@ -169,6 +231,14 @@ def main() -> None:
             "validation": {"patterns": int(held.sum()), "materials": _count(training.crystals[held])},
         }
         lines = known["lines"] if all(known.get(key) == value for key, value in same.items()) else []
+        if arguments.folds:
+            columns = columns_of(run, spec, training, cores)
+            lines = cross_validation(columns, training, arguments.folds, cores)
+            content = {"plan_id": run.plan.plan_id, "folds": arguments.folds, "lines": lines}
+            whole = {**known, "cross_validation": {**content, "command": command(), **describe()}}
+            write_json(RESULT, whole)
+            print(json.dumps(lines, indent=1))
+            return
         done = [(line["features"], line["learner"]) for line in lines]
         columns = columns_of(run, spec, training, cores)
         for names, learner in TRIES:
@@ -178,7 +248,7 @@ def main() -> None:
             lines.append(line)
             print(names, learner, line["turned"]["1"]["accuracy"], line["rough"]["1"]["accuracy"], flush=True)
             content = {**same, "lines": lines, "command": command(), **describe()}
-            write_json(RESULT, content)
+            write_json(RESULT, known | content)
 
 
 def _count(crystals: np.ndarray) -> int:
