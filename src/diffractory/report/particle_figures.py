@@ -30,6 +30,8 @@ _NUMBERED: Final = 60
 _PALEST: Final = 0.25
 _PARTS: Final = {"particles": "particle", "grains": "grain", "labels": "region", "grid": "block"}
 _OUTLINE: Final = "#E69F00"
+#: Inches of a panel of example patterns, of a panel's title, and of the labels beside and below the panels.
+_PANEL, _ABOVE, _LEFT, _BELOW, _AROUND = 2.3, 0.3, 0.62, 0.5, 0.1
 #: Kinds of positions in the figure of flags, and their colours: told apart by lightness too.
 _KINDS: Final = {
     "few spots": UNLABELLED_COLOUR,
@@ -151,8 +153,17 @@ def figure_of_examples(peaks: PeakTable, dataset: xr.Dataset) -> Figure:
         title(axes, "No position has a label: there is no example to show")
         return figure
     confidence = label_confidence(dataset).ravel()
-    figure = new_figure(2.4 * max(len(present), 2) + 0.6, 5.6)
-    grid = figure.subplots(2, len(present), squeeze=False, sharex=True, sharey=True)
+    width, height = _LEFT + _PANEL * len(present) + _AROUND, 2.0 * (_PANEL + _ABOVE) + _BELOW
+    figure = new_figure(width, height)
+    # All panels are alike: places that are known need not be found, which takes as long as drawing them.
+    figure.set_layout_engine("none")
+    grid = figure.subplots(
+        2, len(present), squeeze=False, sharex=True, sharey=True,
+        gridspec_kw={
+            "left": _LEFT / width, "right": 1.0 - _AROUND / width, "wspace": 0.06,
+            "bottom": _BELOW / height, "top": 1.0 - _ABOVE / height, "hspace": _ABOVE / _PANEL,
+        },
+    )  # fmt: skip
     chosen = np.array(
         [_surest_and_middling(np.flatnonzero(labels == code), confidence) for code in present]
     ).T
