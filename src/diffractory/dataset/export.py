@@ -183,10 +183,7 @@ def write_bragg_file(
     try:
         write_bragg_vectors(peaks, shape, Path(path), _notes(dataset, thickness))
     except OSError as error:
-        raise AccessError(
-            f"{path} cannot be written ({error.strerror or error})",
-            fix="Choose a place on a disk that is writable and not full",
-        ) from None
+        raise _unwritable(path, error) from None
 
 
 def _peaks_at(
@@ -280,11 +277,15 @@ def write_parquet(
                 n_rows += table.num_rows
                 on_batch(patterns)
     except OSError as error:
-        raise AccessError(
-            f"{path} cannot be written ({error.strerror or error})",
-            fix="Choose a place on a disk that is writable and not full",
-        ) from None
+        raise _unwritable(path, error) from None
     return n_rows
+
+
+def _unwritable(path: Path | str, error: OSError) -> AccessError:
+    return AccessError(
+        f"{path} cannot be written ({error.strerror or error})",
+        fix="Choose a place on a disk that is writable and not full",
+    )
 
 
 def _tables(
