@@ -111,9 +111,10 @@ def _fit_all(  # type: ignore[no-untyped-def]
         best_fits[0][:], best_fits[2][:] = np.nan, -1
         _fit_beside(strain, target, monoclinic, design, normal, right, squares)
         for group in range(beside):
+            # Not the constants that these two are here: numba would compile all of it once more for them.
             residual[group] = _keep_best(
-                squares[0, group], squares[1, group], right[:, group], 4, _MONOCLINIC, group, metrics, axes,
-                best_fits, room[3],
+                squares[0, group], squares[1, group], right[:, group], dimension[group], family[group], group,
+                metrics, axes, best_fits, room[3],
             )  # fmt: skip
         _fit_larger(
             strain, target, family, dimension, metrics, axes, two_folds, beside, residual, best_fits, room
