@@ -6,7 +6,6 @@ import ast
 import base64
 import importlib
 import io
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,8 +22,6 @@ from notebook_runs import NOTEBOOKS, execute_notebook, said
 
 SOURCES = sorted(NOTEBOOKS.glob("[0-9]-*.py"))
 NAMES = [source.stem for source in SOURCES]
-#: Where there is a SLURM, tests/slurm executes the fourth, in its jobs.
-ON_SLURM = NAMES[3:] if shutil.which("sbatch") else []
 #: Bytes; the site and every clone carry them.
 LARGEST = 300_000
 
@@ -60,7 +57,6 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fut
         yield {
             name: pool.submit(execute_notebook, name, folder, DIFFRACTORY_TESTBED=nowhere)
             for name in reversed(NAMES)
-            if name not in ON_SLURM
         }
 
 
@@ -72,8 +68,6 @@ def test_there_are_four() -> None:
 def test_a_notebook_runs_and_shows_the_pictures_that_are_stored(
     name: str, executed: dict[str, Future[NotebookNode]]
 ) -> None:
-    if name in ON_SLURM:
-        pytest.skip("tests/slurm executes it")
     # An error in a cell is raised here.
     drawn, kept = pictures(executed[name].result()), pictures(stored(name))
     assert drawn
@@ -136,7 +130,6 @@ def test_a_notebook_uses_the_public_api_alone(source: Path) -> None:
     assert set(top) <= set(diffractory.__all__)
 
 
-@pytest.mark.skipif(bool(ON_SLURM), reason="there is a SLURM here")
 def test_the_fourth_notebook_says_where_there_is_no_slurm(executed: dict[str, Future[NotebookNode]]) -> None:
     told = said(executed[NAMES[3]].result())
     assert "NO SLURM HERE" in told

@@ -34,7 +34,7 @@ _POINT_FIELDS = [
 ]
 #: Bytes of memory a peak and a pattern take at most as Bragg vectors, and on their way to a file of
 #: them; and the share of the machine's memory they may take.
-_VECTOR_BYTES, _FILE_BYTES, _MEMORY_SHARE = (120, 2_500), (60, 100), 0.8
+_VECTOR_BYTES, _FILE_BYTES, _MEMORY_SHARE = (120, 2_500), (60, 400), 0.8
 #: Patterns read at once on the way to Bragg vectors.
 _BATCH = 2_000
 #: Rows of a row group, about, and bytes of the intensities read at once.

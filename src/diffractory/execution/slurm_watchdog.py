@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from dask_jobqueue.slurm import SLURMCluster
@@ -36,13 +37,14 @@ _SHOWN_LOGS = 2
 
 
 class _Registrations(SchedulerPlugin):
-    """Names of all workers that ever came up: one may come and go between two looks at the queue."""
+    """Notes the jobs of which a worker ever came up: one may come and go between two looks at the queue."""
 
-    def __init__(self) -> None:
-        self.names: set[object] = set()
+    def __init__(self, job_of: Callable[[object], str]) -> None:
+        self.jobs: set[str] = set()
+        self._job_of = job_of
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
-        self.names.add(scheduler.workers[worker].name)
+        self.jobs.add(self._job_of(scheduler.workers[worker].name))
 
 
 class Watchdog(threading.Thread):
@@ -57,8 +59,9 @@ class Watchdog(threading.Thread):
         self._closing, self._unanswered = threading.Event(), 0
         self._ids: dict[str, str] = {}
         self._running_since: dict[str, float] = {}
-        self._registrations = _Registrations()
-        cluster.scheduler.add_plugin(self._registrations)
+        registrations = _Registrations(self._job_of)
+        cluster.scheduler.add_plugin(registrations)
+        self._registered = registrations.jobs
         self._lost = self._stillborn = 0
         self._last_lost = ""
         self._refusals, self._submit_after = 0, 0.0
@@ -133,11 +136,6 @@ class Watchdog(threading.Thread):
         missing = min(self._wanted - len(cluster.worker_spec), _AT_ONCE)
         if missing > 0 and now >= self._submit_after:
             await self._submit(missing)
-
-    @property
-    def _registered(self) -> set[str]:
-        """Names of the jobs of which a worker ever came up."""
-        return {self._job_of(worker) for worker in self._registrations.names}
 
     def _job_of(self, worker: object) -> str:
         """Return the name of the job that a worker lives in; workers of one job are numbered."""
