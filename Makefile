@@ -18,7 +18,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Commands and workers start by the hundred: what Python has compiled is kept, here, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test coverage browser lint docs lock notebooks dist check-dist sbom audit clean
+.PHONY: help install demo test test-slurm test-shared coverage browser lint docs lock notebooks dist check-dist sbom audit clean
 
 help:
 	@echo "make demo   set up and run the whole road on embedded crystals (a few minutes)"
@@ -79,9 +79,14 @@ kernels-%: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(MAKE) -j $(TEST_PROCESSES) --output-sync kernels-lattices kernels-simulate lint $(VENV)/.torch browser
-	@# What waits for jobs has the machine to itself; the rest is shared out.
+	$(MAKE) -j 2 test-slurm test-shared
+
+# What waits for SLURM's jobs leaves half of the machine to the rest, which gives way to it.
+test-slurm: $(INSTALLED)
 	$(BIN)/pytest tests/slurm
-	$(PYTEST) --ignore=tests/slurm
+
+test-shared: $(INSTALLED)
+	nice -n 10 $(PYTEST) --ignore=tests/slurm
 
 # Apart from `make test`, which has to be quick: counting lines takes its time.
 coverage: $(VENV)/.torch browser

@@ -10,6 +10,16 @@ def _spacegroup(group: str, lattice: Lattice, species: list[str], coords: list[l
     return Structure.from_spacegroup(group, lattice, species, coords)
 
 
+def face_centred(a: float, species: list[str], coords: list[list[float]]) -> Structure:
+    """Return a cubic crystal of atoms that stand at each corner of the cell and on its faces.
+
+    As ``Structure.from_spacegroup`` makes it, which takes a second or two where a group has 192 operations.
+    """
+    faces = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5]])
+    places = [(np.array(place) + face) % 1.0 for place in coords for face in faces]
+    return Structure(Lattice.cubic(a), [atom for atom in species for _ in faces], places)
+
+
 def _rotated(structure: Structure) -> Structure:
     """Return the same crystal in a Cartesian frame turned by an odd angle."""
     axis = np.array([1.0, 2.0, 3.0]) / 14.0**0.5
@@ -18,7 +28,8 @@ def _rotated(structure: Structure) -> Structure:
     return Structure(Lattice(structure.lattice.matrix @ turn.T), structure.species, structure.frac_coords)
 
 
-_CU = _spacegroup("Fm-3m", Lattice.cubic(3.61), ["Cu"], [[0, 0, 0]])
+_CU = face_centred(3.61, ["Cu"], [[0, 0, 0]])
+_GAAS = face_centred(5.653, ["Ga", "As"], [[0, 0, 0], [0.25] * 3])
 _CORUNDUM = _spacegroup(
     "R-3c", Lattice.hexagonal(4.758, 12.991), ["Al", "O"], [[0, 0, 0.3522], [0.3063, 0, 0.25]]
 )
@@ -26,12 +37,10 @@ _CORUNDUM = _spacegroup(
 #: name -> structure; the letter at the end says c(entric) or a(centric).
 ZOO: dict[str, Structure] = {
     "cubic-F-c-copper": _CU,
-    "cubic-I-c-iron": _spacegroup("Im-3m", Lattice.cubic(2.866), ["Fe"], [[0, 0, 0]]),
+    "cubic-I-c-iron": Structure(Lattice.cubic(2.866), ["Fe", "Fe"], [[0, 0, 0], [0.5] * 3]),
     "cubic-P-c-CsCl": _spacegroup("Pm-3m", Lattice.cubic(4.12), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
-    "cubic-F-a-GaAs": _spacegroup("F-43m", Lattice.cubic(5.653), ["Ga", "As"], [[0, 0, 0], [0.25] * 3]),
-    "cubic-skew-primitive-a-GaAs": _spacegroup(
-        "F-43m", Lattice.cubic(5.653), ["Ga", "As"], [[0, 0, 0], [0.25] * 3]
-    ).get_primitive_structure(),
+    "cubic-F-a-GaAs": _GAAS,
+    "cubic-skew-primitive-a-GaAs": _GAAS.get_primitive_structure(),
     "cubic-turned-frame-c-copper": _rotated(_CU),
     "cubic-P-a-FeSi": _spacegroup("P2_13", Lattice.cubic(4.49), ["Fe", "Si"], [[0.137] * 3, [0.842] * 3]),
     "hexagonal-P-a-ZnO": _spacegroup(

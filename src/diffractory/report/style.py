@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -35,6 +35,21 @@ _NOTEBOOK_DPI: Final = 100
 
 class NotebookFigure(Figure):
     """A figure that notebooks show by themselves, without pyplot: the last value of a cell is drawn."""
+
+    def savefig(self, *where: Any, **how: Any) -> None:
+        """Write the figure. What goes where is settled first: matplotlib would draw all of it for that."""
+        layout, dpi = self.get_layout_engine(), self.dpi
+        if layout is None or not self.axes:
+            super().savefig(*where, **how)
+            return
+        try:
+            self.dpi = dpi if how.get("dpi") in (None, "figure") else how["dpi"]
+            layout.execute(self)
+            self.set_layout_engine(None)
+            super().savefig(*where, **how)
+        finally:
+            self.dpi = dpi
+            self.set_layout_engine(layout)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

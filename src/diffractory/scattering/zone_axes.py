@@ -233,9 +233,21 @@ def _similarity(
 ) -> NDArray[np.float64]:
     """Return the cosine of the angle between directions modulo symmetry, of shape (n_a, n_b)."""
     cosine = np.full((len(a), len(b)), -1.0)
-    for operation in operations:
-        np.maximum(cosine, scalar_products(a, images_under(operation, b)), out=cosine)
+    opposite = _opposites(operations)
+    for number, operation in enumerate(operations):
+        if number in opposite.values():
+            continue
+        products = scalar_products(a, images_under(operation, b))
+        if number in opposite:
+            np.abs(products, out=products)
+        np.maximum(cosine, products, out=cosine)
     return cosine
+
+
+def _opposites(operations: NDArray[np.float64]) -> dict[int, int]:
+    """Return which operation gives the opposite of whose images; Laue groups have the inversion."""
+    same = (operations[:, None] == -operations).all(axis=(2, 3))
+    return dict(np.argwhere(np.triu(same)).tolist())
 
 
 def _farthest_points(
@@ -272,16 +284,27 @@ def _assign(
     """Return the axis nearest to each direction modulo symmetry, and its image that is nearest to it."""
     owner, winner = np.zeros((2, len(filling)), dtype=np.int64)
     turned = [images_under(operation.T, axes) for operation in operations]
+    opposite = _opposites(operations)
     for first in range(0, len(filling), _BLOCK):
         block = slice(first, first + _BLOCK)
         best = np.full(len(filling[block]), -np.inf)
+        found = {}
         for number, equivalents in enumerate(turned):
-            cosine = scalar_products(filling[block], equivalents)
-            nearest = cosine.argmax(axis=1)
-            value = cosine[np.arange(len(best)), nearest]
+            if number not in found:
+                cosine = scalar_products(filling[block], equivalents)
+                found[number] = _largest(cosine)
+                if number in opposite:
+                    found[opposite[number]] = _largest(np.negative(cosine, out=cosine))
+            nearest, value = found.pop(number)
             better = value > best + 1e-12
             best[better], owner[block][better], winner[block][better] = value[better], nearest[better], number
     return owner, _images(operations, winner, filling)
+
+
+def _largest(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return where in each row the largest value is, the first of them, and the value."""
+    place = values.argmax(axis=1)
+    return place, values[np.arange(len(values)), place]
 
 
 def _stabiliser_projection(

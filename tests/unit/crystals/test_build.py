@@ -23,8 +23,9 @@ from diffractory.crystals.sources.aflow import aflow_candidates
 from diffractory.crystals.sources.parquet import parquet_candidates
 from diffractory.crystals.symmetry import laue_class, laue_operations_of
 from diffractory.errors import CatalogueError, SpecError
+from zoo import face_centred
 
-SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+SALT = face_centred(5.64, ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 CSCL = Structure(Lattice.cubic(4.12), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 TITANIA = Structure.from_spacegroup(
     "P4_2/mnm", Lattice.tetragonal(4.594, 2.959), ["Ti", "O"], [[0, 0, 0], [0.305, 0.305, 0]]
@@ -214,7 +215,7 @@ def test_structures_that_cannot_be_simulated_are_dropped(structure: Structure, r
 
 
 def test_noble_gases_build_without_a_warning() -> None:
-    argon = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.26), ["Ar"], [[0, 0, 0]])
+    argon = face_centred(5.26, ["Ar"], [[0, 0, 0]])
     assert _build(argon).catalogue.table["formula"][0] == "Ar"
 
 

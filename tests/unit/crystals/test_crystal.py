@@ -6,8 +6,9 @@ from pymatgen.core import Lattice, Structure
 
 from diffractory.crystals.crystal import Crystal
 from diffractory.errors import StructureError
+from zoo import face_centred
 
-NACL = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+NACL = face_centred(5.64, ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 EDGE = st.floats(2.0, 20.0)
 ANGLE = st.floats(75.0, 105.0)
 

@@ -7,17 +7,15 @@ from pymatgen.core import Lattice, Structure
 from diffractory.crystals.build import CatalogueFilter, build_catalogue
 from diffractory.crystals.prototypes import structure_families
 from diffractory.crystals.sources import Candidate
-from zoo import ZOO
+from zoo import ZOO, face_centred
 
 SALT, CAESIUM_SALT = ["Na", "Cl"], ["Cs", "Cl"]
 HALVES = [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]
 STRUCTURES = {
-    "NaCl": Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), SALT, HALVES),
-    "MgO": Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.21), ["Mg", "O"], HALVES),
+    "NaCl": face_centred(5.64, SALT, HALVES),
+    "MgO": face_centred(4.21, ["Mg", "O"], HALVES),
     "CsCl": Structure.from_spacegroup("Pm-3m", Lattice.cubic(4.12), CAESIUM_SALT, HALVES),
-    "CaF2": Structure.from_spacegroup(
-        "Fm-3m", Lattice.cubic(5.46), ["Ca", "F"], [[0.0, 0.0, 0.0], [0.25, 0.25, 0.25]]
-    ),
+    "CaF2": face_centred(5.46, ["Ca", "F", "F"], [[0.0, 0.0, 0.0], [0.25, 0.25, 0.25], [0.75, 0.75, 0.75]]),
     "copper": ZOO["cubic-F-c-copper"],
     "GaAs": ZOO["cubic-F-a-GaAs"],
     "corundum": ZOO["trigonal-skew-primitive-c-corundum"],

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,53 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from py4DSTEM.process.diffraction import Crystal as ReferenceCrystal
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Structure
 from pymatgen.symmetry.groups import SpaceGroup
-from scipy.spatial.transform import Rotation
 
 from diffractory.errors import OrientationError
 from diffractory.scattering.orientations import minimal_rotations, sample_orientations, sample_zone_axes
 from diffractory.scattering.zone_axes import fold_into_zone
 from diffractory.specs import OrientationSpec
+from laue_groups import GROUPS, fingerprints, operations
 from zoo import ZOO
 
 #: What processors before AVX-512, and before fused multiplication, lack; as NumPy calls it.
 AVX512 = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL"
 AVX2 = f"{AVX512} AVX2 FMA3"
-
-GROUPS = {
-    "P-1": Lattice.from_parameters(4, 5, 6, 80, 95, 105),
-    "P2/m": Lattice.monoclinic(4, 5, 6, 105),
-    "Pmmm": Lattice.orthorhombic(4, 5, 6),
-    "P4/m": Lattice.tetragonal(4, 6),
-    "P4/mmm": Lattice.tetragonal(4, 6),
-    "P-3": Lattice.hexagonal(4, 6),
-    "P-3m1": Lattice.hexagonal(4, 6),
-    "P6/m": Lattice.hexagonal(4, 6),
-    "P6/mmm": Lattice.hexagonal(4, 6),
-    "Pm-3": Lattice.cubic(4),
-    "Pm-3m": Lattice.cubic(4),
-}
-
-
-def operations(group: str) -> np.ndarray:
-    cell = GROUPS[group].matrix.T
-    return np.array(
-        [cell @ op.rotation_matrix @ np.linalg.inv(cell) for op in SpaceGroup(group).symmetry_ops]
-    )
-
-
-@cache
-def fingerprints() -> dict[str, str]:
-    """Checksums of each Laue group's orientations, by turns in its standard frame and in a general one."""
-    spec = OrientationSpec(count=20, in_plane="random", seed=3)
-    frames = [np.eye(3), Rotation.from_euler("zxz", [0.3, 1.1, 2.5]).as_matrix()]
-    return {
-        group: hashlib.sha256(
-            sample_orientations(frame @ operations(group) @ frame.T, spec, "mp-1").tobytes()
-        ).hexdigest()
-        for group, frame in zip(GROUPS, frames * len(GROUPS), strict=False)
-    }
 
 
 def angles(ops: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -160,8 +123,7 @@ def test_every_machine_has_the_same_orientations_to_the_last_bit(kernels: str, d
     environment["GLIBC_TUNABLES"] = "glibc.cpu.hwcaps=-AVX2,-FMA"
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     there = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", "import test_orientations as t; print(t.fingerprints())"],
-        cwd=Path(__file__).parent,
+        [sys.executable, "-W", "ignore", "-c", "import laue_groups; print(laue_groups.fingerprints())"],
         env=environment,
         capture_output=True,
         text=True,
