@@ -113,6 +113,7 @@ check-dist: dist
 	$(PYTHON) -m venv build/check-dist/venv
 	build/check-dist/venv/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	cd build/check-dist && env -u PYTHONPATH venv/bin/diffractory --version
+	cd build/check-dist && env -u PYTHONPATH venv/bin/diffractory doctor
 	cd build/check-dist && env -u PYTHONPATH venv/bin/diffractory demo --out demo
 
 # Tools of a release need libraries of their own, which must not enter the locked environment.
