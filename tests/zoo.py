@@ -11,9 +11,9 @@ def _spacegroup(group: str, lattice: Lattice, species: list[str], coords: list[l
 
 
 def face_centred(a: float, species: list[str], coords: list[list[float]]) -> Structure:
-    """Return a cubic crystal of atoms that stand at each corner of the cell and on its faces.
+    """Return a cubic crystal with each atom at its place and, from there, in the middle of three faces.
 
-    As ``Structure.from_spacegroup`` makes it, which takes a second or two where a group has 192 operations.
+    ``Structure.from_spacegroup`` makes the same in a second or two where a group has 192 operations.
     """
     faces = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5]])
     places = [(np.array(place) + face) % 1.0 for place in coords for face in faces]

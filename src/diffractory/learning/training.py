@@ -45,7 +45,7 @@ TRAINING_NOISE = LabProtocolSpec(
     position_sigma=0.0057, position_spread=2.8, scale_error=0.02, ellipticity=0.02
 )
 
-#: Phases that the robust preset compares between rings: Friedel pairs leave little of odd orders.
+#: Orders whose phases the robust preset compares between rings: spots of a Friedel pair cancel in odd ones.
 PHASE_ORDERS = (2, 4, 6, 8)
 
 

@@ -2,8 +2,8 @@
 
 Four groups: the lattice read from the spots and how well each crystal family fits it; the radial
 profile; the magnitudes of the paper's radial basis; and, where a spec asks for them, its phases, each
-relative to the next ring's. Intensities are shares of what is scattered,
-so neither the exposure nor a saturated direct beam matters.
+relative to the next ring's. Intensities are shares of what is scattered, so neither the exposure nor a
+saturated direct beam matters.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from diffractory.report.particle_figures import (
     figure_of_particles,
     part_name,
 )
-from diffractory.report.style import save_figure
+from diffractory.report.style import save_figure, settle_layout
 from diffractory.scan.mapping.label_map import summarise
 from diffractory.scan.mapping.particle_table import summarise_particles
 
@@ -179,10 +179,8 @@ def begin_pictures(
 def _draw(figure: Callable[[], Figure], path: Path) -> None:
     """Draw a figure in all formats; ``path`` has no suffix."""
     drawn = figure()
-    # Where everything goes is settled once: each format would draw everything once more to settle it again.
-    if (layout := drawn.get_layout_engine()) is not None:
-        layout.execute(drawn)
-        drawn.set_layout_engine(None)
+    # Once for all formats.
+    settle_layout(drawn)
     for suffix in _FORMATS:
         save_figure(drawn, path.with_suffix(suffix))
 

@@ -37,15 +37,11 @@ class NotebookFigure(Figure):
     """A figure that notebooks show by themselves, without pyplot: the last value of a cell is drawn."""
 
     def savefig(self, *where: Any, **how: Any) -> None:
-        """Write the figure. What goes where is settled first: matplotlib would draw all of it for that."""
+        """Write the figure; it lays itself out anew when it is written again."""
         layout, dpi = self.get_layout_engine(), self.dpi
-        if layout is None or not self.axes:
-            super().savefig(*where, **how)
-            return
         try:
             self.dpi = dpi if how.get("dpi") in (None, "figure") else how["dpi"]
-            layout.execute(self)
-            self.set_layout_engine(None)
+            settle_layout(self)
             super().savefig(*where, **how)
         finally:
             self.dpi = dpi
@@ -70,6 +66,19 @@ def new_figure(width: float, height: float) -> Figure:
     matplotlib.figure.Figure
     """
     return NotebookFigure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def settle_layout(figure: Figure) -> None:
+    """Settle where everything goes, now and for good: matplotlib would draw all of it once more for that.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Changed in place.
+    """
+    if (layout := figure.get_layout_engine()) is not None and figure.axes:
+        layout.execute(figure)
+    figure.set_layout_engine(None)
 
 
 def figure_of(axes: Axes) -> Figure:

@@ -2,6 +2,7 @@ import math
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,9 +37,9 @@ def _candidate(material_id: str, structure: Structure | None, problem: Problem |
     return Candidate(material_id, structure, problem, "test", "CC0")
 
 
-def _build(*structures: Structure, **filters: object) -> BuildResult:
+def _build(*structures: Structure, **filters: Any) -> BuildResult:
     candidates = [_candidate(f"m-{i}", structure) for i, structure in enumerate(structures)]
-    return build_catalogue(candidates, CatalogueFilter(**filters))  # type: ignore[arg-type]
+    return build_catalogue(candidates, CatalogueFilter(**filters))
 
 
 def _scaled(structure: Structure, factor: float) -> Structure:
@@ -289,9 +290,9 @@ def test_stratified_choice_keeps_shares(labels: list[str], data: st.DataObject) 
         ),
     ],
 )
-def test_filters_out_of_range_are_refused(values: dict[str, object], message: str) -> None:
+def test_filters_out_of_range_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError) as caught:
-        CatalogueFilter(**values)  # type: ignore[arg-type]
+        CatalogueFilter(**values)
     assert message in str(caught.value)
 
 

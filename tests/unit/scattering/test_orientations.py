@@ -12,8 +12,10 @@ from numpy.testing import assert_allclose
 from py4DSTEM.process.diffraction import Crystal as ReferenceCrystal
 from pymatgen.core import Structure
 from pymatgen.symmetry.groups import SpaceGroup
+from scipy.spatial.transform import Rotation
 
 from diffractory.errors import OrientationError
+from diffractory.scattering import zone_axes
 from diffractory.scattering.orientations import minimal_rotations, sample_orientations, sample_zone_axes
 from diffractory.scattering.zone_axes import fold_into_zone
 from diffractory.specs import OrientationSpec
@@ -130,6 +132,20 @@ def test_every_machine_has_the_same_orientations_to_the_last_bit(kernels: str, d
         check=True,
     )
     assert there.stdout.strip() == str(fingerprints())
+
+
+@pytest.mark.parametrize("group", ["P-1", "P4/m", "P-3m1", "Pm-3m"])
+def test_operations_with_opposite_images_change_nothing_by_sharing_products(
+    group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = Rotation.from_euler("zxz", [0.3, 1.1, 2.5]).as_matrix()
+    for ops in (operations(group), frame @ operations(group) @ frame.T):
+        assert len(zone_axes._opposites(ops)) == len(ops) // 2
+        given = ops.tobytes(), len(ops), 7
+        shared = zone_axes._sample.__wrapped__(*given)
+        with monkeypatch.context() as patch:
+            patch.setattr(zone_axes, "_opposites", lambda _: {})
+            np.testing.assert_array_equal(zone_axes._sample.__wrapped__(*given), shared)
 
 
 def test_the_same_zone_axes_in_a_turned_frame_are_still_unique() -> None:
