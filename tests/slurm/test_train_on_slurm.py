@@ -1,7 +1,8 @@
-"""joblib, and so forests, on workers in jobs of a real SLURM."""
+"""joblib, and so forests and searches, on workers in jobs of a real SLURM."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from threading import Thread
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from joblib import Parallel, delayed
 
+import searches
 import worker_tasks
 from cli_runs import refused, succeeds
 from diffractory.dataset.run import Run
@@ -52,6 +54,18 @@ def test_a_forest_is_the_same_although_a_job_is_cancelled(testbed: Testbed, aske
     # Neither the targets nor anything else of the training is left beside the features.
     assert {path.suffix for path in asked.folder.iterdir() if path.is_file()} <= {".npy", ".log"}
     assert len(list(asked.folder.glob("**/*.npy"))) == 1
+
+
+def test_a_search_of_hyper_parameters_runs_in_jobs_and_finds_what_one_process_finds(asked: Asked):
+    with open_slurm(asked.jobs(2)) as engine, engine.joblib():
+        there = searches.searched(n_jobs=-1)
+        client = engine._client  # type: ignore[attr-defined]
+        workers = set(client.run(os.getpid).values())
+    asked_processes = searches.processes_of(there)
+    assert asked_processes
+    assert asked_processes <= workers
+    assert os.getpid() not in workers
+    searches.assert_same_search(there, searches.searched(n_jobs=None))
 
 
 def test_joblib_ends_when_jobs_die_at_their_start(asked: Asked):
