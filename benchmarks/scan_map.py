@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from timed_map import BEGAN
 
 from diffractory import simulate
 from diffractory.crystals.build import CatalogueFilter, build_catalogue
@@ -75,7 +76,8 @@ def measured_map(scan: Path, folder: Path, *options: str) -> dict[str, Any]:
     words = [sys.executable, str(TIMED), str(times), str(scan), "--out", str(folder), *options]
     began, most = time.perf_counter(), 0
     # Compiled code in a folder of its own: the first run finds none, whatever ran on this machine before.
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(folder.parent / "compiled")}
+    compiled = str(folder.parent / "compiled")
+    environment = os.environ | {"NUMBA_CACHE_DIR": compiled, BEGAN: repr(time.time())}
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment)
     while process.poll() is None:
         most = max(most, _memory(process.pid))

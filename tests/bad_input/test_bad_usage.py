@@ -209,7 +209,7 @@ def test_an_error_without_a_path_is_one_message_too(
     def refuse(path: Path, data: object) -> None:
         raise OSError("the network is gone")
 
-    monkeypatch.setattr("diffractory.cli.map_scan.write_atomic", refuse)
+    monkeypatch.setattr("diffractory.cli.mapping.write_atomic", refuse)
     answer = diffractory("map", workshop.scan, "--model", workshop.model, "--out", tmp_path / "map", *INLINE)
     assert answer.code == 2
     assert "error: the network is gone. the operating system refused it." in answer.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import io
 import logging
 import shlex
@@ -60,6 +62,7 @@ class _LazyGroup(TyperGroup):
         if name in _COMMANDS:
             on_ctrl_c = signal.getsignal(signal.SIGINT)
             module = import_module(f"diffractory.cli.{_COMMANDS[name][0]}")
+            gc.freeze()
             # dask-jobqueue, when imported, has Ctrl-C end the program with 0 and without a word.
             signal.signal(signal.SIGINT, on_ctrl_c)
             found = get_command(module.app)
@@ -115,6 +118,8 @@ def main() -> None:
             # A terminal that lacks Å and × shows ? instead; a result is not lost over it.
             stream.reconfigure(errors="replace")
     set_verbosity(Verbosity.NORMAL)
+    # What modules hold is no garbage: looking for some among it, at the end once more, takes half a second.
+    atexit.register(gc.freeze)
     try:
         app(prog_name="diffractory")
     except DiffractoryError as error:

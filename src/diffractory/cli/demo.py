@@ -16,7 +16,7 @@ from diffractory.cli.console import JsonFlag, note, out, print_json
 from diffractory.cli.engines import engine_here
 from diffractory.cli.evaluate import evaluate_on_run
 from diffractory.cli.features import compute_missing_features, plans_of_preset
-from diffractory.cli.map_scan import map_with_model
+from diffractory.cli.mapping import map_with_model
 from diffractory.cli.options import Preset, WorkersOption
 from diffractory.cli.plan import plan_run
 from diffractory.cli.progress import counting_bar

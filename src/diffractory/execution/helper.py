@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+import gc
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing import get_context
+from typing import Any
 
 from diffractory.interrupts import out_of_reach_of_ctrl_c
 
 
+class _Pool(ProcessPoolExecutor):
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        # Whoever has work done waits for it in one place, and hears there that the process has died.
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except BrokenExecutor as error:
+            broken: Future[Any] = Future()
+            broken.set_exception(error)
+            return broken
+
+
 @contextmanager
-def helper_process(module: str) -> Iterator[Executor]:
-    """Start a process that imports a module while this one goes on with its own work.
+def helper_process(*modules: str) -> Iterator[Executor]:
+    """Start a process that imports modules while this one goes on with its own work.
 
     Parameters
     ----------
-    module : str
+    *modules : str
         What the process will need: it is there when the first work is.
     """
     # Not forked: this process has threads, whose locks a copy of it would find locked for ever.
-    pool = ProcessPoolExecutor(1, get_context("spawn"))
+    pool = _Pool(1, get_context("spawn"))
     try:
         with out_of_reach_of_ctrl_c():
-            pool.submit(_import, module)
+            pool.submit(_import, modules)
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _import(module: str) -> None:
-    import_module(module)
+def _import(modules: tuple[str, ...]) -> None:
+    for module in modules:
+        import_module(module)
+    # No garbage: looking for some among what modules hold would take half a second when this process ends.
+    gc.freeze()

@@ -89,32 +89,17 @@ class TrainingDomain:
         spread = np.sqrt(np.maximum(np.asarray(pca.explained_variance_, dtype=np.float64), 1e-12))
         components, centre = (np.asarray(a, dtype=np.float64) for a in (pca.components_, pca.mean_))
         domain = cls(mean, scale, components, centre, spread, np.full(2, np.inf), np.empty((0, 2)))
-        limits = np.quantile(domain.distances(sample), 1.0 - _OUTSIDE, axis=0)
-        shown = domain.coordinates(X[rows[:_SHOWN]])[:, :2]
-        return replace(domain, limits=limits, sample=np.pad(shown, ((0, 0), (0, 2 - shown.shape[1]))))
-
-    def coordinates(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the coordinates of patterns along the components, (n, n_components), in spreads."""
-        along: NDArray[np.float64] = (self._standard(X) @ self.components.T) / self.spread
-        return along
-
-    def distances(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        """Return how far patterns are from the middle along the components, and off them: (n, 2)."""
-        centred = self._standard(X)
-        along = centred @ self.components.T
-        squares = (centred**2).sum(axis=1) - (along**2).sum(axis=1)
-        return np.column_stack(
-            [np.sqrt(((along / self.spread) ** 2).mean(axis=1)), np.sqrt(np.maximum(squares, 0.0))]
-        )
+        standard = domain._standard(sample)
+        limits = np.quantile(domain._distances(standard, standard @ components.T), 1.0 - _OUTSIDE, axis=0)
+        return replace(domain, limits=limits, sample=domain.locate(X[rows[:_SHOWN]])[1])
 
     def locate(self, X: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Return which patterns lie outside, (n,), and their first two coordinates, (n, 2)."""
-        along = self.coordinates(X)[:, :2]
-        return self.outside(X), np.pad(along, ((0, 0), (0, 2 - along.shape[1])))
-
-    def outside(self, X: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return which patterns, features of shape (n, n_features), lie outside; of shape (n,)."""
-        return np.asarray(np.any(self.distances(X) > self.limits, axis=1))
+        standard = self._standard(X)
+        along = standard @ self.components.T
+        outside = np.any(self._distances(standard, along) > self.limits, axis=1)
+        shown = (along / self.spread)[:, :2]
+        return np.asarray(outside), np.pad(shown, ((0, 0), (0, 2 - shown.shape[1])))
 
     def to_arrays(self) -> dict[str, NDArray[np.float64]]:
         """Return the arrays by name, ready for ``numpy.savez``."""
@@ -147,3 +132,10 @@ class TrainingDomain:
     def _standard(self, X: NDArray[Any]) -> NDArray[np.float64]:
         standard = np.clip((np.asarray(X, dtype=np.float64) - self.mean) / self.scale, -_CUT, _CUT)
         return np.asarray(standard - self.centre)
+
+    def _distances(self, standard: NDArray[np.float64], along: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how far patterns are from the middle along the components, and off them: (n, 2)."""
+        squares = (standard**2).sum(axis=1) - (along**2).sum(axis=1)
+        return np.column_stack(
+            [np.sqrt(((along / self.spread) ** 2).mean(axis=1)), np.sqrt(np.maximum(squares, 0.0))]
+        )

@@ -108,9 +108,10 @@ def _cell_axes(group: list[NDArray[np.int64]]) -> NDArray[np.float64]:
         axes[1:] = _plane_across(two_folds[0])
     elif order != 24:
         # Lengths under one metric of the group: across the main axis, two kinds differ by a fixed factor.
-        metric = sum(r.T @ np.diag([1.0, 1.3, 1.7]) @ r for r in group)
+        # Whole numbers: of equally long ones the first is taken, whatever a library's rounding.
+        metric = sum(r.T @ np.diag([10, 13, 17]) @ r for r in group)
         across = [axis for axis in map(_axis, two_folds) if np.any(np.cross(axis, axes[0]))]
-        axes[1] = min(across, key=lambda axis: float(axis @ metric @ axis))
+        axes[1] = min(across, key=lambda axis: int(axis @ metric @ axis))
     return axes
 
 

@@ -111,8 +111,12 @@ def _fit_all(  # type: ignore[no-untyped-def]
         best_fits[0][:], best_fits[2][:] = np.nan, -1
         _fit_beside(strain, target, monoclinic, design, normal, right, squares)
         for group in range(beside):
+            residual[group] = _residual(squares[0, group])
+            # Most are beaten: asking that here takes a tenth of the time that a call with arrays takes.
+            if residual[group] > best_fits[0][family[group], 0] * (1.0 + _TIE):
+                continue
             # Not the constants that these two are here: numba would compile all of it once more for them.
-            residual[group] = _keep_best(
+            _keep_best(
                 squares[0, group], squares[1, group], right[:, group], dimension[group], family[group], group,
                 metrics, axes, best_fits, room[3],
             )  # fmt: skip
@@ -130,15 +134,16 @@ def _fit_larger(  # type: ignore[no-untyped-def]
     best = best_fits[0]
     for group in range(first, len(family)):
         # What a group leaves alone, its part leaves alone: it fits no better than its part does.
-        least = 0.0
-        for part in two_folds[group]:
-            if part >= 0:
-                least = max(least, residual[part])
-        if least > best[family[group], 0] * (1.0 + 10.0 * _TIE):
-            continue
-        residual[group] = _fit_group(
-            strain, target, family[group], dimension[group], group, metrics, axes, best_fits, room
-        )
+        beaten, most = False, best[family[group], 0] * (1.0 + 10.0 * _TIE)
+        for number in range(two_folds.shape[1]):
+            part = two_folds[group, number]
+            if part >= 0 and residual[part] > most:
+                beaten = True
+                break
+        if not beaten:
+            residual[group] = _fit_group(
+                strain, target, family[group], dimension[group], group, metrics, axes, best_fits, room
+            )
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -257,13 +262,18 @@ def _fit_group(strain, target, family, dimension, group, metrics, axes, best_fit
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def _residual(total):  # type: ignore[no-untyped-def]
+    """Return the root of what a fit leaves; 0 where the equations had no solution."""
+    return max(math.sqrt(total), _RESIDUAL_FLOOR) if total >= 0.0 else 0.0
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def _keep_best(total, across, right, dimension, family, group, metrics, axes, best_fits, metric):  # type: ignore[no-untyped-def]
     """Keep a fit that is better than those of its family before; return what it leaves."""
     if not total >= 0.0:
-        # The equations had no solution.
         return 0.0
     best, held, owner, cells = best_fits
-    residual, before = max(math.sqrt(total), _RESIDUAL_FLOOR), best[family, 0]
+    residual, before = _residual(total), best[family, 0]
     # A hexagonal lattice has two kinds of rhombohedral groups that fit alike: the smaller cell counts.
     alike = residual <= before * (1.0 + _TIE)
     if residual >= before * (1.0 - _TIE) and not alike:

@@ -254,6 +254,7 @@ def _draw_histogram(axes: Axes, known: NDArray[np.float64], axis: str, dataset: 
     present = [code for code in range(len(CRYSTAL_SYSTEMS)) if np.isfinite(values[labels == code]).any()]
     axes.hist(
         [values[(labels == code) & np.isfinite(values)] for code in present], edges, stacked=True,
+        histtype="stepfilled",  # one outline a system: bars, hundreds of them, take longer than the map
         color=[SYSTEM_COLOURS[CRYSTAL_SYSTEMS[code]] for code in present], edgecolor="white", linewidth=0.3,
         label=[CRYSTAL_SYSTEMS[code] for code in present],
     )  # fmt: skip

@@ -85,7 +85,7 @@ class _Picture:
     heading: str
     caption: str
     figure: Callable[[], Figure]
-    #: Whether it takes long, and little data, to draw: then another process may.
+    #: Whether another process may draw it: those that need little data, and half of the work.
     movable: bool = False
 
 
@@ -203,7 +203,7 @@ def _pictures(
         found.append(_Picture(name, f"Lattice constant {axis}", words, draw, movable=True))
     located = dataset[["outside_training", "training_component_1", "training_component_2"]]
     draw = partial(figure_of_domain, located, training)
-    found.append(_Picture("domain", "Training domain", _DOMAIN, draw, movable=True))
+    found.append(_Picture("domain", "Training domain", _DOMAIN, draw))
     draw = partial(figure_of_flags, dataset[["flags"]])
     found.append(_Picture("flags", "Flags", _FLAGS, draw, movable=True))
     draw = partial(figure_of_examples, peaks, dataset)

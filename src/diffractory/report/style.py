@@ -29,6 +29,8 @@ UNLABELLED_COLOUR: Final = "#BBBBBB"
 INK: Final = "#333333"
 
 _FONT_SIZE: Final = 9.0
+#: Files are a fiftieth larger than by default, and written in three quarters of the time.
+_PNG: Final[dict[str, Any]] = {"pil_kwargs": {"compress_level": 4}}
 #: Sharp on a screen, and a notebook of ten pictures stays below some hundred kilobytes.
 _NOTEBOOK_DPI: Final = 100
 
@@ -169,6 +171,6 @@ def save_figure(fig: Figure, path: Path | str, dpi: int = 150) -> None:
         raise DiffractoryError(f"cannot draw to {path}", "it is a folder", "Name a file")
     try:
         with atomic_path(path) as temporary:
-            fig.savefig(temporary, dpi=dpi)
+            fig.savefig(temporary, dpi=dpi, **(_PNG if path.suffix.lower() == ".png" else {}))
     except OSError as error:
         raise DiffractoryError(f"cannot write {path} ({error})", fix="Choose another place") from None

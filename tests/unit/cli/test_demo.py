@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from diffractory.cli import map_scan
+from diffractory.cli import mapping
 from diffractory.cli.app import main
 
 
@@ -35,9 +35,9 @@ def test_the_demo_leaves_everything_it_promises(
     monkeypatch.setattr("diffractory.cli.demo._ORIENTATIONS", 12)
     monkeypatch.setattr("diffractory.cli.demo._SCAN_SHAPE", (32, 32))
     # Pictures of one of the four maps: drawing them takes longer than everything before.
-    draw, drawn = map_scan.write_map_report, []
+    draw, drawn = mapping.write_map_report, []
     monkeypatch.setattr(
-        map_scan,
+        mapping,
         "write_map_report",
         lambda *parts, **more: [] if drawn else drawn.append(draw(*parts, **more)) or drawn[0],
     )

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +17,14 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+import worker_tasks
 from cli_runs import SCAN_SHAPE, Workshop, refused, succeeds
-from diffractory.cli import map_scan
-from diffractory.cli.map_scan import parse_regions
+from diffractory.cli import map_scan, mapping
+from diffractory.cli.mapping import parse_regions
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
 from diffractory.dataset.partition import read_partition
 from diffractory.dataset.run import Run
+from diffractory.execution.helper import helper_process
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.synthetic.scans import GrainLabels, synthetic_scan
 
@@ -56,23 +63,38 @@ def mapped(
     return out, said
 
 
-def test_two_processes_draw_what_one_draws(
+@pytest.mark.parametrize("dies", [False, True])
+def test_two_processes_write_and_draw_what_one_does(
     grains: tuple[Path, xr.Dataset],
     mapped: tuple[Path, dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    dies: bool,
 ) -> None:
-    monkeypatch.setattr(map_scan, "_LARGE_SCAN", 1)
     asked: list[str] = []
-    helper = map_scan.helper_process
-    monkeypatch.setattr(map_scan, "helper_process", lambda module: asked.append(module) or helper(module))
+
+    @contextmanager
+    def helper_that_may_die(*modules: str) -> Iterator[Executor]:
+        asked.extend(modules)
+        with helper_process(*modules) as helper:
+            if dies:
+                os.kill(helper.submit(worker_tasks.process_id).result(), signal.SIGKILL)
+            yield helper
+
+    monkeypatch.setattr(map_scan, "_LARGE_SCAN", 1)
+    monkeypatch.setattr(map_scan, "helper_process", helper_that_may_die)
     said = succeeds("map", grains[0], "--out", tmp_path / "map", "--regions", "grains", "--json").json
-    assert asked == ["diffractory.report.map_report"]
+    assert asked == [*map_scan._HELPER_NEEDS]
     assert said == mapped[1]
     pictures = sorted(path.name for path in mapped[0].glob("*.png"))
     assert pictures == sorted(path.name for path in (tmp_path / "map").glob("*.png"))
     for name in pictures:
         assert (tmp_path / "map" / name).read_bytes() == (mapped[0] / name).read_bytes()
+    xr.testing.assert_identical(
+        xr.load_dataset(tmp_path / "map/map.nc"), xr.load_dataset(mapped[0] / "map.nc")
+    )
+    there, here = (xr.open_zarr(folder / "map.zarr") for folder in (tmp_path / "map", mapped[0]))
+    xr.testing.assert_identical(there.load(), here.load())
 
 
 def test_every_grain_is_found_and_most_are_named_right(
@@ -188,7 +210,7 @@ def test_the_papers_forest_answers_by_its_own_rule(workshop: Workshop, tmp_path:
 def test_whoever_waits_for_the_compiler_is_told_so(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
 ) -> None:
-    monkeypatch.setattr(map_scan, "search_is_compiled", lambda: compiled)
+    monkeypatch.setattr(mapping, "search_is_compiled", lambda: compiled)
     words = "compiling the lattice search for this machine: most of a minute, this once"
     said = succeeds("map", workshop.scan, "--out", tmp_path / "robust", "--no-particles", *QUICK)
     assert (words in said.flat) is not compiled

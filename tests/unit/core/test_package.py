@@ -80,7 +80,7 @@ def test_the_version_is_that_of_the_installed_package() -> None:
 
 def test_the_map_command_loads_nothing_that_only_training_or_clusters_need() -> None:
     code = (
-        "import sys; from diffractory.cli import map_scan; from diffractory.learning.saved_model import *\n"
+        "import sys; from diffractory.cli import mapping; from diffractory.learning.saved_model import *\n"
         "SavedModel(packaged_model()).systems_; print(*{name.split('.')[0] for name in sys.modules})"
     )
     loaded = set(_python(code).split())

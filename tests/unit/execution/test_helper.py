@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import BrokenExecutor
 
 import pytest
 
@@ -13,7 +14,8 @@ from diffractory.execution.helper import helper_process
 
 
 def test_a_helper_is_another_process_with_the_module_loaded_and_hands_errors_back() -> None:
-    with helper_process("colorsys") as helper:
+    with helper_process("colorsys", "sched") as helper:
+        assert helper.submit(worker_tasks.loaded, "sched").result()[0]
         known, pid = helper.submit(worker_tasks.loaded, "colorsys").result()
         assert known
         assert pid != os.getpid()
@@ -22,3 +24,11 @@ def test_a_helper_is_another_process_with_the_module_loaded_and_hands_errors_bac
             helper.submit(worker_tasks.refuse).result()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_helper_that_has_died_says_so_where_its_work_is_waited_for() -> None:
+    with helper_process("colorsys") as helper:
+        os.kill(helper.submit(worker_tasks.process_id).result(), signal.SIGKILL)
+        for _ in range(3):
+            with pytest.raises(BrokenExecutor):
+                helper.submit(worker_tasks.nap, 1).result()

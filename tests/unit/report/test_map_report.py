@@ -108,7 +108,7 @@ def test_pictures_drawn_by_another_process_are_the_same(tmp_path, report, dies):
     helper, (here, names) = Pickling(dies), report
     begun = begin_pictures(helper, tmp_path, *map_parts)
     there = {path.stem for path in tmp_path.iterdir()}
-    assert there == (set() if dies else {"lattice", "lattice-b", "lattice-c", "domain", "flags"})
+    assert there == (set() if dies else {"lattice", "lattice-b", "lattice-c", "flags"})
     assert write_map_report(tmp_path, *map_parts, begun=begun) == names
     for name in (*(f"{name}.png" for name in PICTURES), "map.html"):
         assert (here / name).read_bytes() == (tmp_path / name).read_bytes()

@@ -1,0 +1,184 @@
+"""What `diffractory map` does, once its options are known: predict, write, draw, tell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import xarray as xr
+from rich.table import Table
+
+from diffractory.cli.console import note, out
+from diffractory.cli.progress import map_ordered
+from diffractory.errors import SpecError
+from diffractory.execution.engine import Engine
+from diffractory.learning.provenance import told
+from diffractory.learning.saved_model import SavedModel
+from diffractory.patterns.spot_lattice import search_is_compiled
+from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
+from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.mapping.beam_energy import features_at_energy
+from diffractory.scan.mapping.label_map import summarise, to_dataset
+from diffractory.scan.mapping.map_files import PARTICLE_FILES, write_map, write_netcdf, write_particles
+from diffractory.scan.mapping.particle_table import particle_table, summarise_particles
+from diffractory.scan.mapping.prediction import predict_scan
+from diffractory.specs import InvariantSpec, MapSpec, ParticleSpec
+from diffractory.storage import write_atomic
+
+#: Files of a map, and what writes each.
+_MAP_FILES: Final = (("map.zarr", write_map), ("map.nc", write_netcdf))
+
+
+def tell_of_compiling(model: SavedModel, cluster: str, flag_overlap: bool | None) -> None:
+    """Tell whoever waits why the first map on a machine takes so long; workers elsewhere are not known."""
+    searched = isinstance(model.features, InvariantSpec) or flag_overlap
+    if searched and cluster in ("threads", "inline", "local") and not search_is_compiled():
+        note("compiling the lattice search for this machine: most of a minute, this once")
+
+
+def parse_regions(text: str) -> dict[str, Any]:
+    """Read how a scan is divided: ``particles``, ``grains``, ``labels`` or ``grid:SIDE``.
+
+    Raises
+    ------
+    SpecError
+        If the text is none of these.
+    """
+    kind, colon, side = text.partition(":")
+    if kind in ("particles", "grains", "labels") and not colon:
+        return {"regions": kind}
+    if kind == "grid" and side.isascii() and side.isdigit():
+        return {"regions": kind, "grid": int(side)}
+    raise SpecError(
+        f"--regions {text!r} cannot be read",
+        "",
+        "Write particles, grains, labels, or grid:10 for blocks of 10",
+    )
+
+
+@dataclass(frozen=True)
+class FinishedMap:
+    """A map, what is said of it, and the files it was written to."""
+
+    labelled: xr.Dataset
+    summary: dict[str, Any]
+    files: list[str]
+
+
+def map_with_model(
+    scan: BraggScan,
+    model: SavedModel,
+    spec: MapSpec,
+    engine: Engine,
+    folder: Path,
+    *,
+    particles: ParticleSpec | None = None,
+    flag_overlap: bool | None = None,
+    with_report: bool = True,
+    helper: Executor | None = None,
+) -> FinishedMap:
+    """Predict a scan and write map, particles, summary and report to a folder.
+
+    A helper, another process, writes the map and draws some of the pictures.
+    """
+    provenance = model.provenance
+    features, energy_note = features_at_energy(
+        model.features, scan, float(told(provenance, "simulation", "energy_ev"))
+    )
+    prediction = predict_scan(
+        model,
+        scan,
+        spec,
+        features,
+        particles=particles,
+        # Other features hold no lattices: finding them would take most of the time.
+        find_overlap=isinstance(features, InvariantSpec) if flag_overlap is None else flag_overlap,
+        map_blocks=map_ordered(engine, "positions"),
+    )
+    # Thousands of training materials do not belong into every map; their plan says which they were.
+    short = {key: value for key, value in provenance.items() if key != "training_materials"}
+    labelled = to_dataset(scan, prediction, spec, {"model": str(model.path), **short})
+    table = None if particles is None else particle_table(scan, prediction)
+    summary = {**summarise(labelled), "notes": [energy_note] if energy_note else []}
+    folder.mkdir(parents=True, exist_ok=True)
+    again = (folder / "map.zarr").exists()
+    drawn = (folder, labelled, scan.peaks, model.domain_sample, table)
+    # xarray imports much when it first writes: a helper has done that already.
+    waits = [_write(helper, write, labelled, folder / name) for name, write in _MAP_FILES]
+    begun = {} if helper is None or not with_report else begin_pictures(helper, *drawn)
+    files = [name for name, _ in _MAP_FILES]
+    if table is not None:
+        summary["particles"] = summarise_particles(table)
+        write_particles(table, folder)
+        files += PARTICLE_FILES
+    write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
+    files.append("summary.json")
+    if with_report:
+        files += write_map_report(*drawn, begun=begun)
+    for wait in waits:
+        wait()
+    for name in {*PARTICLE_FILES, *REPORT_FILES} - set(files) if again else ():
+        # Of the earlier map in this folder: beside this one it would be taken for its own.
+        (folder / name).unlink(missing_ok=True)
+    return FinishedMap(labelled, summary, files)
+
+
+def _write(
+    helper: Executor | None, write: Callable[[xr.Dataset, Path], None], labelled: xr.Dataset, path: Path
+) -> Callable[[], None]:
+    """Write a file here and now, or have the helper do it; return what waits until it is written."""
+    if helper is None:
+        write(labelled, path)
+        return lambda: None
+    written = helper.submit(write, labelled, path)
+
+    def wait() -> None:
+        try:
+            written.result()
+        except BrokenExecutor:
+            # The helper has died, of too little memory for instance.
+            write(labelled, path)
+
+    return wait
+
+
+def print_map(report: dict[str, Any]) -> None:
+    """Print the fractions of a map."""
+    table = Table("crystal system", "positions", "share", "weighted by confidence")
+    for name, numbers in report["systems"].items():
+        if numbers["count"]:
+            table.add_row(
+                name,
+                f"{numbers['count']:,}",
+                f"{100 * numbers['fraction']:.1f} %",
+                f"{100 * numbers['weighted_fraction']:.1f} %",
+            )
+    out.print(table)
+    why = ", ".join(
+        f"{count:,} {reason.replace('_', ' ')}" for reason, count in report["unlabelled"].items() if count
+    )
+    note(
+        f"labelled: {report['labelled']:,} of {report['positions']:,} positions"
+        + (f" ({why})" if why else "")
+    )
+    outside = report["outside_training"]
+    note(f"unlike the training patterns: {100 * outside['fraction']:.1f} % of {outside['asked']:,} positions")
+    if report["lattice"]["a"]:
+        note(f"median a: {report['lattice']['a']['median']:.2f} Å")
+    flags = {name.replace("_", " "): count for name, count in report["flags"].items() if name != "few_spots"}
+    note("flagged: " + ", ".join(f"{count:,} {name}" for name, count in flags.items()))
+    if "particles" in report:
+        found = report["particles"]
+        kinds = ", ".join(f"{count:,} {name}" for name, count in found["systems"].items() if count)
+        note(f"particles: {found['count']:,}" + (f" ({kinds})" if kinds else ""))
+        for cubic in found["cubic_constants"]:
+            note(
+                f"particle {cubic['particle']}, if cubic, all patterns together: a = {cubic['a']:.3f} Å, "
+                f"margin {cubic['margin']:.1f}" + ("" if cubic["margin"] >= 10.0 else " (undecided below 10)")
+            )
+    for line in report["notes"]:
+        note(line)
