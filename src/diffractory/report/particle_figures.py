@@ -84,8 +84,10 @@ def figure_of_particles(dataset: xr.Dataset, table: pd.DataFrame) -> Figure:
     image[particle == 0] = 1.0
     draw_map(right, image, dataset)
     title(right, "Crystal system of each, paler = less sure")
+    outlines = _outlines(particle)
     for axes, colour in ((left, _OUTLINE), (right, INK)):
-        axes.add_patch(PathPatch(_outlines(particle), facecolor="none", edgecolor=colour, linewidth=0.8))
+        # Not as a patch: matplotlib would go through thousands of corners to learn where the image ends.
+        axes.add_artist(PathPatch(outlines, facecolor="none", edgecolor=colour, linewidth=0.8))
     _number(left, table)
     present = [code for code in range(len(CRYSTAL_SYSTEMS)) if np.any(codes[1:] == code)]
     handles = [patch(SYSTEM_COLOURS[CRYSTAL_SYSTEMS[code]], CRYSTAL_SYSTEMS[code]) for code in present]

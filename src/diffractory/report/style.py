@@ -80,6 +80,9 @@ def settle_layout(figure: Figure) -> None:
     """
     if (layout := figure.get_layout_engine()) is not None and figure.axes:
         layout.execute(figure)
+        if figure.legends:
+            # One beside images that keep their shape moves them: only then are they where they stay.
+            layout.execute(figure)
     figure.set_layout_engine(None)
 
 
