@@ -3,6 +3,7 @@
 Each part writes its section of results/learning.json, so they can be run one at a time::
 
     python benchmarks/learning.py compare models/paper models/robust
+    python benchmarks/learning.py beside models/robust models/ANOTHER …
     python benchmarks/learning.py scan MAP MAP-WITH-CUBIC-ASSUMED
     python benchmarks/learning.py votes RUN models/paper
     python benchmarks/learning.py scaling RUN
@@ -36,8 +37,9 @@ from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, p
 from diffractory.learning.system_hierarchy import SystemVotes
 from diffractory.learning.trained_hierarchies import TrainedForests
 from diffractory.learning.training import Subset, feature_sets_of, split_of, training_set
+from diffractory.patterns.feature_sets import names_of_features
 from diffractory.settings import usable_cores
-from diffractory.specs import BoostingSpec, ForestSpec, LabProtocolSpec, TrainingSpec
+from diffractory.specs import BoostingSpec, ForestSpec, InvariantSpec, LabProtocolSpec, TrainingSpec
 
 RESULT = Path(__file__).parent / "results" / "learning.json"
 #: Positions with enough spots in the paper's scan of 256 × 256.
@@ -51,25 +53,55 @@ LARGEST_RESIDUAL = 0.02
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Collect what the evaluations of models found, beside each other; each lies at MODEL-evaluation."""
-    section: dict[str, Any] = {}
+    """Collect what the evaluations of both presets found; each lies at MODEL-evaluation.
+
+    A preset that is not given stays as it was.
+    """
+    earlier = _read().get("compare", {})
+    section = {preset: earlier[preset] for preset in ("paper", "robust") if preset in earlier}
+    for preset in section:
+        section[preset].setdefault("collected", {name: earlier[name] for name in ("command", *describe())})
     for model in arguments.models:
         header = json.loads((model / "model.json").read_text())
         provenance = header["provenance"]
-        results = json.loads((model.parent / f"{model.name}-evaluation" / "evaluation.json").read_text())
         preset = "paper" if header["spec"]["kind"] == "forests" else "robust"
         section[preset] = {
             "training_patterns": provenance["training_patterns"],
             "training_materials": len(provenance["training_materials"]),
+            "orientations": provenance["orientations"]["count"],
             "model_bytes": sum(path.stat().st_size for path in model.iterdir()),
             "calibration_materials": provenance.get("calibration_materials", 0),
             "training_seconds": _seconds(model.parent / f"{model.name}-training.json"),
-            **{name: _of_protocol(results[name]) for name in ("paper", "turned", "lab")},
+            **_of_protocols(model),
+            "collected": {"command": command(), **describe()},
         }
     if len(section) == 2:
         section["robust_minus_paper"] = {
             name: {number: _difference(section, name, number) for number in ("1", "3", "10")}
             for name in ("paper", "turned", "lab")
+        }
+    return section
+
+
+def _of_protocols(model: Path) -> dict[str, Any]:
+    results = json.loads((model.parent / f"{model.name}-evaluation" / "evaluation.json").read_text())
+    return {name: _of_protocol(results[name]) for name in ("paper", "turned", "lab")}
+
+
+def beside(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Collect what evaluations of several robust models on one run found, by the names of their folders."""
+    section = {}
+    for model in arguments.models:
+        header = json.loads((model / "model.json").read_text())
+        provenance = header["provenance"]
+        section[model.name] = {
+            "diffractory": provenance["diffractory"],
+            "features": len(names_of_features(InvariantSpec(**provenance["features"]))),
+            "orientations": provenance["orientations"]["count"],
+            "training_patterns": provenance["training_patterns"],
+            "training_materials": len(provenance["training_materials"]),
+            "training_seconds": _seconds(model.parent / f"{model.name}-training.json"),
+            **_of_protocols(model),
         }
     return section
 
@@ -308,7 +340,8 @@ def _write(name: str, section: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
-    parts.add_parser("compare").add_argument("models", type=Path, nargs="+")
+    for part in ("compare", "beside"):
+        parts.add_parser(part).add_argument("models", type=Path, nargs="+")
     parts.add_parser("scan").add_argument("maps", type=Path, nargs="+")
     timed = parts.add_parser("votes")
     timed.add_argument("run", type=Path)

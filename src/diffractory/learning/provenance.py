@@ -35,13 +35,17 @@ def check_features(
     ModelError
         If a setting differs, or the model does not say what it was trained with.
     """
-    _compare(provenance, "features", features.model_dump(mode="json"))
+    trained = provenance.get("features")
+    if isinstance(trained, Mapping) and "kind" in trained:
+        # Of settings that were not there yet, a model says nothing: they are off by default.
+        trained = features_of(provenance).model_dump(mode="json")
+    _compare(trained, "features", features.model_dump(mode="json"))
     if simulation is not None:
         settings = simulation.model_dump(mode="json")
         compared = {name: settings[name] for name in _COMPARED}
         if settings["precession_deg"]:
             compared["precession_azimuths"] = settings["precession_azimuths"]
-        _compare(provenance, "simulation", compared)
+        _compare(provenance.get("simulation"), "simulation", compared)
 
 
 def told(provenance: Mapping[str, Any], *keys: str) -> Any:
@@ -99,8 +103,7 @@ def features_of(provenance: Mapping[str, Any]) -> FeatureSpec:
     return feature_spec(provenance["features"])
 
 
-def _compare(provenance: Mapping[str, Any], section: str, wanted: Mapping[str, Any]) -> None:
-    trained = provenance.get(section)
+def _compare(trained: Any, section: str, wanted: Mapping[str, Any]) -> None:
     if not isinstance(trained, Mapping):
         raise ModelError(
             f"the model does not say which {section} settings it was trained with",
