@@ -41,9 +41,10 @@ def fingerprints() -> dict[str, str]:
     """Checksums of each Laue group's orientations, by turns in its standard frame and in a general one."""
     spec = OrientationSpec(count=20, in_plane="random", seed=3)
     frames = [np.eye(3), Rotation.from_euler("zxz", [0.3, 1.1, 2.5]).as_matrix()]
-    return {
-        group: hashlib.sha256(
-            sample_orientations(frame @ operations(group) @ frame.T, spec, "mp-1").tobytes()
-        ).hexdigest()
+    found = {
+        group: sample_orientations(frame @ operations(group) @ frame.T, spec, "mp-1")
         for group, frame in zip(GROUPS, frames * len(GROUPS), strict=False)
     }
+    drawn = spec.model_copy(update={"axes": "random", "count": 1000})
+    found["random axes"] = sample_orientations(operations("P-1"), drawn, "mp-1")
+    return {name: hashlib.sha256(matrices.tobytes()).hexdigest() for name, matrices in found.items()}

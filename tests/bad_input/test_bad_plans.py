@@ -40,6 +40,7 @@ CASES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("--seed", "-1"), ("seed", "-1")),
     (("--seed", str(10**30)), ("seed",)),
     (("--in-plane", "Paper"), ("--in-plane 'Paper' is unknown", "paper or random")),
+    (("--axes", "odd"), ("--axes 'odd' is unknown", "even or random")),
     (("--form-factors", "kirkland"), ("--form-factors 'kirkland' is unknown", "wk-cp, wk, ")),
     (("--partition-seconds", "0"), ("partitions of 0.0 s", "above 0")),
     (("--partition-seconds", "nan"), ("partitions of nan s", "above 0")),

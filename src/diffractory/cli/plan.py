@@ -51,7 +51,14 @@ def plan(
     in_plane: Annotated[
         str, typer.Option(metavar="paper|random", help="In-plane frame of the patterns.")
     ] = "paper",
-    seed: Annotated[int, typer.Option(help="Seed of random in-plane angles.")] = 0,
+    axes: Annotated[
+        str,
+        typer.Option(
+            metavar="even|random",
+            help="Zone axes: even, the same for all crystals of a Laue group, or drawn for each crystal.",
+        ),
+    ] = "even",
+    seed: Annotated[int, typer.Option(help="Seed of random axes and in-plane angles.")] = 0,
     energy: Annotated[float, typer.Option(help="Beam energy in keV.", rich_help_panel=_PHYSICS)] = 300.0,
     q_max: Annotated[float, typer.Option(help="Largest |g| in Å⁻¹.", rich_help_panel=_PHYSICS)] = 2.0,
     s_max: Annotated[
@@ -101,6 +108,8 @@ def plan(
     """Plan a run: count beams, bytes and seconds without solving anything; refuse what does not fit."""
     if in_plane not in ("paper", "random"):
         raise SpecError(f"--in-plane {in_plane!r} is unknown", fix="Use paper or random")
+    if axes not in ("even", "random"):
+        raise SpecError(f"--axes {axes!r} is unknown", fix="Use even or random")
     if form_factors not in FORM_FACTOR_MODELS:
         raise SpecError(
             f"--form-factors {form_factors!r} is unknown", fix=f"Use one of {', '.join(FORM_FACTOR_MODELS)}"
@@ -119,7 +128,7 @@ def plan(
     check_partition_seconds(partition_seconds)
     machine, measured = load_speed(speed)
     check_output_folder(run)
-    frames = OrientationSpec(count=orientations, in_plane=in_plane, seed=seed)
+    frames = OrientationSpec(count=orientations, in_plane=in_plane, seed=seed, axes=axes)
     resources = resources_there(run, workers, slurm_request_for(site, jobs, run))
     crystals = Catalogue.from_parquet(catalogue)
     made, costs = plan_catalogue(crystals, simulation, frames, resources, partition_seconds, machine)

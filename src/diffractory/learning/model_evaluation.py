@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from diffractory.learning.protocol_features import (
     targets_of,
 )
 from diffractory.learning.provenance import check_features, features_of, told
-from diffractory.specs import LabProtocolSpec
+from diffractory.specs import LabProtocolSpec, OrientationSpec
 
 #: Applies a function to the number of every partition of the run, for the protocol of this name.
 PartitionMapper = Callable[[Callable[[int], ProtocolFeatures], str], list[ProtocolFeatures]]
@@ -106,15 +106,28 @@ def evaluate_saved_model(
     results["training_materials"] = {"number": len(trained_on), "in_this_run": int(known.sum())}
     results["orientations"] = run.plan.orientations.model_dump(mode="json")
     results["same_catalogue_as_training"] = provenance.get("catalogue_hash") == run.plan.catalogue_hash
+    results["same_zone_axes_as_training"] = _same_axes(run.plan.orientations, provenance.get("orientations"))
     results["model"], results["run"], results["plan_id"] = str(model_path), str(run.path), run.plan.plan_id
     results["notes"] = _notes(run, results)
     return results
+
+
+def _same_axes(tested: OrientationSpec, trained: Any) -> bool:
+    """Tell whether patterns lie along the very zone axes that a model was trained on."""
+    if not isinstance(trained, Mapping) or tested.axes != "even":
+        return False
+    return trained.get("axes", "even") == "even" and trained.get("count") == tested.count
 
 
 def _notes(run: Run, results: dict[str, Any]) -> list[str]:
     notes, trained = [], results["training_materials"]
     if run.plan.orientations.in_plane != "paper":
         notes.append("this run has random in-plane frames: its paper column lacks the paper's frames")
+    if results["same_zone_axes_as_training"]:
+        notes.append(
+            "the patterns lie along the zone axes of the training, and the model may know them again: a run "
+            "with another number of --orientations, or with --axes random, tells"
+        )
     if trained["in_this_run"] < trained["number"]:
         notes.append(
             f"only {trained['in_this_run']:,} of {trained['number']:,} training materials are in this run: "

@@ -53,6 +53,8 @@ def write_evaluation_page(results: Mapping[str, Any], path: Path) -> None:
         f"{counts['patterns']:,} patterns of {counts['materials']:,} materials that the model was not "
         f"trained on. {results['paper']['note']}"
     )
+    for note in results.get("notes", ()):
+        page.text(f"Note: {note}.")
     _accuracy_table(page, shown, "system_by_number", "Crystal system")
     if any(
         each["without_triclinic"]["system_by_number"] != each["system_by_number"] for each in shown.values()

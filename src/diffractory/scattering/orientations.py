@@ -26,21 +26,21 @@ _TINY = 1e-300
 def sample_orientations(
     laue_operations: NDArray[np.float64], spec: OrientationSpec, crystal_id: str = ""
 ) -> NDArray[np.float64]:
-    """Return orientations near-uniform over the fundamental zone of a Laue group.
+    """Return orientations near-uniform over the fundamental zone of a Laue group, or drawn at random.
 
     Parameters
     ----------
     laue_operations : ndarray of shape (n, 3, 3)
         All operations of the Laue group, inversion included, in the crystal's Cartesian frame.
     spec : OrientationSpec
-        Number, in-plane frame and seed.
+        Number, zone axes, in-plane frame and seed.
     crystal_id : str
-        Seeds the random in-plane angles, together with the seed and the orientation's index.
+        Seeds random axes and in-plane angles, together with the seed and the orientation's index.
 
     Returns
     -------
     ndarray of shape (spec.count, 3, 3)
-        Orientation matrices, one for each symmetry-unique zone axis.
+        Orientation matrices, one for each zone axis.
 
     Raises
     ------
@@ -57,9 +57,13 @@ def sample_orientations(
     >>> matrices.shape, bool(np.allclose(matrices @ matrices.transpose(0, 2, 1), np.eye(3)))
     ((20, 3, 3), True)
     """
-    matrices = minimal_rotations(sample_zone_axes(laue_operations, spec.count))
+    if spec.axes == "random":
+        axes = _random_axes(spec, crystal_id)
+    else:
+        axes = sample_zone_axes(laue_operations, spec.count)
+    matrices = minimal_rotations(axes)
     if spec.in_plane == "random":
-        turns = np.array([_in_plane_turn(spec.seed, crystal_id, i) for i in range(spec.count)])
+        turns = _uniform(f"{spec.seed}/{crystal_id}", spec.count, 1)[0]
         cosine, sine = (values[:, None] for values in cos_and_sin(turns))
         first, second = matrices[:, :, 0], matrices[:, :, 1]
         turned = first * cosine + second * sine, second * cosine - first * sine
@@ -67,10 +71,20 @@ def sample_orientations(
     return matrices
 
 
-def _in_plane_turn(seed: int, crystal_id: str, index: int) -> float:
-    # A hash of the item itself: the angle depends neither on partitions nor on order.
-    digest = hashlib.sha256(f"{seed}/{crystal_id}/{index}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2.0**64
+def _random_axes(spec: OrientationSpec, crystal_id: str) -> NDArray[np.float64]:
+    """Return directions of shape (count, 3), each alike likely (Archimedes: so is each height)."""
+    height, turn = _uniform(f"axes/{spec.seed}/{crystal_id}", spec.count, 2)
+    cosine, sine = cos_and_sin(turn)
+    radius = 2.0 * np.sqrt(height * (1.0 - height))
+    return np.stack([radius * cosine, radius * sine, 1.0 - 2.0 * height], axis=1)
+
+
+def _uniform(name: str, count: int, each: int) -> NDArray[np.float64]:
+    """Return numbers from 0 to 1 of shape (each, count)."""
+    # Hashes of the items themselves: they depend neither on partitions nor on order.
+    digests = [hashlib.sha256(f"{name}/{index}".encode()).digest() for index in range(count)]
+    words = [[int.from_bytes(digest[8 * i : 8 * i + 8], "big") for digest in digests] for i in range(each)]
+    return np.array([[word / 2.0**64 for word in row] for row in words])
 
 
 def minimal_rotations(zone_axes: NDArray[np.float64]) -> NDArray[np.float64]:

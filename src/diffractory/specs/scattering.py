@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from diffractory.specs.base import Spec, as_tuple
 
 InPlaneFrame = Literal["paper", "random"]
+ZoneAxes = Literal["even", "random"]
 FormFactorModel = Literal["wk-cp", "wk", "wk-cp-exact", "wk-exact", "lobato"]
 FORM_FACTOR_MODELS: tuple[FormFactorModel, ...] = get_args(FormFactorModel)
 
@@ -94,10 +95,20 @@ class OrientationSpec(Spec):
     in_plane : {"paper", "random"}
         In-plane frame: py4DSTEM's orientation plan, or a seeded random angle.
     seed : int
-        Seed of the random angles; with the crystal's id and the orientation's index it alone
-        determines the angle.
+        Seed of random angles and axes; with the crystal's id and the orientation's index it alone
+        determines them.
+    axes : {"even", "random"}
+        Zone axes: spread evenly over what symmetry leaves, the same for all crystals of a Laue group; or
+        drawn for each crystal from all directions alike, the first ones the same however many there are.
     """
 
     count: int = Field(100, ge=1, le=100_000)
     in_plane: InPlaneFrame = "paper"
     seed: int = Field(0, ge=0, lt=2**63)
+    axes: ZoneAxes = "even"
+
+    @model_serializer(mode="wrap")
+    def _without_default_axes(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Plans of before say nothing of axes, and their ids depend on every word.
+        values: dict[str, Any] = serialise(self)
+        return {name: value for name, value in values.items() if (name, value) != ("axes", "even")}

@@ -67,10 +67,12 @@ def test_evaluation_of_both_presets_lies_beside_each_other(model: Path, run: Pat
         assert set(cubic) == {"1", "3", "10", "30"}
         assert cubic["1"]["n"] == results[protocol]["single"]["lattice"]["cubic"]["n"]
     assert results["training_materials"] == {"number": 10, "in_this_run": 10}
+    assert results["same_zone_axes_as_training"]
     page = (tmp_path / "e" / "evaluation.html").read_text(encoding="utf-8")
     assert "Median error of the cubic constant where the system is right, Å" in page
     assert page.count("data:image/png") == 4
     assert "triclinic neither asked nor answered" in page
+    assert "Note: the patterns lie along the zone axes of the training" in page
     assert 'src="http' not in page
     assert "href=" not in page
 

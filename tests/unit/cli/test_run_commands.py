@@ -72,7 +72,18 @@ def test_plan_counts_the_peaks_that_are_there_in_the_end(workshop: Workshop) -> 
 def test_options_of_plan_reach_the_plan(workshop: Workshop, tmp_path: Path) -> None:
     options = (
         *("--energy", "200", "--q-max", "0.8", "--s-max", "0.05", "--thermal-sigma", "0.07"),
-        *("--form-factors", "wk", "--thickness", "150", "--orientations", "2", "--in-plane", "random"),
+        *(
+            "--form-factors",
+            "wk",
+            "--thickness",
+            "150",
+            "--orientations",
+            "2",
+            "--in-plane",
+            "random",
+            "--axes",
+            "random",
+        ),
         *("--seed", "7", "--foil-tilt", "3", "-4", "--precession", "0.5", "--azimuths", "36"),
     )
     succeeds("plan", tmp_path / "run", "--catalogue", workshop.catalogue, *options)
@@ -88,7 +99,7 @@ def test_options_of_plan_reach_the_plan(workshop: Workshop, tmp_path: Path) -> N
         "precession_deg": 0.5,
         "precession_azimuths": 36,
     }
-    assert plan.orientations.model_dump() == {"count": 2, "in_plane": "random", "seed": 7}
+    assert plan.orientations.model_dump() == {"count": 2, "in_plane": "random", "seed": 7, "axes": "random"}
 
 
 def test_status_before_and_after(workshop: Workshop) -> None:

@@ -66,6 +66,7 @@ orientations = st.builds(
     count=st.integers(1, 100_000),
     in_plane=st.sampled_from(["paper", "random"]),
     seed=st.integers(0, 2**63 - 1),
+    axes=st.sampled_from(["even", "random"]),
 )
 bases = st.builds(
     RadialBasisSpec, ring_width=_positive(1.0), n_rings=st.integers(1, 1000), n_orders=st.integers(1, 200)
@@ -145,6 +146,7 @@ OTHER = [
     (OrientationSpec, "count", 101),
     (OrientationSpec, "in_plane", "random"),
     (OrientationSpec, "seed", 1),
+    (OrientationSpec, "axes", "random"),
     (RadialBasisSpec, "ring_width", 0.04),
     (RadialBasisSpec, "n_rings", 40),
     (RadialBasisSpec, "n_orders", 12),
@@ -236,6 +238,7 @@ REFUSED = [
     (OrientationSpec, "count", [0, -1, 100_001, 1.5, "many"]),
     (OrientationSpec, "in_plane", ["plain", "", None]),
     (OrientationSpec, "seed", [-1, 2**63, 0.5]),
+    (OrientationSpec, "axes", ["odd", "", None]),
     (RadialBasisSpec, "ring_width", [0.0, 1.1, math.nan]),
     (RadialBasisSpec, "n_rings", [0, 1001]),
     (RadialBasisSpec, "n_orders", [0, 201]),

@@ -49,12 +49,19 @@ def test_the_id_depends_on_every_setting(plan: Plan, spec: type):
     other = {
         "energy_ev": 2e5, "q_max": 1.0, "s_max": 0.05, "thermal_sigma": 0.0, "thicknesses": (100.0,),
         "form_factors": "wk", "foil_tilt_deg": (1.0, 0.0), "precession_deg": 1.0,
-        "precession_azimuths": 36, "count": 6, "in_plane": "random", "seed": 3,
+        "precession_azimuths": 36, "count": 6, "in_plane": "random", "seed": 3, "axes": "random",
     }  # fmt: skip
     attribute = "simulation" if spec is SimulationSpec else "orientations"
     for name in spec.model_fields:
         changed = getattr(plan, attribute).model_copy(update={name: other[name]})
         assert replace(plan, **{attribute: changed}).plan_id != plan.plan_id, name
+
+
+def test_even_axes_are_not_spoken_of_so_that_earlier_plans_keep_their_ids(plan: Plan):
+    assert set(json.loads(plan.to_json())["orientations"]) == {"count", "in_plane", "seed"}
+    drawn = replace(plan, orientations=plan.orientations.model_copy(update={"axes": "random"}))
+    assert Plan.from_json(drawn.to_json()) == drawn
+    assert json.loads(drawn.to_json())["orientations"]["axes"] == "random"
 
 
 @pytest.mark.parametrize("key", ["n_crystals", "catalogue_hash", "code_version", "largest_solve", "plan_id"])

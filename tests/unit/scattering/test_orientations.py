@@ -116,6 +116,29 @@ def test_random_frames_are_seeded_by_crystal_and_index() -> None:
     assert np.abs(first - other).max() > 0.1
 
 
+def test_random_axes_are_drawn_for_each_crystal_from_all_directions_alike() -> None:
+    ops, spec = operations("Pm-3m"), OrientationSpec(count=4000, axes="random", seed=3)
+    matrices = sample_orientations(ops, spec, "mp-1")
+    axes = matrices[:, :, 2]
+    assert_allclose(
+        matrices @ matrices.transpose(0, 2, 1), np.broadcast_to(np.eye(3), (4000, 3, 3)), atol=1e-12
+    )
+    # Means over a sphere: 0 of each coordinate, 1/3 of its square, 1/5 of its fourth power; four deviations.
+    assert np.abs(axes.mean(axis=0)).max() < 4.0 * (1 / 3 / 4000) ** 0.5
+    assert np.abs((axes**2).mean(axis=0) - 1 / 3).max() < 4.0 * (4 / 45 / 4000) ** 0.5
+    assert np.abs((axes**4).mean(axis=0) - 1 / 5).max() < 4.0 * (16 / 225 / 4000) ** 0.5
+    assert_allclose(matrices, minimal_rotations(axes), atol=0.0)
+    fewer = spec.model_copy(update={"count": 5})
+    np.testing.assert_array_equal(sample_orientations(ops, fewer, "mp-1"), matrices[:5])
+    np.testing.assert_array_equal(sample_orientations(operations("P-1"), fewer, "mp-1"), matrices[:5])
+    for other in (("mp-2", {}), ("mp-1", {"seed": 4})):
+        elsewhere = sample_orientations(ops, fewer.model_copy(update=other[1]), other[0])
+        assert np.abs(elsewhere - matrices[:5]).max() > 0.1
+    turned = sample_orientations(ops, fewer.model_copy(update={"in_plane": "random"}), "mp-1")
+    assert_allclose(turned[:, :, 2], axes[:5], atol=1e-12)
+    assert np.abs(turned - matrices[:5]).max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("kernels", "disabled"), [("Haswell", AVX512), ("Sandybridge", f"{AVX512} AVX2 FMA3")]
 )
