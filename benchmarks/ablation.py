@@ -38,8 +38,9 @@ from diffractory.learning.training import (
 )
 from diffractory.patterns.feature_sets import names_of_features
 from diffractory.patterns.peak_table import PeakTable
+from diffractory.patterns.radial_basis import radial_basis
 from diffractory.settings import usable_cores
-from diffractory.specs import BoostingSpec
+from diffractory.specs import BoostingSpec, RadialBasisSpec
 
 RESULT = Path(__file__).parent / "results" / "ablation.json"
 ORIENTATIONS = 7
@@ -50,24 +51,31 @@ LONGEST, BINS = 1.0, 100
 def groups_of(names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Return the columns of each group of features."""
     prefixes = np.array([name.partition("_")[0] for name in names])
-    prefixes[prefixes == "phase"] = "phases"
-    kinds = np.where(np.isin(prefixes, ["profile", "magnitude", "plane", "phases"]), prefixes, "lattice")
+    kinds = np.where(np.isin(prefixes, ["profile", "magnitude", "plane"]), prefixes, "lattice")
     # The plane that most spots lie in is all that a lattice in two dimensions tells.
     kinds[np.array(names) == "in_plane"] = "plane"
-    return {
-        kind: np.flatnonzero(kinds == kind) for kind in ("plane", "lattice", "profile", "magnitude", "phases")
-    }
+    return {kind: np.flatnonzero(kinds == kind) for kind in ("plane", "lattice", "profile", "magnitude")}
 
 
-def pair_distances(table: PeakTable) -> np.ndarray:
-    """Return what was tried and did not stay: distances between pairs of spots."""
+def extra_features(table: PeakTable) -> np.ndarray:
+    """Return what was tried and did not stay: relative phases, and distances between pairs of spots."""
+    basis = RadialBasisSpec(ring_width=0.1, n_rings=21, n_orders=9)
+    size = basis.n_rings * basis.n_orders
+    features = radial_basis(table, basis)
+    shape = (len(table), basis.n_rings, basis.n_orders)
+    magnitude, angle = features[:, :size].reshape(shape), features[:, size:].reshape(shape)
+    even = np.arange(2, basis.n_orders, 2)
+    # A turn adds m × angle to the argument of order m: differences between rings do not change.
+    relative = angle[:, 1:, even] - angle[:, :-1, even]
+    weight = np.sqrt(magnitude[:, 1:, even] * magnitude[:, :-1, even])
+    phases = np.concatenate([weight * np.cos(relative), weight * np.sin(relative)], axis=2)
     pairs = np.zeros((len(table), BINS), dtype=np.float32)
     for index in range(len(table)):
         q, intensity = table.pattern(index)
         bright = np.argsort(-intensity)[:60]
         apart = np.linalg.norm(q[bright, None] - q[None, bright], axis=2)[np.triu_indices(len(bright), 1)]
         pairs[index] = np.histogram(apart, BINS, (0.0, LONGEST))[0]
-    return pairs
+    return np.concatenate([phases.reshape(len(table), -1), pairs], axis=1).astype(np.float32)
 
 
 def extras_of(run: Run, spec: BoostingSpec, index: int, wanted: np.ndarray) -> dict[int, np.ndarray]:
@@ -80,7 +88,7 @@ def extras_of(run: Run, spec: BoostingSpec, index: int, wanted: np.ndarray) -> d
     found = {}
     for number, kind in enumerate(requested_features(run, spec)):
         patterns = protocol_patterns(run, index, kind.thickness, kind.lab, kind.seed, rows)
-        found |= dict(zip((2 * items[rows] + number).tolist(), pair_distances(patterns.peaks), strict=True))
+        found |= dict(zip((2 * items[rows] + number).tolist(), extra_features(patterns.peaks), strict=True))
     return found
 
 
@@ -108,7 +116,6 @@ TRIES: list[tuple[list[str], str]] = [
     (["magnitude", "profile", "phases"], "boosting"),
     (["magnitude", "profile", "pairs"], "boosting"),
     (["plane", "profile"], "boosting"),
-    ([*ALL, "phases"], "boosting"),
     ([*ALL, "phases", "pairs"], "boosting"),
 ]
 
@@ -123,10 +130,10 @@ def columns_of(run: Run, spec: BoostingSpec, training: TrainingSet, cores: int) 
         for index in range(len(run.plan.partitions))
     )
     extras: dict[int, np.ndarray] = {key: row for part in parts for key, row in part.items()}
-    pairs = np.stack([extras[key] for key in keys.tolist()])
+    extra = np.stack([extras[key] for key in keys.tolist()])
     names = names_of_features(feature_sets_of(run, spec)[0][0].features)
     columns = {name: X[:, chosen] for name, chosen in groups_of(names).items()}
-    return columns | {"pairs": pairs}
+    return columns | {"phases": extra[:, :-BINS], "pairs": extra[:, -BINS:]}
 
 
 def tried(

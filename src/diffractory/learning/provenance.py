@@ -37,7 +37,7 @@ def check_features(
     """
     trained = provenance.get("features")
     if isinstance(trained, Mapping) and "kind" in trained:
-        # Of settings that were not there yet, a model says nothing: they are off by default.
+        # Of settings that were not there yet a model says nothing: their defaults leave all as it was.
         trained = features_of(provenance).model_dump(mode="json")
     _compare(trained, "features", features.model_dump(mode="json"))
     if simulation is not None:

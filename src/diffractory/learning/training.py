@@ -45,9 +45,6 @@ TRAINING_NOISE = LabProtocolSpec(
     position_sigma=0.0057, position_spread=2.8, scale_error=0.02, ellipticity=0.02
 )
 
-#: Orders whose phases the robust preset compares between rings: spots of a Friedel pair cancel in odd ones.
-PHASE_ORDERS = (2, 4, 6, 8)
-
 
 @dataclass(frozen=True)
 class Subset:
@@ -130,7 +127,7 @@ def requested_features(run: Run, spec: TrainingSpec) -> list[FeatureRequest]:
     """
     if isinstance(spec, ForestSpec):
         return [FeatureRequest(RadialBasisSpec(), spec.thickness)]
-    features = InvariantSpec(energy_ev=run.plan.simulation.energy_ev, phase_orders=PHASE_ORDERS)
+    features = InvariantSpec(energy_ev=run.plan.simulation.energy_ev)
     # Turned too where there is no noise: no model of this preset is to see the plan's frames.
     return [
         FeatureRequest(features, spec.thickness, LabProtocolSpec.turned(spec.thickness), TRAINING_NOISE_SEED),

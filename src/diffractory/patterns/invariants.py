@@ -1,9 +1,8 @@
 """Features that a turn of the pattern, or its intensity scale, leaves as they are.
 
-Four groups: the lattice read from the spots and how well each crystal family fits it; the radial
-profile; the magnitudes of the paper's radial basis; and, where a spec asks for them, its phases, each
-relative to the next ring's. Intensities are shares of what is scattered, so neither the exposure nor a
-saturated direct beam matters.
+Three groups: the lattice read from the spots and how well each crystal family fits it; the radial
+profile; and the magnitudes of the paper's radial basis. Intensities are shares of what is scattered,
+so neither the exposure nor a saturated direct beam matters.
 """
 
 from __future__ import annotations
@@ -68,15 +67,13 @@ def invariant_features(
     refuse_not_finite(table)
     scattered = _shares_of_scattered(table)
     basis = RadialBasisSpec(ring_width=spec.ring_width, n_rings=spec.n_rings, n_orders=spec.n_orders)
-    coefficients = radial_basis(scattered, basis)
-    magnitudes = coefficients[:, : spec.n_rings * spec.n_orders]
+    magnitudes = radial_basis(scattered, basis)[:, : spec.n_rings * spec.n_orders]
     profile = np.zeros((len(table), _n_bins(spec)))
     _add_profile(scattered.q, scattered.intensity, table.offsets, table.direct, spec.profile_width, profile)
     if of_lattice is None:
         found = find_spot_lattices(scattered, spec) if lattices is None else lattices
         of_lattice = _describe_lattices(table.counts, found).astype(np.float32)
-    phases = _relative_phases(coefficients, spec)
-    return np.concatenate([of_lattice, profile.astype(np.float32), magnitudes, phases], axis=1)
+    return np.concatenate([of_lattice, profile.astype(np.float32), magnitudes], axis=1)
 
 
 def lattice_features(features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -103,44 +100,11 @@ def invariant_names(spec: InvariantSpec = InvariantSpec()) -> tuple[str, ...]:  
     pairs = [f"log_residual_{LATTICE_FAMILIES[i]}_to_{LATTICE_FAMILIES[j]}" for i, j in _PAIRS]
     profile = [f"profile_{index}" for index in range(_n_bins(spec))]
     magnitudes = [f"magnitude_n{n}_m{m}" for n in range(spec.n_rings) for m in range(spec.n_orders)]
-    phases = [
-        f"phase_n{n}_m{m}_{part}"
-        for n in range(_n_wide_rings(spec) - 1)
-        for m in spec.phase_orders
-        for part in ("cos", "sin")
-    ]
-    return (*_SPOT_NAMES, *_REDUCED_NAMES, "monoclinic_cos", *fits, *pairs, *profile, *magnitudes, *phases)
+    return (*_SPOT_NAMES, *_REDUCED_NAMES, "monoclinic_cos", *fits, *pairs, *profile, *magnitudes)
 
 
 def _n_bins(spec: InvariantSpec) -> int:
     return math.ceil(spec.ring_width * (spec.n_rings - 1) / spec.profile_width)
-
-
-def _n_wide_rings(spec: InvariantSpec) -> int:
-    return (spec.n_rings + 1) // 2
-
-
-def _relative_phases(coefficients: NDArray[np.float32], spec: InvariantSpec) -> NDArray[np.float32]:
-    """Compare the phases of neighbouring rings, of shape (n, 2 * n_pairs * n_phase_orders).
-
-    A turn adds m times its angle to the argument of every ring's order m: differences do not change. They
-    are given as cosine and sine, times the geometric mean of both magnitudes, as a faint ring's say nothing.
-    """
-    n, orders = len(coefficients), list(spec.phase_orders)
-    parts = coefficients.reshape(n, 2, spec.n_rings, spec.n_orders)[..., orders]
-    rings = np.zeros((n, 2 * _n_wide_rings(spec) + 1, len(orders)), dtype=np.complex64)
-    rings[:, 1 : spec.n_rings + 1] = parts[:, 0] * np.exp(1j * parts[:, 1])
-    # A triangle of twice the width is one of them and half of each beside it.
-    wide = rings[:, 1:-1:2] + 0.5 * (rings[:, :-2:2] + rings[:, 2::2])
-    both = wide[:, 1:] * wide[:, :-1].conj()
-    size = np.abs(both)
-    relative: NDArray[np.complex64] = np.divide(
-        both, np.sqrt(size), out=np.zeros_like(both), where=size > 0.0
-    )
-    columns: NDArray[np.float32] = relative.view(np.float32).reshape(
-        n, 2 * (_n_wide_rings(spec) - 1) * len(orders)
-    )
-    return columns
 
 
 def _shares_of_scattered(table: PeakTable) -> PeakTable:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from diffractory.errors import SpecError
 from diffractory.specs.base import Spec, as_tuple
@@ -54,9 +53,6 @@ class InvariantSpec(Spec):
         explains nearly all.
     s_max : float
         Largest excitation error that is believed, in Å⁻¹.
-    phase_orders : tuple of int
-        Angular orders whose phases are compared between neighbouring rings, twice as wide as those of the
-        radial basis, whose orders they are; none by default.
     """
 
     kind: Literal["invariant"] = "invariant"
@@ -69,17 +65,6 @@ class InvariantSpec(Spec):
         (0.004, 0.012, 0.03), min_length=1, max_length=4
     )
     s_max: float = Field(0.03, gt=0.0, le=1.0)
-    phase_orders: Annotated[tuple[int, ...], BeforeValidator(as_tuple)] = ()
-
-    @field_validator("phase_orders")
-    @classmethod
-    def _check_orders(cls, orders: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        n_orders = info.data.get("n_orders", math.inf)
-        if list(orders) != sorted(set(orders)) or not all(0 < order < n_orders for order in orders):
-            raise ValueError(
-                f"orders are above 0 and below n_orders, here {n_orders}, each once, smallest first"
-            )
-        return orders
 
 
 FeatureSpec = RadialBasisSpec | InvariantSpec

@@ -81,9 +81,6 @@ invariants = st.builds(
     tolerances=st.lists(_positive(0.1), min_size=1, max_size=4),
     s_max=_positive(1.0),
 )
-with_phases = st.builds(
-    InvariantSpec, n_orders=st.just(13), phase_orders=st.sets(st.integers(1, 12)).map(sorted)
-)
 laboratories = st.builds(
     LabProtocolSpec,
     electrons=_positive(1e12),
@@ -157,7 +154,6 @@ OTHER = [
     (InvariantSpec, "profile_width", 0.01),
     (InvariantSpec, "tolerances", (0.004,)),
     (InvariantSpec, "s_max", 0.06),
-    (InvariantSpec, "phase_orders", (2, 4)),
     (LabProtocolSpec, "intensity_floor", 0.0),
     (LabProtocolSpec, "position_sigma", 0.0),
     (LabProtocolSpec, "position_spread", 3.0),
@@ -256,7 +252,6 @@ REFUSED = [
         ],
     ),
     (InvariantSpec, "s_max", [0.0, -0.1, 1.01, math.nan]),
-    (InvariantSpec, "phase_orders", [(0, 2), (-2,), (13,), (4, 2), (2, 2), (2.5,), "even", None]),
     (LabProtocolSpec, "intensity_floor", [-1e-9, 1.0, math.nan]),
     (LabProtocolSpec, "position_sigma", [-1e-9, 0.11, math.nan]),
     (LabProtocolSpec, "position_spread", [0.99, 101.0, math.nan]),
@@ -319,7 +314,7 @@ def test_specs_are_frozen_and_closed(kind: type[Spec]) -> None:
     assert len({spec, kind()}) == 1
 
 
-@given(st.one_of(bases, invariants, with_phases))
+@given(st.one_of(bases, invariants))
 def test_the_kind_tells_which_features_are_meant(spec: FeatureSpec) -> None:
     assert feature_spec(json.loads(spec.to_json())) == spec
 
@@ -400,15 +395,6 @@ def test_thicknesses_are_a_tuple_of_numbers_whatever_is_given(thicknesses: Any) 
 @pytest.mark.parametrize("tolerances", [0.02, [0.02], (0.02,), np.array(0.02), np.array([0.02])])
 def test_tolerances_are_a_tuple_of_numbers_whatever_is_given(tolerances: Any) -> None:
     assert InvariantSpec(tolerances=tolerances).tolerances == (0.02,)
-
-
-def test_phases_are_of_orders_that_the_radial_basis_has() -> None:
-    assert InvariantSpec(n_orders=5, phase_orders=[2, 4]).phase_orders == (2, 4)
-    with pytest.raises(SpecError, match=r"phase_orders = .*below n_orders, here 4"):
-        InvariantSpec(n_orders=4, phase_orders=(2, 4))
-    # Files of features and models from before phases say nothing of them.
-    before = InvariantSpec().model_dump(mode="json", exclude={"phase_orders"})
-    assert feature_spec(before) == InvariantSpec()
 
 
 def test_defaults_are_those_of_the_paper() -> None:

@@ -21,13 +21,12 @@ def test_same_settings_may_be_used():
     check_features(PROVENANCE, FEATURES, SimulationSpec(thicknesses=(100.0, 300.0)))
 
 
-def test_a_setting_that_was_not_there_when_the_model_was_trained_is_off():
-    spec = InvariantSpec(n_rings=2, n_orders=3)
-    without = spec.model_dump(mode="json")
-    assert without.pop("phase_orders") == []
-    check_features({"features": without}, spec)
-    with pytest.raises(ModelError, match=r"phase_orders = \[\] in the model, \[2\] here"):
-        check_features({"features": without}, spec.model_copy(update={"phase_orders": (2,)}))
+def test_a_setting_that_was_not_there_when_the_model_was_trained_has_its_default():
+    without = INVARIANT.model_dump(mode="json")
+    assert without.pop("s_max") == 0.03
+    check_features({"features": without}, INVARIANT)
+    with pytest.raises(ModelError, match=r"s_max = 0.03 in the model, 0.02 here"):
+        check_features({"features": without}, INVARIANT.model_copy(update={"s_max": 0.02}))
 
 
 def test_other_settings_are_refused_by_name_and_value():

@@ -18,7 +18,6 @@ from diffractory.learning.hierarchy import SymmetryHierarchy
 from diffractory.learning.matrices import rows_of
 from diffractory.learning.protocol_features import targets_of, tilt_from_zone_axes
 from diffractory.learning.training import (
-    PHASE_ORDERS,
     TRAINING_NOISE,
     TRAINING_NOISE_SEED,
     Subset,
@@ -59,8 +58,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = finish(Run.create(tmp_path_factory.mktemp("training") / "run", plan, catalogue))
     for features, lab in (
         (RadialBasisSpec(), None),
-        (InvariantSpec(phase_orders=PHASE_ORDERS), LabProtocolSpec.turned(200.0)),
-        (InvariantSpec(phase_orders=PHASE_ORDERS), TRAINING_NOISE),
+        (InvariantSpec(), LabProtocolSpec.turned(200.0)),
+        (InvariantSpec(), TRAINING_NOISE),
     ):
         planned = plan_features(run, features, lab=lab, seed=TRAINING_NOISE_SEED)
         for partition in range(len(run.plan.partitions)):
@@ -248,7 +247,7 @@ def test_training_on_a_run_is_training_on_its_rows(run: Run):
     assert isinstance(model, BoostedHierarchy)
     with training_set(run, BOOSTING, sets) as found:
         rows = np.array(found.features)
-        again = BoostedHierarchy(BOOSTING, InvariantSpec(phase_orders=PHASE_ORDERS), 1)
+        again = BoostedHierarchy(BOOSTING, InvariantSpec(), 1)
         again.fit(rows, found.targets, found.crystals, found.calibration)
         assert_same_trees(model.system_model_.trees_, again.system_model_.trees_)
         assert model.calibration_ == again.calibration_ != Calibration()
