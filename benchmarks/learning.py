@@ -89,7 +89,7 @@ def _of_protocols(model: Path) -> dict[str, Any]:
 
 
 def beside(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Collect what evaluations of several robust models on one run found, by the names of their folders."""
+    """Collect what evaluations of robust models on other runs found, by the names of their folders."""
     section = {}
     for model in arguments.models:
         header = json.loads((model / "model.json").read_text())
@@ -101,7 +101,12 @@ def beside(arguments: argparse.Namespace) -> dict[str, Any]:
             "training_patterns": provenance["training_patterns"],
             "training_materials": len(provenance["training_materials"]),
             "training_seconds": _seconds(model.parent / f"{model.name}-training.json"),
-            **_of_protocols(model),
+            **{
+                name: {
+                    part: found[part] for part in ("counts", "all_systems", "calibration_error", "by_system")
+                }
+                for name, found in _of_protocols(model).items()
+            },
         }
     return section
 

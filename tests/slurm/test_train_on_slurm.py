@@ -15,7 +15,7 @@ import worker_tasks
 from cli_runs import refused, succeeds
 from diffractory.dataset.run import Run
 from diffractory.errors import ExecutionError
-from diffractory.execution.slurm import open_slurm
+from diffractory.execution.slurm import SlurmEngine, open_slurm
 from diffractory.learning.forests import VoteForestClassifier
 from slurm_testbed import SITE, Asked, Testbed, command, wait_until
 from small_runs import small_plan, zoo_catalogue
@@ -43,7 +43,8 @@ def test_a_forest_is_the_same_although_a_job_is_cancelled(testbed: Testbed, aske
         wait_until(lambda: [told for told in asked.told if f"job {cancelled[0]} " in told])
 
     with open_slurm(asked.jobs(2)) as engine, engine.joblib():
-        client = engine._client  # type: ignore[attr-defined]
+        assert isinstance(engine, SlurmEngine)
+        client = engine._client
         fault = Thread(target=cancel_one)
         fault.start()
         forest.fit(X, y)
@@ -59,7 +60,8 @@ def test_a_forest_is_the_same_although_a_job_is_cancelled(testbed: Testbed, aske
 def test_a_search_of_hyper_parameters_runs_in_jobs_and_finds_what_one_process_finds(asked: Asked):
     with open_slurm(asked.jobs(2)) as engine, engine.joblib():
         there = searches.searched(n_jobs=-1)
-        client = engine._client  # type: ignore[attr-defined]
+        assert isinstance(engine, SlurmEngine)
+        client = engine._client
         workers = set(client.run(os.getpid).values())
     asked_processes = searches.processes_of(there)
     assert asked_processes

@@ -62,6 +62,7 @@ class _LazyGroup(TyperGroup):
         if name in _COMMANDS:
             on_ctrl_c = signal.getsignal(signal.SIGINT)
             module = import_module(f"diffractory.cli.{_COMMANDS[name][0]}")
+            # Nor while the command works: what it imported is no garbage.
             gc.freeze()
             # dask-jobqueue, when imported, has Ctrl-C end the program with 0 and without a word.
             signal.signal(signal.SIGINT, on_ctrl_c)

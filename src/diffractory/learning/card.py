@@ -24,6 +24,8 @@ def card_of(header: Mapping[str, Any]) -> str:
     simulation = provenance.get("simulation", {})
     materials = provenance.get("training_materials", [])
     apart = provenance.get("calibration_materials", 0)
+    orientations = provenance.get("orientations", {})
+    axes = {"random": "random, of each crystal's own"}.get(orientations.get("axes"), "evenly spread")
     calibrating = f"; {apart} of them only calibrated its probabilities" if apart else ""
     lines = [
         "# Model card",
@@ -36,6 +38,7 @@ def card_of(header: Mapping[str, Any]) -> str:
         f"| features | {header['n_features']} ({provenance.get('features', {}).get('kind', 'unknown')}) |",
         f"| trained on | {provenance.get('training_patterns', 'unknown')} simulated patterns of "
         f"{len(materials)} materials, listed in model.json{calibrating} |",
+        f"| zone axes | {orientations.get('count', 'unknown')} a material, {axes} |",
         f"| held out | {provenance.get('held_out_materials', 'unknown')} materials: no pattern was seen |",
         f"| beam energy | {simulation.get('energy_ev', 'unknown')} eV |",
         f"| run | plan {str(provenance.get('plan_id', 'unknown'))[:12]}, catalogue "
@@ -45,7 +48,8 @@ def card_of(header: Mapping[str, Any]) -> str:
         "How well it does: `diffractory evaluate` on materials that are not in the list. Where on a scan it "
         "may be asked: `diffractory map` says which positions are unlike everything it was trained on.",
         "",
-        "It knows one crystal a pattern, at this energy and in foils of the thicknesses it was trained on. "
-        "Overlapping grains, precession, other energies and amorphous material are not what it learned.",
+        "It knows one crystal a pattern, at this energy and in foils of the thicknesses it was trained on, "
+        "and does best along zone axes like those it was trained on. Overlapping grains, precession, other "
+        "energies and amorphous material are not what it learned.",
     ]
     return "\n".join(lines) + "\n"

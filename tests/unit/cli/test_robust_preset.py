@@ -53,7 +53,9 @@ def test_the_model_is_a_boosted_one_with_a_card(model: Path, run: Path) -> None:
     turned, noisy = (each["lab"] for each in provenance["patterns"])
     assert (turned["position_sigma"], turned["rotate"], noisy["rotate"]) == (0.0, True, True)
     assert noisy["position_spread"] > 1.0
-    assert "Boosted trees" in (model / "card.md").read_text(encoding="utf-8")
+    card = (model / "card.md").read_text(encoding="utf-8")
+    assert "Boosted trees" in card
+    assert "a material, evenly spread |" in card
     assert not list(run.glob(".training-*"))
 
 
