@@ -1,10 +1,10 @@
-"""`diffractory train`: a preset on the features of a run."""
+"""`diffractory train`: a preset on the features of one run or several."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from diffractory.cli.options import (
     DryRunOption,
     JobsOption,
     PresetOption,
-    RunArgument,
+    RunsArgument,
     SiteOption,
     SlurmClusterOption,
     WorkersOption,
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @app.command(epilog="Example: diffractory train runs/first --preset robust --out models/first")
 def train(
-    run: RunArgument,
+    runs: RunsArgument,
     model: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Folder of the trained model.")],
     preset: PresetOption = "paper",
     thickness: Annotated[float, typer.Option(help="Training thickness in Å.")] = 200.0,
@@ -60,11 +60,11 @@ def train(
     dry_run: DryRunOption = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a preset on the features of a run; a quarter of the materials is held out from all of it."""
+    """Train a preset on the features of a run or of several; a quarter of the materials is held out."""
     kind: type[TrainingSpec] = ForestSpec if preset == "paper" else BoostingSpec
     triclinic = preset == "robust" if with_triclinic is None else with_triclinic
     spec = kind(thickness=thickness, test_fraction=test_fraction, with_triclinic=triclinic, seed=seed)
-    opened = Run.open(run)
+    opened, *more = [Run.open(run) for run in runs]
     check_output_folder(model)
     check_model_folder(model)
     if preset == "robust" and cluster == "slurm":
@@ -73,12 +73,12 @@ def train(
             "its boosted trees grow with the threads of one machine",
             "Run the command inside one job with --cluster local",
         )
-    slurm = slurm_request(cluster, site, jobs, dry_run, run)
+    slurm = slurm_request(cluster, site, jobs, dry_run, runs[0])
     threads = workers or usable_cores()
     # Boosted trees grow in this process: workers would be started for nothing.
-    with engine_here("inline" if preset == "robust" else cluster, workers, run, slurm) as engine:
+    with engine_here("inline" if preset == "robust" else cluster, workers, runs[0], slurm) as engine:
         note(f"running on {threads} thread(s)" if preset == "robust" else f"running on {engine.description}")
-        result = train_model(opened, model, spec, engine, threads)
+        result = train_model(opened, model, spec, engine, threads, more)
     if as_json:
         print_json(result)
         return
@@ -88,7 +88,7 @@ def train(
     )
     for name, reason in result["skipped"].items():
         note(f"  left out, {name}: {reason}")
-    note(f"next: diffractory evaluate {model} {run}")
+    note(f"next: diffractory evaluate {model} {runs[0]}")
 
 
 def train_model(
@@ -97,14 +97,15 @@ def train_model(
     spec: TrainingSpec,
     engine: Engine,
     threads: int,
+    more_runs: Sequence[Run] = (),
 ) -> dict[str, Any]:
-    """Train on the training materials of a run and save the model with its provenance."""
+    """Train on the training materials of the runs and save the model with its provenance."""
     started = time.perf_counter()
     # Trees of a forest grow on the engine, as many at a time as it offers; LightGBM has threads of its own.
     n_jobs = None if isinstance(spec, ForestSpec) else threads
     with err.status("training") as status, engine.joblib():
         progress = _telling(status)
-        model, provenance = train_on_run(run, spec, n_jobs=n_jobs, progress=progress)
+        model, provenance = train_on_run(run, spec, more_runs=more_runs, n_jobs=n_jobs, progress=progress)
     save_model(model, target, provenance)
     return {
         "model": str(target),

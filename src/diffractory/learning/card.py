@@ -24,8 +24,9 @@ def card_of(header: Mapping[str, Any]) -> str:
     simulation = provenance.get("simulation", {})
     materials = provenance.get("training_materials", [])
     apart = provenance.get("calibration_materials", 0)
-    orientations = provenance.get("orientations", {})
-    axes = {"random": "random, of each crystal's own"}.get(orientations.get("axes"), "evenly spread")
+    runs = [provenance, *provenance.get("more_runs", ())]
+    axes = " and ".join(_axes(run.get("orientations", {})) for run in runs)
+    plans = ", ".join(str(run.get("plan_id", "unknown"))[:12] for run in runs)
     calibrating = f"; {apart} of them only calibrated its probabilities" if apart else ""
     lines = [
         "# Model card",
@@ -38,10 +39,10 @@ def card_of(header: Mapping[str, Any]) -> str:
         f"| features | {header['n_features']} ({provenance.get('features', {}).get('kind', 'unknown')}) |",
         f"| trained on | {provenance.get('training_patterns', 'unknown')} simulated patterns of "
         f"{len(materials)} materials, listed in model.json{calibrating} |",
-        f"| zone axes | {orientations.get('count', 'unknown')} a material, {axes} |",
+        f"| zone axes of each material | {axes} |",
         f"| held out | {provenance.get('held_out_materials', 'unknown')} materials: no pattern was seen |",
         f"| beam energy | {simulation.get('energy_ev', 'unknown')} eV |",
-        f"| run | plan {str(provenance.get('plan_id', 'unknown'))[:12]}, catalogue "
+        f"| {'runs' if len(runs) > 1 else 'run'} | plan {plans}, catalogue "
         f"{str(provenance.get('catalogue_hash', 'unknown'))[:12]} |",
         f"| diffractory | {provenance.get('diffractory', 'unknown')} |",
         "",
@@ -53,3 +54,8 @@ def card_of(header: Mapping[str, Any]) -> str:
         "energies and amorphous material are not what it learned.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _axes(orientations: Mapping[str, Any]) -> str:
+    spread = "at random" if orientations.get("axes") == "random" else "evenly spread"
+    return f"{orientations.get('count', 'unknown')} {spread}"

@@ -106,7 +106,10 @@ def evaluate_saved_model(
     results["training_materials"] = {"number": len(trained_on), "in_this_run": int(known.sum())}
     results["orientations"] = run.plan.orientations.model_dump(mode="json")
     results["same_catalogue_as_training"] = provenance.get("catalogue_hash") == run.plan.catalogue_hash
-    results["same_zone_axes_as_training"] = _same_axes(run.plan.orientations, provenance.get("orientations"))
+    trained = [provenance, *provenance.get("more_runs", ())]
+    results["same_zone_axes_as_training"] = any(
+        _same_axes(run.plan.orientations, each.get("orientations")) for each in trained
+    )
     results["model"], results["run"], results["plan_id"] = str(model_path), str(run.path), run.plan.plan_id
     results["notes"] = _notes(run, results)
     return results

@@ -1,8 +1,9 @@
-"""Trains a preset on the features of a run, from a matrix on disk that workers map."""
+"""Trains a preset on the features of one run or several, from a matrix on disk that workers map."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -55,8 +56,8 @@ class Subset:
     materials : float
         Share of the training materials of each crystal system, 0 … 1.
     orientations : int or None
-        Orientations of each material, drawn at random (the plan's first ones lie along symmetry axes);
-        None = all.
+        Orientations of each material in each run, drawn at random (the plan's first ones lie along
+        symmetry axes); None = all.
     """
 
     materials: float = 1.0
@@ -76,7 +77,7 @@ class TrainingSet:
     features : ndarray of shape (n, n_features), float32
         Mapped from a file.
     crystals, orientations : ndarray of shape (n,), int64
-        Whose pattern each row is.
+        Whose pattern each row is; orientations of further runs are counted on.
     targets : Targets
     calibration : ndarray of shape (n,), bool
         Patterns of materials that probabilities are calibrated on.
@@ -162,6 +163,7 @@ def train_on_run(
     run: Run,
     spec: TrainingSpec,
     *,
+    more_runs: Sequence[Run] = (),
     subset: Subset = Subset(),
     n_jobs: int | None = None,
     progress: Callable[[str], None] = lambda what: None,
@@ -173,6 +175,8 @@ def train_on_run(
     run : Run
         With the preset's features computed.
     spec : ForestSpec or BoostingSpec
+    more_runs : sequence of Run
+        Of the same crystals along other zone axes, simulated alike: learned from together with the first.
     subset : Subset
     n_jobs : int, optional
         Tasks or threads at the same time.
@@ -190,11 +194,11 @@ def train_on_run(
     RunError
         If features are missing or damaged.
     ModelError
-        If there is too little to learn from.
+        If there is too little to learn from, or the runs do not belong together.
     """
     sets = feature_sets_of(run, spec)
     progress("collecting features")
-    with training_set(run, spec, sets, subset) as training:
+    with training_set(run, spec, sets, subset, more_runs) as training:
         model: SystemHierarchy
         if isinstance(spec, ForestSpec):
             workers = effective_n_jobs(n_jobs)
@@ -216,7 +220,13 @@ def train_on_run(
         # Triclinic patterns may be there and not be learned.
         patterns = int(np.isin(training.targets.system, model.systems_).sum())
         calibrating = len(np.unique(training.crystals[training.calibration]))
-    return model, _provenance(run, spec, sets, crystals, patterns) | {"calibration_materials": calibrating}
+    provenance = _provenance(run, spec, sets, crystals, patterns) | {"calibration_materials": calibrating}
+    if more_runs:
+        provenance["more_runs"] = [
+            {"plan_id": other.plan.plan_id, "orientations": other.plan.orientations.model_dump(mode="json")}
+            for other in more_runs
+        ]
+    return model, provenance
 
 
 @contextmanager
@@ -225,6 +235,7 @@ def training_set(
     spec: TrainingSpec,
     sets: Sequence[tuple[FeaturePlan, float | None]],
     subset: Subset = Subset(),
+    more_runs: Sequence[Run] = (),
 ) -> Iterator[TrainingSet]:
     """Collect the training patterns in a file beside the run, which is removed afterwards.
 
@@ -233,29 +244,62 @@ def training_set(
     Raises
     ------
     RunError
-        If features are damaged.
+        If features are missing or damaged.
     ModelError
-        If there is no room for the file.
+        If there is no room for the file, or the runs do not belong together.
     """
-    count, n_sets = run.plan.orientations.count, len(sets)
+    _check_same_crystals(run, more_runs)
+    sources = [(run, sets), *((other, feature_sets_of(other, spec)) for other in more_runs)]
+    n_sets = len(sets)
     calibrating = _calibrating(run, spec)
     chosen = _chosen_crystals(run, spec, subset, calibrating)
-    per_crystal = min(count, subset.orientations or count)
     systems = targets_of(run.catalogue, np.arange(run.plan.n_crystals)).system
     # Sorted by what a model takes: calibration apart, then by crystal system.
     order = chosen[np.lexsort((chosen, systems[chosen], calibrating[chosen]))]
-    used = _chosen_orientations(run, spec, order, per_crystal)
-    place_of = np.full((run.plan.n_crystals, count), -1, dtype=np.int64)
-    place_of[order[:, None], used] = np.arange(len(order) * per_crystal).reshape(-1, per_crystal) * n_sets
-    crystals, orientations = np.repeat(order, per_crystal * n_sets), np.repeat(used.ravel(), n_sets)
+    used = [_chosen_orientations(source, spec, order, subset.orientations) for source, _ in sources]
+    first_of = np.cumsum([0, *(source.plan.orientations.count for source, _ in sources)])
+    numbered = np.concatenate([first + part for first, part in zip(first_of, used, strict=False)], axis=1)
+    per_crystal = numbered.shape[1]
+    crystals, orientations = np.repeat(order, per_crystal * n_sets), np.repeat(numbered.ravel(), n_sets)
     with _scratch_matrix(run.path, (len(crystals), number_of_features(sets[0][0].features))) as matrix:
-        for number, (plan, thickness) in enumerate(sets):
-            for first, rows in iterate_features(run, plan, thickness):
-                place = place_of.ravel()[first : first + len(rows)]
-                matrix[place[place >= 0] + number] = rows[place >= 0]
+        # Where the orientations of all runs, one after the other, have their rows.
+        rows_of_items = np.full((run.plan.n_crystals, first_of[-1]), -1, dtype=np.int64)
+        rows_of_items[order[:, None], numbered] = np.arange(numbered.size).reshape(numbered.shape) * n_sets
+        for (source, its_sets), (begin, end) in zip(sources, itertools.pairwise(first_of), strict=True):
+            places = rows_of_items[:, begin:end].ravel()
+            for number, (plan, thickness) in enumerate(its_sets):
+                for first, rows in iterate_features(source, plan, thickness):
+                    place = places[first : first + len(rows)]
+                    matrix[place[place >= 0] + number] = rows[place >= 0]
         matrix.flush()
         targets = targets_of(run.catalogue, crystals)
         yield TrainingSet(matrix, crystals, orientations, targets, calibrating[crystals])
+
+
+def _check_same_crystals(run: Run, more_runs: Sequence[Run]) -> None:
+    """Refuse runs that would mix training with held-out materials, or patterns that are not alike."""
+    plan_ids = {run.plan.plan_id}
+    settings = run.plan.simulation.model_dump(exclude={"thicknesses"})
+    for other in more_runs:
+        if other.plan.catalogue_hash != run.plan.catalogue_hash:
+            raise ModelError(
+                f"{other.path} holds other crystals than {run.path}",
+                "the same materials are held out from all runs, which needs the same catalogue",
+                "Plan both runs with the same --catalogue",
+            )
+        if other.plan.simulation.model_dump(exclude={"thicknesses"}) != settings:
+            raise ModelError(
+                f"{other.path} was simulated with other settings than {run.path}",
+                "a model is asked about one kind of pattern",
+                "Plan both runs alike but for --axes, --orientations and --seed",
+            )
+        if other.plan.plan_id in plan_ids:
+            raise ModelError(
+                f"{other.path} has the patterns of another run that is given",
+                "they would count twice",
+                "Give each run once",
+            )
+        plan_ids.add(other.plan.plan_id)
 
 
 def _chosen_crystals(
@@ -280,11 +324,11 @@ def _chosen_crystals(
 
 
 def _chosen_orientations(
-    run: Run, spec: TrainingSpec, crystals: NDArray[np.int64], number: int
+    run: Run, spec: TrainingSpec, crystals: NDArray[np.int64], number: int | None
 ) -> NDArray[np.int64]:
-    """Return the orientations used of each crystal, sorted; fewer are a part of more."""
+    """Return the orientations used of each crystal, sorted; fewer are a part of more, None is all."""
     count = run.plan.orientations.count
-    if number == count:
+    if number is None or number >= count:
         return np.tile(np.arange(count), (len(crystals), 1))
     seeds = [
         int(_hash(f"orientations/{spec.seed}/{run.catalogue.ids[index]}")[:16], 16) for index in crystals

@@ -84,7 +84,7 @@ def test_workers_are_the_threads_of_a_training(
 ) -> None:
     seen = []
 
-    def look(*_: object, n_jobs: int | None, progress: object) -> None:
+    def look(*_: object, n_jobs: int | None, **__: object) -> None:
         # LightGBM has threads of its own, which joblib knows nothing of.
         seen.append(effective_n_jobs(n_jobs) if preset == "paper" else n_jobs)
         raise ModelError("seen enough")
@@ -94,6 +94,13 @@ def test_workers_are_the_threads_of_a_training(
     answer = diffractory("train", workshop.run, *words)
     assert (answer.code, seen) == (2, [3])
     assert "running on 3 thread(s)" in answer.flat
+
+
+def test_a_run_given_twice_is_refused_before_a_model_is_written(workshop: Workshop, tmp_path: Path) -> None:
+    answer = diffractory("train", workshop.run, workshop.run, "--out", tmp_path / "model", *INLINE)
+    assert answer.code == 2
+    assert "they would count twice" in answer.flat
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_options_of_train_reach_the_model(workshop: Workshop, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from diffractory.dataset.features import features_partition, plan_features, read_features
 from diffractory.dataset.run import Run
 from diffractory.errors import ModelError, RunError
+from diffractory.learning.artefact import save_model
 from diffractory.learning.boosted_hierarchy import BoostedHierarchy
 from diffractory.learning.calibration import Calibration
 from diffractory.learning.hierarchy import SymmetryHierarchy
@@ -50,12 +51,14 @@ BOOSTING = BoostingSpec(system_rounds=3, group_rounds=2, lattice_rounds=2, calib
 PRESETS = [FORESTS, BOOSTING]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+SIMULATION = SimulationSpec(q_max=0.9, thicknesses=(100.0, 200.0))
+
+
+def finished_run(path: Path, orientations: OrientationSpec, simulation: SimulationSpec = SIMULATION) -> Run:
     """A finished run with the features of both presets."""
-    catalogue, simulation = zoo_catalogue(NAMES), SimulationSpec(q_max=0.9, thicknesses=(100.0, 200.0))
-    plan = small_plan(catalogue, 3, OrientationSpec(count=COUNT), simulation)
-    run = finish(Run.create(tmp_path_factory.mktemp("training") / "run", plan, catalogue))
+    catalogue = zoo_catalogue(NAMES)
+    plan = small_plan(catalogue, 3, orientations, simulation)
+    run = finish(Run.create(path, plan, catalogue))
     for features, lab in (
         (RadialBasisSpec(), None),
         (InvariantSpec(), LabProtocolSpec.turned(200.0)),
@@ -65,6 +68,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         for partition in range(len(run.plan.partitions)):
             features_partition(run.path, planned, partition)
     return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return finished_run(tmp_path_factory.mktemp("training") / "run", OrientationSpec(count=COUNT))
+
+
+@pytest.fixture(scope="module")
+def random_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same crystals along other zone axes, one fewer of each."""
+    orientations = OrientationSpec(count=COUNT - 1, axes="random")
+    return finished_run(tmp_path_factory.mktemp("training") / "random", orientations)
 
 
 def scratch(run: Run) -> list[Path]:
@@ -289,3 +304,55 @@ def test_the_tilt_of_a_cubic_crystal_by_hand(run: Run):
     expected = np.degrees(np.arctan(1 / 2) - np.arctan(1 / 3))
     np.testing.assert_allclose(tilt_from_zone_axes(run, item, rotation), expected, rtol=1e-6)
     assert tilt_from_zone_axes(run, item[:0], rotation[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("spec", PRESETS, ids=["forests", "boosting"])
+@pytest.mark.parametrize("subset", [Subset(), Subset(0.5, 3)], ids=["all", "part"])
+def test_rows_of_two_runs_are_those_of_either(run: Run, random_run: Run, spec: Any, subset: Subset):
+    sets = feature_sets_of(run, spec)
+    stored = [
+        [read_features(source, *each) for each in feature_sets_of(source, spec)]
+        for source in (run, random_run)
+    ]
+    with training_set(run, spec, sets, subset, [random_run]) as found:
+        of_each = (subset.orientations or COUNT, COUNT - 1)
+        crystals, counts = np.unique(found.crystals, return_counts=True)
+        assert set(counts) == {sum(of_each) * len(sets)}
+        assert not split_of(run, spec)[crystals].any()
+        for row, (crystal, orientation) in enumerate(zip(found.crystals, found.orientations, strict=True)):
+            second = int(orientation >= COUNT)
+            item = crystal * (COUNT - second) + orientation - COUNT * second
+            np.testing.assert_array_equal(found.features[row], stored[second][row % len(sets)][item])
+        assert len(set(zip(found.crystals, found.orientations, strict=True))) == len(crystals) * sum(of_each)
+        expected = targets_of(run.catalogue, found.crystals)
+        np.testing.assert_array_equal(found.targets.system, expected.system)
+        with training_set(run, spec, sets, subset) as alone:
+            assert (found.features[found.orientations < COUNT] == alone.features).all()
+
+
+def test_a_model_of_two_runs_says_so(run: Run, random_run: Run, tmp_path: Path):
+    model, provenance = train_on_run(run, BOOSTING, more_runs=[random_run], n_jobs=1)
+    assert provenance["training_patterns"] == 2 * (2 * COUNT - 1) * len(provenance["training_materials"])
+    assert provenance["plan_id"] == run.plan.plan_id
+    (other,) = provenance["more_runs"]
+    assert other["plan_id"] == random_run.plan.plan_id
+    assert OrientationSpec(**other["orientations"]) == random_run.plan.orientations
+    save_model(model, tmp_path / "model", provenance)
+    card = (tmp_path / "model" / "card.md").read_text()
+    assert f"{COUNT} evenly spread and {COUNT - 1} at random" in card
+    assert f"{run.plan.plan_id[:12]}, {random_run.plan.plan_id[:12]}" in card
+    assert "more_runs" not in train_on_run(run, BOOSTING, n_jobs=1)[1]
+
+
+def test_runs_that_do_not_belong_together_are_refused(run: Run, tmp_path: Path):
+    orientations = OrientationSpec(count=2, axes="random")
+    crystals = zoo_catalogue(NAMES[:5])
+    fewer = Run.create(tmp_path / "fewer", small_plan(crystals, 3, orientations, SIMULATION), crystals)
+    with pytest.raises(ModelError, match=r"fewer holds other crystals than .*same --catalogue"):
+        train_on_run(run, FORESTS, more_runs=[fewer])
+    crystals, slower = zoo_catalogue(NAMES), SIMULATION.model_copy(update={"energy_ev": 200e3})
+    other = Run.create(tmp_path / "slower", small_plan(crystals, 3, orientations, slower), crystals)
+    with pytest.raises(ModelError, match="slower was simulated with other settings"):
+        train_on_run(run, FORESTS, more_runs=[other])
+    with pytest.raises(ModelError, match="count twice"):
+        train_on_run(run, FORESTS, more_runs=[run])
