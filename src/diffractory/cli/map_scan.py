@@ -127,7 +127,7 @@ def map_scan(
     with _helper(scan, cluster, with_report) as helper:
         # Not before: all of this takes a second, in which the helper imports what it will need itself.
         from diffractory.cli.engines import engine_here, slurm_request
-        from diffractory.cli.mapping import map_with_model, parse_regions, print_map, tell_of_compiling
+        from diffractory.cli.mapping import compiling, map_with_model, parse_regions, print_map
         from diffractory.learning.saved_model import SavedModel, packaged_model
         from diffractory.scan.reading.emd_reader import read_bragg_scan
         from diffractory.specs import MapSpec, ParticleSpec
@@ -155,8 +155,10 @@ def map_scan(
         saved = SavedModel(packaged_model() if model is None else model)
         _ = saved.systems_  # a broken model is refused before the scan is read and workers are started
         loaded = read_bragg_scan(scan, pixel_size=pixel_size, center=center, dataset=dataset)
-        tell_of_compiling(saved, cluster, flag_overlap)
-        with engine_here(cluster, workers, folder, slurm) as engine:
+        with (
+            compiling(saved, cluster, flag_overlap, helper),
+            engine_here(cluster, workers, folder, slurm) as engine,
+        ):
             made = map_with_model(
                 loaded,
                 saved,

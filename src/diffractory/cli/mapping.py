@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import xarray as xr
 from rich.table import Table
 
@@ -16,8 +18,10 @@ from diffractory.cli.console import note, out
 from diffractory.cli.progress import map_ordered
 from diffractory.errors import SpecError
 from diffractory.execution.engine import Engine
+from diffractory.execution.helper import helper_process
 from diffractory.learning.provenance import told
 from diffractory.learning.saved_model import SavedModel
+from diffractory.patterns.lattice_symmetry import fit_families
 from diffractory.patterns.spot_lattice import search_is_compiled
 from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
 from diffractory.scan.bragg_scan import BraggScan
@@ -33,11 +37,25 @@ from diffractory.storage import write_atomic
 _MAP_FILES: Final = (("map.zarr", write_map), ("map.nc", write_netcdf))
 
 
-def tell_of_compiling(model: SavedModel, cluster: str, flag_overlap: bool | None) -> None:
-    """Tell whoever waits why the first map on a machine takes so long; workers elsewhere are not known."""
+@contextmanager
+def compiling(
+    model: SavedModel, cluster: str, flag_overlap: bool | None, helper: Executor | None
+) -> Iterator[None]:
+    """Tell whoever waits why the first map on a machine takes so long, and compile on two cores meanwhile.
+
+    The search is compiled here, when it is first asked, and what follows it by the helper, or by a process
+    started for that. Workers of a cluster compile for themselves.
+    """
     searched = isinstance(model.features, InvariantSpec) or flag_overlap
-    if searched and cluster in ("threads", "inline", "local") and not search_is_compiled():
-        note("compiling the lattice search for this machine: most of a minute, this once")
+    if not searched or cluster not in ("threads", "inline", "local") or search_is_compiled():
+        yield
+        return
+    note("compiling the lattice search for this machine: most of a minute, this once")
+    with ExitStack() as stack:
+        if cluster != "local":
+            helper = helper or stack.enter_context(helper_process())
+            helper.submit(fit_families, np.zeros((0, 3, 3)))
+        yield
 
 
 def parse_regions(text: str) -> dict[str, Any]:

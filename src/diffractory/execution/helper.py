@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any
 
 from diffractory.interrupts import out_of_reach_of_ctrl_c
@@ -35,10 +35,16 @@ def helper_process(*modules: str) -> Iterator[Executor]:
     """
     # Not forked: this process has threads, whose locks a copy of it would find locked for ever.
     pool = _Pool(1, get_context("spawn"))
+    others = {*active_children()}
     try:
         with out_of_reach_of_ctrl_c():
             pool.submit(_import, modules)
         yield pool
+    except BaseException:
+        # Whoever stops here does not wait for what would not be used any more.
+        for process in {*active_children()} - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

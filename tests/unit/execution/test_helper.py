@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from concurrent.futures import BrokenExecutor
 
 import pytest
@@ -32,3 +33,20 @@ def test_a_helper_that_has_died_says_so_where_its_work_is_waited_for() -> None:
         for _ in range(3):
             with pytest.raises(BrokenExecutor):
                 helper.submit(worker_tasks.nap, 1).result()
+
+
+def test_whoever_stops_does_not_wait_for_the_helper() -> None:
+    naps = []
+
+    def stop() -> None:
+        with helper_process("colorsys") as helper:
+            helper.submit(worker_tasks.process_id).result()
+            naps.append(helper.submit(time.sleep, 20))
+            while not naps[0].running():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    with pytest.raises(BrokenExecutor):
+        naps[0].result()  # not slept to its end
