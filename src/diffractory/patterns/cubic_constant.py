@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 
 from diffractory.patterns.spot_lattice import SpotLattices
 
-#: Constants that are tried, in Å, and their relative distance.
+#: Smallest and largest constant that is an answer, in Å, and the relative distance of those that are tried.
 _SMALLEST, _LARGEST, _STEP = 2.4, 18.0, 0.002
+#: Constants up to this one are tried, so that an answer shows whether it is one or only the end of the range.
+_BEYOND = 25.0
 #: Most patterns of a particle that are asked.
 _MOST: Final = 2000
 #: Share of patterns whose lattice is believed to be wrong …
@@ -57,7 +59,8 @@ class CubicConstants:
     support : ndarray of shape (n,)
         Share of the patterns whose lattice this constant explains better than chance does.
     margin : ndarray of shape (n,)
-        Natural logarithm of the likelihood over that of the best constant that is 2 % or more off.
+        Natural logarithm of the likelihood over that of the best constant that is 2 % or more off; negative
+        where one beyond the largest answer is more likely.
     """
 
     a: NDArray[np.float64]
@@ -97,8 +100,8 @@ def pool_cubic_constants(
     told = np.full(len(wanted), np.nan) if expected is None else np.where(wanted, expected, np.nan)
     result.a[:] = told
     # From half of the smallest on, for smaller cells that the coarse ones are.
-    tried = np.exp(np.arange(math.log(0.5 * _SMALLEST), math.log(_LARGEST), _STEP))
-    allowed = tried >= _SMALLEST
+    tried = np.exp(np.arange(math.log(0.5 * _SMALLEST), math.log(_BEYOND), _STEP))
+    too_small, too_large = tried < _SMALLEST, tried >= _LARGEST
     usable = np.flatnonzero((particle > 0) & (lattices.score > 0.0))
     members = np.split(
         usable[np.argsort(particle[usable], kind="stable")],
@@ -113,8 +116,8 @@ def pool_cubic_constants(
         total, explains = _judge(products, errors, tried**2)
         if np.isfinite(told[number]):
             total += _log_expected(tried, told[number])
-        total[~allowed] = -np.inf
-        best = int(total.argmax())
+        total[too_small] = -np.inf
+        best = int(np.where(too_large, -np.inf, total).argmax())
         other = np.abs(tried / tried[best] - 1.0) >= _SAME
         result.a[number] = tried[best] * math.exp(_STEP * _vertex(total, best))
         result.support[number] = explains[best] / len(chosen)

@@ -113,3 +113,13 @@ def test_constants_are_told_finer_than_they_are_tried(a):
     # Steps of 0.2 % would be off by up to 0.004 Å; errors of single lattices cancel in two hundred.
     found = pooled(lattices_of([P / a] * 200, noise=0.0002))
     assert found.a[0] == pytest.approx(a, abs=0.0015)
+
+
+@pytest.mark.parametrize("a", [20.0, 23.0])
+def test_an_answer_at_the_end_of_the_range_is_none_where_larger_constants_are_likelier(a):
+    found = pooled(lattices_of([P / a] * 10))
+    assert found.a[0] <= 18.0
+    assert found.margin[0] < 0.0
+    within = pooled(lattices_of([P / 17.5] * 10))
+    assert within.a[0] == pytest.approx(17.5, rel=0.005)
+    assert within.margin[0] > 0.0
