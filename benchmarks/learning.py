@@ -55,9 +55,9 @@ LARGEST_RESIDUAL = 0.02
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Collect what the evaluations of both presets found; each lies at MODEL-evaluation.
 
-    A preset that is not given stays as it was.
+    A preset that is not given stays as it was. Tests along other zone axes go to a section of their own.
     """
-    earlier = _read().get("compare", {})
+    earlier = _read().get(arguments.section, {})
     section = {preset: earlier[preset] for preset in ("paper", "robust") if preset in earlier}
     for preset in section:
         section[preset].setdefault("collected", {name: earlier[name] for name in ("command", *describe())})
@@ -68,7 +68,8 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         section[preset] = {
             "training_patterns": provenance["training_patterns"],
             "training_materials": len(provenance["training_materials"]),
-            "orientations": provenance["orientations"]["count"],
+            "trained_along": _axes(provenance),
+            "tested_along": _read_evaluation(model)["orientations"],
             "model_bytes": sum(path.stat().st_size for path in model.iterdir()),
             "calibration_materials": provenance.get("calibration_materials", 0),
             "training_seconds": _seconds(model.parent / f"{model.name}-training.json"),
@@ -83,30 +84,49 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     return section
 
 
+def _axes(provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return how many zone axes of each material a model knows of each run, and how they were chosen."""
+    return [run["orientations"] for run in (provenance, *provenance.get("more_runs", ()))]
+
+
+def _read_evaluation(model: Path) -> dict[str, Any]:
+    path = model.parent / f"{model.name}-evaluation" / "evaluation.json"
+    return dict(json.loads(path.read_text()))
+
+
 def _of_protocols(model: Path) -> dict[str, Any]:
-    results = json.loads((model.parent / f"{model.name}-evaluation" / "evaluation.json").read_text())
+    results = _read_evaluation(model)
     return {name: _of_protocol(results[name]) for name in ("paper", "turned", "lab")}
 
 
 def beside(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Collect what evaluations of robust models on other runs found, by the names of their folders."""
-    section = {}
+    """Collect what evaluations of robust models on other runs found, by the names of their folders.
+
+    Those that are not given stay as they were.
+    """
+    earlier = _read().get(arguments.section, {})
+    section = {name: each for name, each in earlier.items() if "training_materials" in each}
+    for each in section.values():
+        each.setdefault("collected", {name: earlier[name] for name in ("command", *describe())})
     for model in arguments.models:
         header = json.loads((model / "model.json").read_text())
         provenance = header["provenance"]
         section[model.name] = {
             "diffractory": provenance["diffractory"],
             "features": len(names_of_features(InvariantSpec(**provenance["features"]))),
-            "orientations": provenance["orientations"]["count"],
+            "trained_along": _axes(provenance),
+            "tested_along": _read_evaluation(model)["orientations"],
             "training_patterns": provenance["training_patterns"],
             "training_materials": len(provenance["training_materials"]),
             "training_seconds": _seconds(model.parent / f"{model.name}-training.json"),
             **{
                 name: {
-                    part: found[part] for part in ("counts", "all_systems", "calibration_error", "by_system")
+                    part: found[part]
+                    for part in ("counts", "all_systems", "calibration_error", "by_system", "conditions")
                 }
                 for name, found in _of_protocols(model).items()
             },
+            "collected": {"command": command(), **describe()},
         }
     return section
 
@@ -346,7 +366,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
     for part in ("compare", "beside"):
-        parts.add_parser(part).add_argument("models", type=Path, nargs="+")
+        collected = parts.add_parser(part)
+        collected.add_argument("models", type=Path, nargs="+")
+        collected.add_argument("--section", default=part, help="of results/learning.json")
     parts.add_parser("scan").add_argument("maps", type=Path, nargs="+")
     timed = parts.add_parser("votes")
     timed.add_argument("run", type=Path)
@@ -356,8 +378,9 @@ def main() -> None:
     drawn.add_argument("run", type=Path)
     drawn.add_argument("--preset", action="append", choices=("paper", "robust"), help="both by default")
     arguments = parser.parse_args()
-    _write(arguments.part, globals()[arguments.part](arguments))
-    print(json.dumps(_read()[arguments.part], indent=1))
+    section = getattr(arguments, "section", arguments.part)
+    _write(section, globals()[arguments.part](arguments))
+    print(json.dumps(_read()[section], indent=1))
 
 
 if __name__ == "__main__":

@@ -244,9 +244,9 @@ def confidence() -> Figure:
                 counts, 100 * np.array(values), line, marker="o", markersize=4, color=colour, label=label
             )
     left.set(xlabel="patterns of one crystal, together", ylabel="crystal system right (%)", ylim=(0, 100))
-    left.legend(frameon=False, fontsize=8, loc="center right")
+    left.legend(frameon=False, fontsize=8, loc="center right", bbox_to_anchor=(1.0, 0.61))
     tidy(left)
-    title(left, "six systems, materials never seen")
+    title(left, "six systems, random zone axes, materials never seen")
     kinds = (("single", "one pattern"), ("aggregated", "ten patterns"))
     for n, (preset, colour) in enumerate((("robust", BLUE), ("paper", ORANGE))):
         errors = [compared[preset]["lab"]["calibration_error"][kind] for kind, _ in kinds]
