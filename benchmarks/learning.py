@@ -24,6 +24,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pandas as pd
 from machine import command, describe, write_json
 from scipy.optimize import curve_fit
 
@@ -166,8 +167,16 @@ def _of_protocol(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def scan(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Keep what `diffractory map` said of a real scan, by the names of the maps."""
-    return {path.name: json.loads((path / "summary.json").read_text()) for path in arguments.maps}
+    """Keep what `diffractory map` said of a real scan and its particles, by the names of the maps."""
+    section = {}
+    for path in arguments.maps:
+        rules = [
+            f"{what}_by_{rule}" for rule in ("evidence", "difference") for what in ("system", "confidence")
+        ]
+        particles = pd.read_csv(path / "particles.csv")[["particle", "n_positions", *rules]]
+        summary = json.loads((path / "summary.json").read_text())
+        section[path.name] = {**summary, "both_rules": particles.to_dict("records")}
+    return section
 
 
 def votes(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -107,9 +107,9 @@ figure_of_peaks(scan)
 # %% [markdown]
 # ## Predict
 #
-# The included model was trained on 12,683 materials of the Materials Project at 300 keV. A scan at another
-# energy needs a model of its own ([notebook 2](2-build-a-dataset-and-train.ipynb)): its patterns look
-# different.
+# The included model was trained on 12,683 materials of the Materials Project at 300 keV. At another energy
+# lattices are read with its Ewald sphere, and intensities are not what the model learned: the page *Measured*
+# says what was tried, and [notebook 2](2-build-a-dataset-and-train.ipynb) trains a model.
 #
 # Every position is predicted by itself. Then neighbouring positions whose patterns are alike make a grain,
 # and a grain is predicted from all of its positions together. Overlapping grains are looked for: spots that

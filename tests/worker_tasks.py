@@ -18,6 +18,15 @@ def nap(number: int) -> int:
     return number
 
 
+def nap_and_clean_up(path: Path, seconds: float) -> None:
+    """As whoever writes: a partial file that is removed whatever happens."""
+    path.touch()
+    try:
+        time.sleep(seconds)
+    finally:
+        path.unlink()
+
+
 def square(number: int) -> int:
     return number * number
 

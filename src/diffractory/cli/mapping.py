@@ -30,6 +30,7 @@ from diffractory.scan.mapping.label_map import summarise, to_dataset
 from diffractory.scan.mapping.map_files import PARTICLE_FILES, write_map, write_netcdf, write_particles
 from diffractory.scan.mapping.particle_table import particle_table, summarise_particles
 from diffractory.scan.mapping.prediction import predict_scan
+from diffractory.settings import usable_cores
 from diffractory.specs import InvariantSpec, MapSpec, ParticleSpec
 from diffractory.storage import write_atomic
 
@@ -44,15 +45,15 @@ def compiling(
     """Tell whoever waits why the first map on a machine takes so long, and compile on two cores meanwhile.
 
     The search is compiled here, when it is first asked, and what follows it by the helper, or by a process
-    started for that. Workers of a cluster compile for themselves.
+    started for that where there is a second core. Workers of a cluster compile for themselves.
     """
     searched = isinstance(model.features, InvariantSpec) or flag_overlap
     if not searched or cluster not in ("threads", "inline", "local") or search_is_compiled():
         yield
         return
-    note("compiling the lattice search for this machine: most of a minute, this once")
+    note("compiling the lattice search for this machine: half a minute or more, this once")
     with ExitStack() as stack:
-        if cluster != "local":
+        if cluster != "local" and usable_cores() > 1:
             helper = helper or stack.enter_context(helper_process())
             helper.submit(fit_families, np.zeros((0, 3, 3)))
         yield

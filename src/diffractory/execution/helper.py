@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +30,8 @@ class _Pool(ProcessPoolExecutor):
 def helper_process(*modules: str) -> Iterator[Executor]:
     """Start a process that imports modules while this one goes on with its own work.
 
+    Where the block ends in an error, the process stops what it is doing, cleans up and ends.
+
     Parameters
     ----------
     *modules : str
@@ -50,6 +54,8 @@ def helper_process(*modules: str) -> Iterator[Executor]:
 
 
 def _import(modules: tuple[str, ...]) -> None:
+    # What it writes is removed by those who write, if they are told by an exception.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for module in modules:
         import_module(module)
     # No garbage: looking for some among what modules hold would take half a second when this process ends.

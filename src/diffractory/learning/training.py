@@ -33,6 +33,7 @@ from diffractory.specs import (
     ForestSpec,
     InvariantSpec,
     LabProtocolSpec,
+    OrientationSpec,
     RadialBasisSpec,
     TrainingSpec,
 )
@@ -196,6 +197,7 @@ def train_on_run(
     ModelError
         If there is too little to learn from, or the runs do not belong together.
     """
+    _check_belong_together(run, more_runs)
     sets = feature_sets_of(run, spec)
     progress("collecting features")
     with training_set(run, spec, sets, subset, more_runs) as training:
@@ -223,7 +225,11 @@ def train_on_run(
     provenance = _provenance(run, spec, sets, crystals, patterns) | {"calibration_materials": calibrating}
     if more_runs:
         provenance["more_runs"] = [
-            {"plan_id": other.plan.plan_id, "orientations": other.plan.orientations.model_dump(mode="json")}
+            {
+                "plan_id": other.plan.plan_id,
+                "orientations": other.plan.orientations.model_dump(mode="json"),
+                "thicknesses": list(other.plan.simulation.thicknesses),
+            }
             for other in more_runs
         ]
     return model, provenance
@@ -239,16 +245,16 @@ def training_set(
 ) -> Iterator[TrainingSet]:
     """Collect the training patterns in a file beside the run, which is removed afterwards.
 
-    Workers on other nodes must see it, as they see the run.
+    Workers on other nodes must see it, as they see the run. Further runs must belong to it, as
+    :func:`train_on_run` asks of them.
 
     Raises
     ------
     RunError
         If features are missing or damaged.
     ModelError
-        If there is no room for the file, or the runs do not belong together.
+        If there is no room for the file.
     """
-    _check_same_crystals(run, more_runs)
     sources = [(run, sets), *((other, feature_sets_of(other, spec)) for other in more_runs)]
     n_sets = len(sets)
     calibrating = _calibrating(run, spec)
@@ -258,7 +264,7 @@ def training_set(
     order = chosen[np.lexsort((chosen, systems[chosen], calibrating[chosen]))]
     used = [_chosen_orientations(source, spec, order, subset.orientations) for source, _ in sources]
     first_of = np.cumsum([0, *(source.plan.orientations.count for source, _ in sources)])
-    numbered = np.concatenate([first + part for first, part in zip(first_of, used, strict=False)], axis=1)
+    numbered = np.concatenate([first + part for first, part in zip(first_of[:-1], used, strict=True)], axis=1)
     per_crystal = numbered.shape[1]
     crystals, orientations = np.repeat(order, per_crystal * n_sets), np.repeat(numbered.ravel(), n_sets)
     with _scratch_matrix(run.path, (len(crystals), number_of_features(sets[0][0].features))) as matrix:
@@ -276,10 +282,10 @@ def training_set(
         yield TrainingSet(matrix, crystals, orientations, targets, calibrating[crystals])
 
 
-def _check_same_crystals(run: Run, more_runs: Sequence[Run]) -> None:
-    """Refuse runs that would mix training with held-out materials, or patterns that are not alike."""
-    plan_ids = {run.plan.plan_id}
-    settings = run.plan.simulation.model_dump(exclude={"thicknesses"})
+def _check_belong_together(run: Run, more_runs: Sequence[Run]) -> None:
+    """Refuse runs that would mix training with held-out materials, are not alike, or repeat each other."""
+    settings, frames = run.plan.simulation.model_dump(exclude={"thicknesses"}), run.plan.orientations.in_plane
+    runs = [run]
     for other in more_runs:
         if other.plan.catalogue_hash != run.plan.catalogue_hash:
             raise ModelError(
@@ -287,19 +293,28 @@ def _check_same_crystals(run: Run, more_runs: Sequence[Run]) -> None:
                 "the same materials are held out from all runs, which needs the same catalogue",
                 "Plan both runs with the same --catalogue",
             )
-        if other.plan.simulation.model_dump(exclude={"thicknesses"}) != settings:
+        simulated = other.plan.simulation.model_dump(exclude={"thicknesses"})
+        if simulated != settings or other.plan.orientations.in_plane != frames:
             raise ModelError(
-                f"{other.path} was simulated with other settings than {run.path}",
+                f"{other.path} was made with other settings than {run.path}",
                 "a model is asked about one kind of pattern",
-                "Plan both runs alike but for --axes, --orientations and --seed",
+                "Plan both runs alike but for --axes, --orientations, --seed and --thickness",
             )
-        if other.plan.plan_id in plan_ids:
+        if any(_share_axes(other.plan.orientations, each.plan.orientations) for each in runs):
             raise ModelError(
-                f"{other.path} has the patterns of another run that is given",
-                "they would count twice",
-                "Give each run once",
+                f"{other.path} has zone axes of another run that is given",
+                "their patterns would count twice",
+                "Plan it with another number of --orientations (even axes) or another --seed (random axes)",
             )
-        plan_ids.add(other.plan.plan_id)
+        runs.append(other)
+
+
+def _share_axes(one: OrientationSpec, other: OrientationSpec) -> bool:
+    """Tell whether two runs of the same crystals have zone axes in common."""
+    if one.axes != other.axes:
+        return False
+    # Fewer random axes of a seed are the first of more.
+    return one.seed == other.seed if one.axes == "random" else one.count == other.count
 
 
 def _chosen_crystals(
@@ -379,7 +394,7 @@ def _scratch_matrix(folder: Path, shape: tuple[int, int]) -> Iterator[np.memmap[
             raise ModelError(
                 f"the training features take {needed:,} bytes, {folder} has room for {room:,}",
                 "all features lie in one file while models are trained",
-                "Make room, or train on a run with fewer orientations",
+                "Make room, or train on fewer runs or on one with fewer orientations",
             )
         yield np.lib.format.open_memmap(path, "w+", np.float32, shape)  # type: ignore[no-untyped-call]
     finally:

@@ -1,4 +1,4 @@
-"""Whether compiled code lies on this machine, or is still to be compiled, which takes most of a minute."""
+"""Whether compiled code lies on this machine, or is still to be compiled, which may take most of a minute."""
 
 from __future__ import annotations
 

@@ -119,7 +119,9 @@ def pool_cubic_constants(
         total[too_small] = -np.inf
         best = int(np.where(too_large, -np.inf, total).argmax())
         other = np.abs(tried / tried[best] - 1.0) >= _SAME
-        result.a[number] = tried[best] * math.exp(_STEP * _vertex(total, best))
+        # Near the end of the range the best answer may be the flank of one that is none.
+        other |= too_large & (total > total[best])
+        result.a[number] = min(tried[best] * math.exp(_STEP * _vertex(total, best)), _LARGEST)
         result.support[number] = explains[best] / len(chosen)
         result.margin[number] = total[best] - total[other].max()
     return result
@@ -131,7 +133,7 @@ def _vertex(total: NDArray[np.float64], best: int) -> float:
         return 0.0
     before, here, after = total[best - 1 : best + 2]
     curvature = 2.0 * here - before - after
-    return float(0.5 * (after - before) / curvature) if curvature > 0.0 else 0.0
+    return min(max(float(0.5 * (after - before) / curvature), -0.5), 0.5) if curvature > 0.0 else 0.0
 
 
 def _log_expected(tried: NDArray[np.float64], expected: float) -> NDArray[np.float64]:

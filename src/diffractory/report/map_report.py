@@ -260,7 +260,8 @@ def _list_particles(page: Page, table: pd.DataFrame) -> None:
     shown = table.nlargest(_ROWS, "n_positions", keep="first").sort_values("particle")
     caption = (
         "Lattice: median [quartiles] over the particle's patterns; pooled: what explains the lattices of all "
-        "of them together, if cubic, the share explained and ln of the odds against the next best. "
+        "of them together, if cubic, the share explained and ln of the odds against the next best, below 10 "
+        "undecided. "
         "All columns: particles.csv"
     )
     if len(shown) < len(table):

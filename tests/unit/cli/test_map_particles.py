@@ -18,7 +18,7 @@ import pytest
 import xarray as xr
 
 import worker_tasks
-from cli_runs import SCAN_SHAPE, Workshop, refused, succeeds
+from cli_runs import CRYSTALS, SCAN_SHAPE, Workshop, refused, succeeds
 from diffractory.cli import map_scan, mapping
 from diffractory.cli.mapping import parse_regions
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
@@ -27,6 +27,8 @@ from diffractory.dataset.run import Run
 from diffractory.execution.helper import helper_process
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.synthetic.scans import GrainLabels, synthetic_scan
+from diffractory.specs import OrientationSpec, SimulationSpec
+from small_runs import finish, small_plan, zoo_catalogue
 
 INLINE = ("--cluster", "inline")
 #: Without pictures, which take most of the time of a small map.
@@ -35,11 +37,12 @@ SHAPE = (24, 30)
 
 
 @pytest.fixture(scope="module")
-def grains(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, xr.Dataset]:
-    """Return a scan of nine grains, each of another pattern of the workshop's run, and its truth."""
-    run = Run.open(workshop.run)
-    column = run.plan.simulation.thicknesses.index(200.0)
-    parts = [read_partition(run, index).table(column) for index in range(len(run.plan.partitions))]
+def patterns(tmp_path_factory: pytest.TempPathFactory) -> tuple[PeakTable, GrainLabels]:
+    """Return patterns of crystals in random orientations, as grains have them, and what they are of."""
+    crystals, orientations = zoo_catalogue(CRYSTALS), OrientationSpec(count=6, axes="random")
+    plan = small_plan(crystals, 6, orientations, SimulationSpec(thicknesses=(200.0,)))
+    run = finish(Run.create(tmp_path_factory.mktemp("patterns") / "run", plan, crystals))
+    parts = [read_partition(run, index).table(0) for index in range(len(run.plan.partitions))]
     table, owners = run.catalogue.table, np.arange(run.plan.n_items) // run.plan.orientations.count
     labels = GrainLabels(
         np.array([system_code(name) for name in table["crystal_system"]], dtype=np.int8)[owners],
@@ -47,7 +50,15 @@ def grains(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> tupl
         table[["a", "b", "c"]].to_numpy(dtype=np.float64)[owners],
         np.array(run.catalogue.ids)[owners],
     )
-    scan, truth = synthetic_scan(PeakTable.concatenate(parts), labels, SHAPE, 9, seed=4, energy_ev=300e3)
+    return PeakTable.concatenate(parts), labels
+
+
+@pytest.fixture(scope="module")
+def grains(
+    patterns: tuple[PeakTable, GrainLabels], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, xr.Dataset]:
+    """Return a scan of nine grains, each of another pattern, and its truth."""
+    scan, truth = synthetic_scan(*patterns, SHAPE, 9, seed=4, energy_ev=300e3)
     path = tmp_path_factory.mktemp("grains") / "scan.h5"
     scan.to_emd(path)
     return path, truth
@@ -97,9 +108,7 @@ def test_two_processes_write_and_draw_what_one_does(
     xr.testing.assert_identical(there.load(), here.load())
 
 
-def test_every_grain_is_found_and_most_are_named_right(
-    grains: tuple[Path, xr.Dataset], mapped: tuple[Path, dict[str, Any]]
-) -> None:
+def test_every_grain_is_found(grains: tuple[Path, xr.Dataset], mapped: tuple[Path, dict[str, Any]]) -> None:
     truth, table = grains[1], pd.read_parquet(mapped[0] / "particles.parquet")
     data = xr.load_dataset(mapped[0] / "map.nc")
     particle, seen = data["particle"].to_numpy(), data["n_spots"].to_numpy() >= 5
@@ -107,7 +116,6 @@ def test_every_grain_is_found_and_most_are_named_right(
     assert not particle[grain < 0].any()
     sizes = np.bincount(grain[grain >= 0], minlength=9)
     large = [index for index in np.flatnonzero(sizes >= 20) if seen[grain == index].all()]
-    right = 0
     for index in large:
         found, counts = np.unique(particle[grain == index], return_counts=True)
         assert counts.max() >= 0.95 * sizes[index], f"grain {index} is in pieces"
@@ -116,10 +124,24 @@ def test_every_grain_is_found_and_most_are_named_right(
         if (particle == row.name).sum() == sizes[index]:
             np.testing.assert_allclose([row["centroid_y"], row["centroid_x"]], [y, x])
             assert row["area_nm2"] == pytest.approx(sizes[index] * 4.0)
-        true = CRYSTAL_SYSTEMS[int(truth["crystal_system"].to_numpy()[grain == index][0])]
-        right += row["crystal_system"] == true
     assert len(large) >= 5
-    assert right >= 0.6 * len(large)
+
+
+def test_most_grains_are_named_right(patterns: tuple[PeakTable, GrainLabels], tmp_path: Path) -> None:
+    scan, truth = synthetic_scan(*patterns, (50, 60), 60, seed=4, energy_ev=300e3)
+    scan.to_emd(tmp_path / "scan.h5")
+    succeeds("map", tmp_path / "scan.h5", "--out", tmp_path / "map", "--regions", "grains", *QUICK)
+    table = pd.read_parquet(tmp_path / "map" / "particles.parquet").set_index("particle")
+    particle = xr.load_dataset(tmp_path / "map" / "map.nc")["particle"].to_numpy()
+    grain, systems = truth["grain"].to_numpy(), truth["crystal_system"].to_numpy()
+    right = []
+    for index in range(60):
+        found, counts = np.unique(particle[grain == index], return_counts=True)
+        if (grain == index).sum() >= 20 and found[counts.argmax()] > 0:
+            answer = table.loc[found[counts.argmax()], "crystal_system"]
+            right.append(answer == CRYSTAL_SYSTEMS[int(systems[grain == index][0])])
+    assert len(right) >= 40
+    assert np.mean(right) >= 0.7
 
 
 def test_every_file_says_the_same(mapped: tuple[Path, dict[str, Any]]) -> None:
@@ -211,7 +233,7 @@ def test_whoever_waits_for_the_compiler_is_told_so(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
 ) -> None:
     monkeypatch.setattr(mapping, "search_is_compiled", lambda: compiled)
-    words = "compiling the lattice search for this machine: most of a minute, this once"
+    words = "compiling the lattice search for this machine: half a minute or more, this once"
     said = succeeds("map", workshop.scan, "--out", tmp_path / "robust", "--no-particles", *QUICK)
     assert (words in said.flat) is not compiled
     paper = ("map", workshop.scan, "--out", tmp_path / "paper", "--model", workshop.model, "--no-particles")

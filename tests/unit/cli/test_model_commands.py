@@ -99,7 +99,7 @@ def test_workers_are_the_threads_of_a_training(
 def test_a_run_given_twice_is_refused_before_a_model_is_written(workshop: Workshop, tmp_path: Path) -> None:
     answer = diffractory("train", workshop.run, workshop.run, "--out", tmp_path / "model", *INLINE)
     assert answer.code == 2
-    assert "they would count twice" in answer.flat
+    assert "their patterns would count twice" in answer.flat
     assert list(tmp_path.iterdir()) == []
 
 

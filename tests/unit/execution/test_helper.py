@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from concurrent.futures import BrokenExecutor
+from pathlib import Path
 
 import pytest
 
@@ -35,18 +36,19 @@ def test_a_helper_that_has_died_says_so_where_its_work_is_waited_for() -> None:
                 helper.submit(worker_tasks.nap, 1).result()
 
 
-def test_whoever_stops_does_not_wait_for_the_helper() -> None:
+def test_whoever_stops_does_not_wait_for_the_helper_which_cleans_up(tmp_path: Path) -> None:
     naps = []
 
     def stop() -> None:
         with helper_process("colorsys") as helper:
             helper.submit(worker_tasks.process_id).result()
-            naps.append(helper.submit(time.sleep, 20))
-            while not naps[0].running():
+            naps.append(helper.submit(worker_tasks.nap_and_clean_up, tmp_path / "partial", 20.0))
+            while not (tmp_path / "partial").exists():
                 time.sleep(0.01)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stop()
-    with pytest.raises(BrokenExecutor):
+    with pytest.raises(SystemExit):
         naps[0].result()  # not slept to its end
+    assert list(tmp_path.iterdir()) == []

@@ -336,6 +336,7 @@ def test_a_model_of_two_runs_says_so(run: Run, random_run: Run, tmp_path: Path):
     assert provenance["plan_id"] == run.plan.plan_id
     (other,) = provenance["more_runs"]
     assert other["plan_id"] == random_run.plan.plan_id
+    assert other["thicknesses"] == [100.0, 200.0]
     assert OrientationSpec(**other["orientations"]) == random_run.plan.orientations
     save_model(model, tmp_path / "model", provenance)
     card = (tmp_path / "model" / "card.md").read_text()
@@ -352,7 +353,31 @@ def test_runs_that_do_not_belong_together_are_refused(run: Run, tmp_path: Path):
         train_on_run(run, FORESTS, more_runs=[fewer])
     crystals, slower = zoo_catalogue(NAMES), SIMULATION.model_copy(update={"energy_ev": 200e3})
     other = Run.create(tmp_path / "slower", small_plan(crystals, 3, orientations, slower), crystals)
-    with pytest.raises(ModelError, match="slower was simulated with other settings"):
+    with pytest.raises(ModelError, match="slower was made with other settings"):
         train_on_run(run, FORESTS, more_runs=[other])
-    with pytest.raises(ModelError, match="count twice"):
-        train_on_run(run, FORESTS, more_runs=[run])
+    turned = OrientationSpec(count=2, axes="random", in_plane="random")
+    frames = Run.create(tmp_path / "turned", small_plan(crystals, 3, turned, SIMULATION), crystals)
+    with pytest.raises(ModelError, match="turned was made with other settings"):
+        train_on_run(run, FORESTS, more_runs=[frames])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (OrientationSpec(count=COUNT), OrientationSpec(count=COUNT, seed=5)),
+        (OrientationSpec(count=2, axes="random"), OrientationSpec(count=5, axes="random")),
+    ],
+)
+def test_runs_with_axes_in_common_are_refused(
+    run: Run, tmp_path: Path, first: OrientationSpec, second: OrientationSpec
+):
+    crystals, thinner = zoo_catalogue(NAMES), SIMULATION.model_copy(update={"thicknesses": (200.0,)})
+    runs = [
+        Run.create(tmp_path / name, small_plan(crystals, 3, orientations, simulation), crystals)
+        for name, orientations, simulation in (("one", first, SIMULATION), ("two", second, thinner))
+    ]
+    with pytest.raises(ModelError, match=r"two has zone axes of another run .* would count twice"):
+        train_on_run(runs[0], FORESTS, more_runs=runs[1:])
+    if first.axes == "random":
+        with pytest.raises(ModelError, match="two has zone axes of another run"):
+            train_on_run(run, FORESTS, more_runs=runs)

@@ -64,7 +64,8 @@ def particle_table(scan: BraggScan, prediction: ScanPrediction) -> pd.DataFrame:
         ``a_pooled``, ``a_pooled_support``, ``a_pooled_margin``
             Cubic ``lattice_system`` only: the constant in Å that explains the lattices of all its patterns
             together, the median of the model's answers being one more of them; the share that it explains;
-            and the natural logarithm of how much likelier it is than the next best.
+            and the natural logarithm of how much likelier it is than the next best, negative where a constant
+            beyond 18 Å is likelier.
         ``outside_share``, ``overlap_share``, ``flags``
             Shares of its patterns that are flagged, and the flags of most of them, as text.
 
