@@ -255,7 +255,8 @@ def _grow(features: np.ndarray, systems: np.ndarray, trees: int) -> tuple[float,
 def curves(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train the crystal-system models on parts of the training patterns; kept point by point."""
     run = Run.open(arguments.run)
-    kept: dict[str, Any] = _read().get("curves", {"points": []})
+    kept: dict[str, Any] = _read().get(arguments.section, {"points": []})
+    kept["orientations"] = run.plan.orientations.model_dump(mode="json")
     specs: dict[str, TrainingSpec] = {"paper": ForestSpec(), "robust": BoostingSpec()}
     for spec in [specs[name] for name in arguments.preset or specs]:
         tests = {name: _test(run, spec, lab) for name, lab in (("paper", None), ("lab", LabProtocolSpec()))}
@@ -267,7 +268,7 @@ def curves(arguments: argparse.Namespace) -> dict[str, Any]:
             kept["points"].append(key | _point(run, spec, subset, tests))
             kept["fits"] = _fits(kept["points"])
             kept["extrapolated_to"] = {"materials": PAPER_MATERIALS, "orientations": PAPER_ORIENTATIONS}
-            _write("curves", kept)
+            _write(arguments.section, kept)
     return kept
 
 
@@ -385,6 +386,7 @@ def main() -> None:
     parts.add_parser("scaling").add_argument("run", type=Path)
     drawn = parts.add_parser("curves")
     drawn.add_argument("run", type=Path)
+    drawn.add_argument("--section", default="curves", help="of results/learning.json, one for each run")
     drawn.add_argument("--preset", action="append", choices=("paper", "robust"), help="both by default")
     arguments = parser.parse_args()
     section = getattr(arguments, "section", arguments.part)

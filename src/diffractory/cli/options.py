@@ -58,7 +58,7 @@ PresetOption = Annotated[
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 RunsArgument = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", help="Run folder; more of the same crystals, along other zone axes."),
+    typer.Argument(metavar="RUN", help="Run folder; more of the same crystals, along other zone axes."),
 ]
 ClusterOption = Annotated[
     str,
