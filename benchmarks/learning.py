@@ -35,6 +35,7 @@ from diffractory.learning.boosting import BoostedClassifier
 from diffractory.learning.forests import VoteForestClassifier
 from diffractory.learning.growing import training_memory
 from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, protocol_features, targets_of
+from diffractory.learning.provenance import training_runs
 from diffractory.learning.system_hierarchy import SystemVotes
 from diffractory.learning.trained_hierarchies import TrainedForests
 from diffractory.learning.training import Subset, feature_sets_of, split_of, training_set
@@ -87,7 +88,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _axes(provenance: dict[str, Any]) -> list[dict[str, Any]]:
     """Return how many zone axes of each material a model knows of each run, and how they were chosen."""
-    return [run["orientations"] for run in (provenance, *provenance.get("more_runs", ()))]
+    return [dict(run["orientations"]) for run in training_runs(provenance)]
 
 
 def _read_evaluation(model: Path) -> dict[str, Any]:

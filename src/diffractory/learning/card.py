@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from diffractory.learning.provenance import training_runs
+
 _KINDS = {
     "forests": "Random forests as of Gleason et al. (2024): crystal system, then space group and lattice.",
     "boosting": "Boosted trees on rotation-invariant features: crystal system with calibrated probabilities, "
@@ -24,9 +26,9 @@ def card_of(header: Mapping[str, Any]) -> str:
     simulation = provenance.get("simulation", {})
     materials = provenance.get("training_materials", [])
     apart = provenance.get("calibration_materials", 0)
-    runs = [provenance, *provenance.get("more_runs", ())]
+    runs = training_runs(provenance)
     axes = " and ".join(_axes(run.get("orientations", {})) for run in runs)
-    plans = ", ".join(str(run.get("plan_id", "unknown"))[:12] for run in runs)
+    plans = ", ".join(run.get("plan_id", "unknown")[:12] for run in runs)
     calibrating = f"; {apart} of them only calibrated its probabilities" if apart else ""
     lines = [
         "# Model card",

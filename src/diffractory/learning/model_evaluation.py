@@ -21,7 +21,7 @@ from diffractory.learning.protocol_features import (
     protocol_features,
     targets_of,
 )
-from diffractory.learning.provenance import check_features, features_of, told
+from diffractory.learning.provenance import check_features, features_of, told, training_runs
 from diffractory.specs import LabProtocolSpec, OrientationSpec
 
 #: Applies a function to the number of every partition of the run, for the protocol of this name.
@@ -106,9 +106,8 @@ def evaluate_saved_model(
     results["training_materials"] = {"number": len(trained_on), "in_this_run": int(known.sum())}
     results["orientations"] = run.plan.orientations.model_dump(mode="json")
     results["same_catalogue_as_training"] = provenance.get("catalogue_hash") == run.plan.catalogue_hash
-    trained = [provenance, *provenance.get("more_runs", ())]
     results["same_zone_axes_as_training"] = any(
-        _same_axes(run.plan.orientations, each.get("orientations")) for each in trained
+        _same_axes(run.plan.orientations, each.get("orientations")) for each in training_runs(provenance)
     )
     results["model"], results["run"], results["plan_id"] = str(model_path), str(run.path), run.plan.plan_id
     results["notes"] = _notes(run, results)

@@ -14,6 +14,9 @@ _COMPARED = (
     "energy_ev", "q_max", "s_max", "thermal_sigma", "form_factors", "foil_tilt_deg", "precession_deg",
 )  # fmt: skip
 
+#: What is told of each run, and of which kind it is.
+_OF_RUNS = {"plan_id": str, "orientations": Mapping}
+
 
 def check_features(
     provenance: Mapping[str, Any], features: FeatureSpec, simulation: SimulationSpec | None = None
@@ -78,6 +81,29 @@ def told(provenance: Mapping[str, Any], *keys: str) -> Any:
             )
         value = value[key]
     return value
+
+
+def training_runs(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what a model says of the runs it was trained on, as far as it says it.
+
+    Parameters
+    ----------
+    provenance : mapping
+        As given by :func:`load_model`.
+
+    Returns
+    -------
+    list of mapping
+        Plan and zone axes (``plan_id``, ``orientations``) of each run, the first one first; either may be
+        missing.
+    """
+    more = provenance.get("more_runs")
+    told_of = [provenance, *(more if isinstance(more, list) else ())]
+    runs = [run for run in told_of if isinstance(run, Mapping)]
+    return [
+        {name: run[name] for name, kind in _OF_RUNS.items() if isinstance(run.get(name), kind)}
+        for run in runs
+    ]
 
 
 def features_of(provenance: Mapping[str, Any]) -> FeatureSpec:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from diffractory.errors import ModelError
-from diffractory.learning.provenance import check_features, told
+from diffractory.learning.card import card_of
+from diffractory.learning.provenance import check_features, told, training_runs
 from diffractory.specs import InvariantSpec, RadialBasisSpec, SimulationSpec
 
 FEATURES = RadialBasisSpec(n_rings=2, n_orders=2)
@@ -66,3 +69,29 @@ def test_a_model_that_does_not_say_is_refused():
         check_features({}, FEATURES)
     with pytest.raises(ModelError, match="does not say which simulation settings"):
         check_features({"features": PROVENANCE["features"]}, FEATURES, SimulationSpec())
+
+
+EVEN, RANDOM = {"count": 3}, {"count": 4, "axes": "random"}
+
+
+@pytest.mark.parametrize(
+    ("provenance", "runs"),
+    [
+        ({"plan_id": "a", "orientations": EVEN}, [{"plan_id": "a", "orientations": EVEN}]),
+        (
+            {"plan_id": "a", "orientations": EVEN, "more_runs": [{"plan_id": "b", "orientations": RANDOM}]},
+            [{"plan_id": "a", "orientations": EVEN}, {"plan_id": "b", "orientations": RANDOM}],
+        ),
+        # Models come from anywhere: what is no account of a run is left out.
+        ({"orientations": [3], "more_runs": [5, None, {"plan_id": 7, "orientations": RANDOM}]},
+         [{}, {"orientations": RANDOM}]),
+        ({"more_runs": "many"}, [{}]),
+        ({"more_runs": None}, [{}]),
+    ],
+)  # fmt: skip
+def test_runs_of_a_training_are_those_that_the_model_tells_of(
+    provenance: dict[str, Any], runs: list[dict[str, Any]]
+) -> None:
+    assert training_runs(provenance) == runs
+    header = {"provenance": provenance, "spec": {}, "systems": ["cubic"], "n_features": 1}
+    assert card_of(header).count("evenly spread") + card_of(header).count("at random") == len(runs)
