@@ -66,7 +66,7 @@ def measured(
     votes, truth = model.vote_systems(found.features), targets_of(run.catalogue, owners)
     assert found.lattices is not None
     accuracies = CubicAccuracies(
-        model, found.features, votes, truth, owners, found.lattices, found.spots, 1000, SEED
+        model, found.features, votes, truth, owners, found.lattices, found.peaks, 1000, SEED
     )
     result: dict[str, Any] = {"materials": len(crystals), "patterns": len(owners)}
     result["by_number"] = accuracies.by_number()
@@ -96,7 +96,7 @@ def analysis(
     each, everyone = np.arange(1, n + 1, dtype=np.int32), np.ones(n, bool)
     assert found.lattices is not None
     pooled, both = (
-        pool_cubic_constants(found.lattices, found.spots, each, everyone, expected).a
+        pool_cubic_constants(found.lattices, found.peaks, each, everyone, expected).a
         for expected in (None, single)
     )
     section: dict[str, Any] = {}
@@ -105,7 +105,13 @@ def analysis(
         section[name] = {
             "factors": _factors(ratio[called]),
             "by_spots": [
-                _bin(ratio, truth, called & (found.spots >= low) & (found.spots < high), low, high)
+                _bin(
+                    ratio,
+                    truth,
+                    called & (found.peaks.counts >= low) & (found.peaks.counts < high),
+                    low,
+                    high,
+                )
                 for low, high in pairwise(SPOTS)
             ],
             "by_degrees_from_a_zone_axis": [

@@ -75,7 +75,7 @@ def recovered(table: PeakTable, truth: np.ndarray, model: SavedModel, spec: Inva
     rank, result = np.arange(len(table)) % max(NUMBERS), {}
     for number in NUMBERS:
         particle = np.where(rank < number, owner, 0).astype(np.int32)
-        found = pool_cubic_constants(lattices, table.counts, particle, np.ones(len(truth), bool))
+        found = pool_cubic_constants(lattices, table, particle, np.ones(len(truth), bool))
         median = np.nanmedian(single.reshape(-1, max(NUMBERS))[:, :number], axis=1)
         sure = found.margin > SURE
         result[str(number)] = {
@@ -110,7 +110,7 @@ def of_scan(path: Path, spec: InvariantSpec) -> dict[str, Any]:
 
 
 def _listed(lattices: SpotLattices, peaks: PeakTable, particle: np.ndarray, n: int) -> dict[str, Any]:
-    found = pool_cubic_constants(lattices, peaks.counts, particle, np.ones(n, bool))
+    found = pool_cubic_constants(lattices, peaks, particle, np.ones(n, bool))
     return {name: np.round(values, 3).tolist() for name, values in vars(found).items()}
 
 

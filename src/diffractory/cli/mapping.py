@@ -21,6 +21,7 @@ from diffractory.execution.engine import Engine
 from diffractory.execution.helper import helper_process
 from diffractory.learning.provenance import told
 from diffractory.learning.saved_model import SavedModel
+from diffractory.patterns.cubic_constant import is_decided
 from diffractory.patterns.lattice_symmetry import fit_families
 from diffractory.patterns.spot_lattice import search_is_compiled
 from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
@@ -195,9 +196,16 @@ def print_map(report: dict[str, Any]) -> None:
         kinds = ", ".join(f"{count:,} {name}" for name, count in found["systems"].items() if count)
         note(f"particles: {found['count']:,}" + (f" ({kinds})" if kinds else ""))
         for cubic in found["cubic_constants"]:
-            note(
-                f"particle {cubic['particle']}, if cubic, all patterns together: a = {cubic['a']:.3f} Å, "
-                f"margin {cubic['margin']:.1f}" + ("" if cubic["margin"] >= 10.0 else " (undecided below 10)")
-            )
+            note(f"particle {cubic['particle']}, if cubic, all patterns together: {_constant_of(cubic)}")
     for line in report["notes"]:
         note(line)
+
+
+def _constant_of(cubic: dict[str, Any]) -> str:
+    """Return what the patterns of a particle say of its cubic constant."""
+    if not is_decided(cubic["margin"]):
+        return "a undecided"
+    return (
+        f"{cubic['centring']}, a = {cubic['a']:.3f} Å, {100 * cubic['on_rings']:.0f} % of its spots on rings "
+        f"of that lattice ({100 * cubic['by_chance']:.0f} % by chance), margin {cubic['margin']:.0f}"
+    )

@@ -1,4 +1,4 @@
-"""How well the constant of cubic crystals is told: by the model, and by the lattices read from the spots."""
+"""How well the constant of cubic crystals is told: by the model, and by the spots of several patterns."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from diffractory.learning.aggregation import aggregate_lattice
 from diffractory.learning.hierarchy import Targets
 from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes
 from diffractory.patterns.cubic_constant import pool_cubic_constants
+from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import SpotLattices
 
 _CUBIC = system_code("cubic")
@@ -41,8 +42,8 @@ class CubicAccuracies:
     materials : ndarray of shape (n,), int64
     lattices : SpotLattices
         Read from the n patterns.
-    spots : ndarray of shape (n,), int64
-        Spots of each, direct beam included.
+    peaks : PeakTable
+        The n patterns.
     n_bootstrap : int
     seed : int
     """
@@ -53,7 +54,7 @@ class CubicAccuracies:
     truth: Targets
     materials: NDArray[np.int64]
     lattices: SpotLattices
-    spots: NDArray[np.int64]
+    peaks: PeakTable
     n_bootstrap: int
     seed: int
 
@@ -69,8 +70,8 @@ class CubicAccuracies:
             For each number of patterns ``n`` groups of ``n_materials``, and of each answer the median
             absolute ``error`` in Å and the share ``within_2_percent``, both with a 95 % interval over
             materials. A group without an answer (``without``) counts as infinitely far off. Answers are
-            the ``median`` of what the model says of single patterns, ``pooled`` from their lattices alone,
-            and ``both``, pooled where that median is expected.
+            the ``median`` of what the model says of single patterns, ``pooled`` from their lattices and
+            spots, and ``both``, pooled where that median is expected.
         """
         cubic = np.flatnonzero(self.truth.system == _CUBIC)
         single = np.full((len(self.truth), 3), np.nan)
@@ -92,7 +93,7 @@ class CubicAccuracies:
         pooled, both = (
             pool_cubic_constants(
                 self.lattices.take(used),
-                self.spots[used],
+                self.peaks.take(used),
                 (number + 1).astype(np.int32),
                 np.ones(len(names), dtype=bool),
                 expected,

@@ -18,6 +18,7 @@ from diffractory.learning.hierarchy import Targets
 from diffractory.learning.matrices import check_features_of
 from diffractory.learning.reliability import reliability
 from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes
+from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import SpotLattices
 
 _TRICLINIC = CRYSTAL_SYSTEMS.index("triclinic")
@@ -28,7 +29,7 @@ _NOTE = (
     "'baseline' always answers with what was most frequent (lattice: the median) in training. "
     "Space-group accuracies over all patterns count a wrong crystal system as wrong. Lattice errors "
     "are of patterns whose crystal system was predicted right; so are those of 'cubic_constant', where "
-    "'median' is what the model says of single patterns, 'pooled' what explains their lattices together, and "
+    "'median' is what the model says of single patterns, 'pooled' what explains their spots together, and "
     "'both' takes the first for what is expected of the second."
 )
 
@@ -67,7 +68,7 @@ def evaluate(
     conditions: Mapping[str, ArrayLike] | None = None,
     subsets: Mapping[str, ArrayLike] | None = None,
     lattices: SpotLattices | None = None,
-    spots: ArrayLike | None = None,
+    peaks: PeakTable | None = None,
 ) -> dict[str, Any]:
     """Evaluate a trained hierarchy on the patterns of test materials.
 
@@ -95,8 +96,8 @@ def evaluate(
         Parts of the patterns whose accuracy is given apart, such as those of unseen prototypes.
     lattices : SpotLattices, optional
         Read from the same n patterns; then the cubic constant is told from several together as well.
-    spots : array_like of shape (n,), int, optional
-        Spots of each pattern, direct beam included; needed with ``lattices``.
+    peaks : PeakTable, optional
+        The same n patterns; needed with ``lattices``.
 
     Returns
     -------
@@ -107,7 +108,7 @@ def evaluate(
         and 30 patterns together by the model's own rule, full groups only; ``system_by_difference``: by
         the paper's rule; ``without_triclinic``: both, of patterns of other systems, where triclinic is
         no possible answer; ``cubic_constant``: errors of the constant of cubic materials for 1, 3, 10 and
-        30 patterns, by the model's ``median``, the lattices ``pooled``, and ``both``, None without
+        30 patterns, by the model's ``median``, the spots ``pooled``, and ``both``, None without
         ``lattices``; ``conditions`` and ``subsets``: as asked for. ``note`` says how to read the numbers.
 
     Raises
@@ -117,7 +118,7 @@ def evaluate(
     """
     features = check_features_of(model, X)
     owners = _check_materials(materials, len(features), len(targets))
-    counts = _check_lattices(lattices, spots, len(features))
+    _check_lattices(lattices, peaks, len(features))
     for name, value in (("group_size", group_size), ("n_bootstrap", n_bootstrap)):
         if value < 1:
             raise ModelError(f"{name} = {value} is below 1")
@@ -128,8 +129,8 @@ def evaluate(
     votes = model.vote_systems(features)
     accuracies = SystemAccuracies(model, votes, truth.system, known, n_bootstrap, seed)
     cubic: dict[str, Any] | None = None
-    if lattices is not None and counts is not None:
-        read = (lattices.take(learned), counts[learned])
+    if lattices is not None and peaks is not None:
+        read = (lattices.take(learned), peaks.take(learned))
         cubic = CubicAccuracies(model, features, votes, truth, known, *read, n_bootstrap, seed).by_number()
     group = group_patterns(known, group_size, seed)
     grouped = _predict_grouped(model, features, votes, truth, known, group)
@@ -174,19 +175,16 @@ def _check_materials(materials: ArrayLike, n_rows: int, n_targets: int) -> NDArr
     return owners.astype(np.int64)
 
 
-def _check_lattices(
-    lattices: SpotLattices | None, spots: ArrayLike | None, n_rows: int
-) -> NDArray[np.int64] | None:
+def _check_lattices(lattices: SpotLattices | None, peaks: PeakTable | None, n_rows: int) -> None:
     if lattices is None:
-        return None
-    counts = np.asarray(spots)
-    if len(lattices.score) != n_rows or counts.shape != (n_rows,) or counts.dtype.kind not in "iu":
+        return
+    n_peaks = 0 if peaks is None else len(peaks)
+    if len(lattices.score) != n_rows or n_peaks != n_rows:
         raise ModelError(
-            f"{n_rows} rows of features with {len(lattices.score)} lattices, spots of shape {counts.shape}",
-            "the cubic constant is told from the lattice and the number of spots of every pattern",
+            f"{n_rows} rows of features with {len(lattices.score)} lattices and {n_peaks} lists of peaks",
+            "the cubic constant is told from the lattice and the spots of every pattern",
             "Give both for the same patterns, or neither",
         )
-    return counts.astype(np.int64)
 
 
 def _predict_single(

@@ -95,10 +95,10 @@ def evaluate_saved_model(
             targets_of(run.catalogue, crystals),
             crystals,
             seed=seed,
-            conditions={"thickness": part.thickness, "spots": part.spots, "tilt": part.tilt},
+            conditions={"thickness": part.thickness, "spots": part.peaks.counts, "tilt": part.tilt},
             subsets={"unseen_families": novel[crystals]},
             lattices=part.lattices,
-            spots=part.spots,
+            peaks=part.peaks,
         )
     results["lab"]["thicknesses_drawn_from"] = drawn_from
     results["lab"]["protocol"] = lab.model_dump(mode="json")

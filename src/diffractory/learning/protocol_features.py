@@ -53,8 +53,8 @@ class ProtocolFeatures:
     items : ndarray of shape (n,), int64
         Items of the run, crystal × orientations + orientation.
     features : ndarray of shape (n, n_features), float32
-    spots : ndarray of shape (n,), int64
-        Spots of each pattern, direct beam included.
+    peaks : PeakTable
+        The patterns themselves.
     thickness : ndarray of shape (n,)
         In Å.
     tilt : ndarray of shape (n,)
@@ -65,7 +65,7 @@ class ProtocolFeatures:
 
     items: NDArray[np.int64]
     features: NDArray[np.float32]
-    spots: NDArray[np.int64]
+    peaks: PeakTable
     thickness: NDArray[np.float64]
     tilt: NDArray[np.float64]
     lattices: SpotLattices | None = None
@@ -86,8 +86,9 @@ class ProtocolFeatures:
         """
         order = np.argsort(np.concatenate([part.items for part in parts]))
         pairs = zip(*map(_columns, parts), strict=True)
-        columns: list[Any] = [np.concatenate(column)[order] for column in pairs]
-        joined = cls(*columns)
+        items, features, thickness, tilt = (np.concatenate(column)[order] for column in pairs)
+        peaks = PeakTable.concatenate([part.peaks for part in parts]).take(order)
+        joined = cls(items, features, peaks, thickness, tilt)
         read = [vars(part.lattices).values() for part in parts if part.lattices is not None]
         if not read:
             return joined
@@ -96,7 +97,7 @@ class ProtocolFeatures:
 
 
 def _columns(part: ProtocolFeatures) -> list[NDArray[Any]]:
-    return [part.items, part.features, part.spots, part.thickness, part.tilt]
+    return [part.items, part.features, part.thickness, part.tilt]
 
 
 def protocol_features(
@@ -132,14 +133,15 @@ def protocol_features(
     if len(wanted) == 0:
         empty = np.empty(0)
         none = np.empty((0, number_of_features(protocol.features)), dtype=np.float32)
-        nothing = lattices_of(PeakTable.from_lists([], [], []), protocol.features)
-        return ProtocolFeatures(items[wanted], none, items[wanted], empty, empty, nothing)
+        nothing = PeakTable.from_lists([], [], [])
+        lattices = lattices_of(nothing, protocol.features)
+        return ProtocolFeatures(items[wanted], none, nothing, empty, empty, lattices)
     patterns = protocol_patterns(run, partition, protocol.thickness, protocol.lab, protocol.seed, rows=wanted)
     lattices = lattices_of(patterns.peaks, protocol.features)
     return ProtocolFeatures(
         items[wanted],
         compute_features(patterns.peaks, protocol.features, lattices),
-        patterns.peaks.counts,
+        patterns.peaks,
         patterns.thickness,
         tilt_from_zone_axes(run, items[wanted], patterns.rotation),
         lattices,

@@ -4,7 +4,8 @@ A single pattern often shows a part of the lattice, and the cell read from it is
 is, scalar products of its reciprocal vectors, times a², are whole numbers if the crystal is cubic:
 h·h' = hh' + kk' + ll'. So every a is judged by how near the six products of every pattern come to whole
 numbers. Which of them are absent is left open; large constants come near by chance, and the density of a
-hit, relative to that of numbers that lie anywhere, takes it into account.
+hit, relative to that of numbers that lie anywhere, takes it into account. The radii of all spots say as much
+where the lattices of single patterns are wrong, and both are added up.
 
 A constant that is expected, such as a model's answer, which looks at intensities as well, decides between
 whole factors that lattices leave open.
@@ -14,12 +15,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from diffractory.patterns.cubic_rings import (
+    CENTRINGS,
+    ConstantGrid,
+    count_radii,
+    judge_rings,
+    share_on_rings,
+)
+from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import SpotLattices
 
 #: Smallest and largest constant that is an answer, in Å, and the relative distance of those that are tried.
@@ -34,6 +43,9 @@ _WRONG = 0.2
 #: of 2, 3 or 4: superstructures are weak.
 _COARSE = 0.01
 _SHIFTS = tuple(round(0.5 * math.log(multiple) / _STEP) for multiple in (2, 3, 4))
+#: A spot on a ring is believed as much as so many independent ones: those of a pattern lie on one lattice,
+#: which is asked as well.
+_A_SPOT = 0.5
 #: Relative error of lengths across the beam, and absolute errors across and along it, in Å⁻¹.
 _RELATIVE, _ACROSS, _ALONG = 0.006, 0.001, 0.01
 #: A product this uncertain, in units of whole numbers, says nothing.
@@ -41,6 +53,8 @@ _VAGUE = 0.45
 #: Logarithms of densities: below the first nothing is added up any more, below the second it is 0.
 _HOPELESS, _NOTHING = -60.0, -30.0
 _FIRST, _SECOND = np.array([0, 1, 2, 0, 0, 1]), np.array([0, 1, 2, 1, 2, 2])
+#: Natural logarithm of the odds from which on a constant is an answer.
+_DECIDED = 10.0
 #: Constants this near, relatively, are the same.
 _SAME = 0.02
 #: What is expected is off by little in this share of cases, its logarithm by a Laplace distribution of the
@@ -61,16 +75,35 @@ class CubicConstants:
     margin : ndarray of shape (n,)
         Natural logarithm of the likelihood over that of the best constant that is 2 % or more off; negative
         where one beyond the largest answer is more likely.
+    centring : ndarray of shape (n,), str
+        P, I or F, whichever has the rings that spots lie on; empty where no pattern has a lattice.
+    on_rings, by_chance : ndarray of shape (n,)
+        Share of the spots within 1 % of a ring of that lattice, and the share that would be if they lay
+        anywhere.
     """
 
     a: NDArray[np.float64]
     support: NDArray[np.float64]
     margin: NDArray[np.float64]
+    centring: NDArray[np.str_]
+    on_rings: NDArray[np.float64]
+    by_chance: NDArray[np.float64]
+
+    @classmethod
+    def unknown(cls, n: int) -> Self:
+        """Return n particles of which nothing is known."""
+        a, support, margin, on_rings, by_chance = (np.full(n, np.nan) for _ in range(5))
+        return cls(a, support, margin, np.full(n, "", dtype="<U1"), on_rings, by_chance)
+
+
+def is_decided(margin: float) -> bool:
+    """Tell whether a pooled constant is an answer: its margin is known and 10 or more."""
+    return margin >= _DECIDED
 
 
 def pool_cubic_constants(
     lattices: SpotLattices,
-    spots: NDArray[np.int64],
+    peaks: PeakTable,
     particle: NDArray[np.int32],
     wanted: NDArray[np.bool_],
     expected: NDArray[np.float64] | None = None,
@@ -81,8 +114,8 @@ def pool_cubic_constants(
     ----------
     lattices : SpotLattices
         Of n patterns.
-    spots : ndarray of shape (n,), int
-        Number of spots of each.
+    peaks : PeakTable
+        The same patterns; only those with a lattice are asked.
     particle : ndarray of shape (n,), int32
         Number of the particle of each pattern, 0 = none.
     wanted : ndarray of shape (n_particles,), bool
@@ -96,11 +129,13 @@ def pool_cubic_constants(
     CubicConstants
         Of the particles 1 … n_particles; NaN where not wanted.
     """
-    result = CubicConstants(*(np.full(len(wanted), np.nan) for _ in range(3)))
+    result = CubicConstants.unknown(len(wanted))
     told = np.full(len(wanted), np.nan) if expected is None else np.where(wanted, expected, np.nan)
     result.a[:] = told
     # From half of the smallest on, for smaller cells that the coarse ones are.
-    tried = np.exp(np.arange(math.log(0.5 * _SMALLEST), math.log(_BEYOND), _STEP))
+    first = 0.5 * _SMALLEST
+    grid = ConstantGrid(first, math.ceil(math.log(_BEYOND / first) / _STEP), _STEP)
+    tried = grid.constants
     too_small, too_large = tried < _SMALLEST, tried >= _LARGEST
     usable = np.flatnonzero((particle > 0) & (lattices.score > 0.0))
     members = np.split(
@@ -112,8 +147,12 @@ def pool_cubic_constants(
             continue
         # Evenly from all over the particle: more say nothing new.
         chosen = member[np.linspace(0, len(member) - 1, min(len(member), _MOST)).round().astype(np.int64)]
-        products, errors = _products(lattices.take(chosen), spots[chosen])
+        shown = peaks.take(chosen)
+        products, errors = _products(lattices.take(chosen), shown.counts)
         total, explains = _judge(products, errors, tried**2)
+        radii = count_radii(shown, grid)
+        rings = judge_rings(radii, grid)
+        total += _A_SPOT * rings.max(axis=0)
         if np.isfinite(told[number]):
             total += _log_expected(tried, told[number])
         total[too_small] = -np.inf
@@ -124,6 +163,11 @@ def pool_cubic_constants(
         result.a[number] = min(tried[best] * math.exp(_STEP * _vertex(total, best)), _LARGEST)
         result.support[number] = explains[best] / len(chosen)
         result.margin[number] = total[best] - total[other].max()
+        centring = CENTRINGS[int(rings[:, best].argmax())]
+        result.centring[number] = centring
+        result.on_rings[number], result.by_chance[number] = share_on_rings(
+            radii, grid, result.a[number], centring
+        )
     return result
 
 

@@ -17,6 +17,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from diffractory.patterns.cubic_constant import is_decided
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.report.map_figures import figure_of_domain, figure_of_lattice, figure_of_systems
 from diffractory.report.page import Page
@@ -259,9 +260,10 @@ def _list_particles(page: Page, table: pd.DataFrame) -> None:
     )
     shown = table.nlargest(_ROWS, "n_positions", keep="first").sort_values("particle")
     caption = (
-        "Lattice: median [quartiles] over the particle's patterns; pooled: what explains the lattices of all "
-        "of them together, if cubic, the share explained and ln of the odds against the next best, below 10 "
-        "undecided. "
+        "Lattice: median [quartiles] over the particle's patterns; pooled: what explains the lattices and "
+        "the spots of all of them together, if cubic, with its centring, the share of spots within 1 % of a "
+        "ring of that lattice, the share that would be by chance, and ln of the odds against the next best, "
+        "below 10 undecided. "
         "All columns: particles.csv"
     )
     if len(shown) < len(table):
@@ -309,7 +311,12 @@ def _quartiles(numbers: dict[str, float] | None) -> str:
 def _pooled(row: dict[Any, Any]) -> str:
     if np.isnan(row["a_pooled"]):
         return "–"
-    return f"{row['a_pooled']:.3f} ({100 * row['a_pooled_support']:.0f} %, {row['a_pooled_margin']:.1f})"
+    if not is_decided(row["a_pooled_margin"]):
+        return "undecided"
+    return (
+        f"{row['a_pooled']:.3f} {row['a_pooled_centring']} ({100 * row['a_pooled_on_rings']:.0f} % on rings, "
+        f"{100 * row['a_pooled_by_chance']:.0f} % by chance; {row['a_pooled_margin']:.0f})"
+    )
 
 
 def _provenance(page: Page, dataset: xr.Dataset) -> None:

@@ -11,6 +11,7 @@ from diffractory.errors import ModelError
 from diffractory.learning.accuracies import bootstrap_median_interval
 from diffractory.learning.evaluation import evaluate
 from diffractory.learning.hierarchy import Targets
+from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import SpotLattices
 from scripted_model import ScriptedModel
 
@@ -26,13 +27,20 @@ def _lattices(constants: list[float]) -> SpotLattices:
     return SpotLattices(reciprocal, score, ones, ones, 0.002 * ones, ones, ones, np.zeros((n, 3)), ones)
 
 
+def _spots(constants: list[float]) -> PeakTable:
+    """Return a plane of the same lattices, 25 spots each; of none where none was found."""
+    plane = np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3), indexing="ij"), -1).reshape(-1, 2)
+    q = [plane / a if a else np.zeros((25, 2)) for a in constants]
+    return PeakTable.from_lists(q, [np.ones(25)] * len(q), [12] * len(q))
+
+
 def _evaluated(rows: list[tuple[Any, ...]], **options: Any) -> dict[str, Any]:
     """Evaluate rows of material, its system, its a, the system and a that are told, and a of the lattice."""
     material, system, a, told, answer, read = map(list, zip(*rows, strict=True))
     groups = np.where(np.array(system) == CUBIC, 225, 123)
     targets = Targets.from_labels(np.array(system), groups, np.array(a)[:, None] * np.ones(3))
     features = np.array([(code, 9, 225, value) for code, value in zip(told, answer, strict=True)], np.float32)
-    chosen: dict[str, Any] = {"lattices": _lattices(read), "spots": np.full(len(rows), 30)} | options
+    chosen: dict[str, Any] = {"lattices": _lattices(read), "peaks": _spots(read)} | options
     return evaluate(ScriptedModel(), features, targets, material, n_bootstrap=50, **chosen)
 
 
@@ -89,10 +97,10 @@ def test_it_is_the_condition_that_errors_of_lattices_have():
 
 def test_without_lattices_nothing_is_said_and_those_of_other_patterns_are_refused():
     assert _evaluated(ROWS, lattices=None)["cubic_constant"] is None
-    with pytest.raises(ModelError, match="12 rows of features with 2 lattices"):
+    with pytest.raises(ModelError, match="12 rows of features with 2 lattices and 12 lists of peaks"):
         _evaluated(ROWS, lattices=_lattices([4.0, 5.0]))
     with pytest.raises(ModelError, match="for the same patterns"):
-        _evaluated(ROWS, spots=None)
+        _evaluated(ROWS, peaks=None)
 
 
 def test_interval_of_a_median_resamples_materials():

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from diffractory.patterns.cubic_constant import pool_cubic_constants
+from diffractory.patterns.cubic_constant import is_decided, pool_cubic_constants
+from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import SpotLattices
 
 #: Primitive reciprocal bases in units of 1/a: of P, F and I lattices, rows h, k, l.
@@ -26,10 +27,15 @@ def lattices_of(bases, noise=0.001, seed=0):
     return SpotLattices(reciprocal, ones, ones, ones, 0.004 * ones, zero, ones, np.zeros((n, 3)), zero)
 
 
-def pooled(lattices, particle=None, wanted=YES, expected=None):
+def spots_of(n):
+    """Patterns of 25 spots at radii where none is asked: what lattices say is looked at alone."""
+    return PeakTable.from_lists(np.full((n, 25, 2), 3.0), np.ones((n, 25)), [-1] * n)
+
+
+def pooled(lattices, particle=None, wanted=YES, expected=None, peaks=None):
     n = len(lattices.score)
     owner = np.ones(n, np.int32) if particle is None else np.asarray(particle, np.int32)
-    return pool_cubic_constants(lattices, np.full(n, 25), owner, wanted, expected)
+    return pool_cubic_constants(lattices, spots_of(n) if peaks is None else peaks, owner, wanted, expected)
 
 
 @pytest.mark.parametrize("basis", [P, F, I], ids="PFI")
@@ -128,3 +134,48 @@ def test_a_constant_near_the_end_of_the_range_is_found():
     within = pooled(lattices_of([P / 17.5] * 10))
     assert within.a[0] == pytest.approx(17.5, rel=0.005)
     assert within.margin[0] > 0.0
+
+
+def scattered(a, basis, n, seed=0, false=0):
+    """Patterns of a dozen points of a lattice in any directions, and as many false spots as told."""
+    generator = np.random.default_rng(seed)
+    indices = np.stack(np.meshgrid(*[np.arange(-4, 5)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    radius = np.unique(np.round(np.hypot.reduce(indices @ basis / a, axis=1), 6))
+    radius = radius[(radius > 0.05) & (radius < 1.4)]
+    q = []
+    for _ in range(n):
+        length = generator.choice(radius, 12) * generator.normal(1.0, 0.003, 12)
+        length = np.append(length, generator.uniform(0.1, 1.4, false))
+        angle = generator.uniform(0.0, 2.0 * np.pi, len(length))
+        q.append(np.stack([length * np.cos(angle), length * np.sin(angle)], axis=1))
+    return PeakTable.from_lists(q, [np.ones(len(each)) for each in q], [-1] * n)
+
+
+@pytest.mark.parametrize("name", "PFI")
+def test_spots_tell_what_wrong_lattices_do_not(name):
+    a, basis, generator = 4.2, {"P": P, "F": F, "I": I}[name], np.random.default_rng(1)
+    wrong = lattices_of(generator.normal(size=(60, 3, 3)) * 0.3)
+    assert not is_decided(pooled(wrong).margin[0])
+    found = pooled(wrong, peaks=scattered(a, basis, 60, false=6))
+    assert found.a[0] == pytest.approx(a, rel=0.003)
+    assert is_decided(found.margin[0])
+    assert found.centring[0] == name
+    assert 0.65 < found.on_rings[0] < 0.95
+    assert found.by_chance[0] < 0.65
+
+
+def test_spots_of_other_particles_and_without_a_lattice_are_not_asked():
+    lattices = lattices_of([P / 5.0] * 20)
+    lattices.score[10:] = 0.0
+    peaks = PeakTable.concatenate([scattered(5.0, P, 10), scattered(3.3, F, 10, seed=1)])
+    alone = pooled(lattices.take(np.arange(10)), peaks=peaks.take(np.arange(10)))
+    for owner in (np.ones(20), np.repeat([1, 2], 10)):
+        found = pooled(lattices, owner, np.ones(2, bool), peaks=peaks)
+        assert found.margin[0] == alone.margin[0]
+        assert found.on_rings[0] == alone.on_rings[0]
+    assert found.centring.tolist() == ["P", ""]
+    assert np.isnan(found.on_rings[1])
+
+
+def test_an_unknown_margin_decides_nothing():
+    assert [is_decided(margin) for margin in (np.nan, 9.9, 10.0)] == [False, False, True]

@@ -25,6 +25,10 @@ from diffractory.scan.mapping.particle_prediction import (
 _NAMED: Final = 3
 #: Å in a nanometre.
 _NM: Final = 10.0
+_TEXTS: Final = (
+    "crystal_system", "system_by_difference", "system_by_evidence", "lattice_system", "a_pooled_centring",
+    "flags",
+)  # fmt: skip
 _QUARTILES: Final = {"": 0.5, "_lower_quartile": 0.25, "_upper_quartile": 0.75}
 
 
@@ -62,10 +66,13 @@ def particle_table(scan: BraggScan, prediction: ScanPrediction) -> pd.DataFrame:
         ``a``, ``a_lower_quartile``, ``a_upper_quartile``; the same for b and c
             In Å, over its patterns.
         ``a_pooled``, ``a_pooled_support``, ``a_pooled_margin``
-            Cubic ``lattice_system`` only: the constant in Å that explains the lattices of all its patterns
-            together, the median of the model's answers being one more of them; the share that it explains;
-            and the natural logarithm of how much likelier it is than the next best, negative where a constant
-            beyond 18 Å is likelier.
+            Cubic ``lattice_system`` only: the constant in Å that explains the lattices and the spots of all
+            its patterns together, the median of the model's answers being one more of them; the share of
+            lattices that it explains; and the natural logarithm of how much likelier it is than the next
+            best, negative where a constant beyond 18 Å is likelier.
+        ``a_pooled_centring``, ``a_pooled_on_rings``, ``a_pooled_by_chance``
+            P, I or F, whichever has the rings that the spots lie on; the share of spots within 1 % of one;
+            and the share that would be if they lay anywhere.
         ``outside_share``, ``overlap_share``, ``flags``
             Shares of its patterns that are flagged, and the flags of most of them, as text.
 
@@ -99,7 +106,7 @@ def particle_table(scan: BraggScan, prediction: ScanPrediction) -> pd.DataFrame:
         "flags": flag_texts(particle_flags(flags, particle)),
     }
     table = pd.DataFrame(columns)
-    for name in ("crystal_system", "system_by_difference", "system_by_evidence", "lattice_system", "flags"):
+    for name in _TEXTS:
         table[name] = table[name].astype("string")
     return table
 
@@ -120,14 +127,14 @@ def summarise_particles(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _constants(table: pd.DataFrame) -> list[dict[str, float]]:
+def _constants(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return what the patterns of the largest cubic particles say of their constant together."""
-    names = ["particle", "a_pooled", "a_pooled_support", "a_pooled_margin"]
     largest = table[table["a_pooled"].notna()].nlargest(_NAMED, "n_positions", keep="first")
-    return [
-        {"particle": int(number), "a": a, "support": support, "margin": margin}
-        for number, a, support, margin in largest[names].itertuples(index=False)
-    ]
+    names = ["support", "margin", "centring", "on_rings", "by_chance"]
+    renamed = {"particle": "particle", "a_pooled": "a"} | {f"a_pooled_{name}": name for name in names}
+    listed = largest[list(renamed)].rename(columns=renamed).astype(object)
+    rows = listed.where(listed.notna(), None).to_numpy()
+    return [dict(zip(renamed.values(), row, strict=True)) for row in rows]
 
 
 def _places(scan: BraggScan, particle: NDArray[np.int32], size: NDArray[np.int64]) -> dict[str, Any]:
@@ -184,12 +191,14 @@ def _lattices(divided: ParticlePrediction, n: int) -> dict[str, Any]:
 
 
 def _pooled(divided: ParticlePrediction, n: int) -> dict[str, Any]:
-    nothing = np.full(n, np.nan)
-    pooled = divided.cubic or CubicConstants(nothing, nothing, nothing)
+    pooled = divided.cubic or CubicConstants.unknown(n)
     return {
         "a_pooled": pooled.a,
         "a_pooled_support": pooled.support,
         "a_pooled_margin": pooled.margin,
+        "a_pooled_centring": [centring or None for centring in pooled.centring.tolist()],
+        "a_pooled_on_rings": pooled.on_rings,
+        "a_pooled_by_chance": pooled.by_chance,
     }
 
 

@@ -270,7 +270,7 @@ def _by_particle(second: _SecondPhase, labels: NDArray[np.int8], spec: ParticleS
         # without any lattice there is nothing to decide.
         read = np.where(second.found.lattices.score > 0.0, within.lattice[:, 0], np.nan)
         expected = quantile_by_particle(read, particle, len(system), 0.5)
-        cubic = pool_cubic_constants(second.found.lattices, scan.peaks.counts, particle, is_cubic, expected)
+        cubic = pool_cubic_constants(second.found.lattices, scan.peaks, particle, is_cubic, expected)
     return ParticlePrediction(
         spec, image, particle, difference, evidence, system, of_within.astype(np.int8), within, cubic
     )

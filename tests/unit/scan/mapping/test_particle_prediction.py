@@ -186,13 +186,20 @@ def test_pooled_constants_are_listed_where_there_are_any():
     assert none[["a_pooled", "a_pooled_support", "a_pooled_margin"]].isna().all(axis=None)
     predicted = prediction()
     cubic = CubicConstants(
-        *(np.array(values) for values in ([4.0, np.nan, 5.0], [0.9, np.nan, 0.4], [30.0, np.nan, 2.0]))
-    )
+        a=np.array([4.0, np.nan, 5.0]), support=np.array([0.9, np.nan, 0.4]),
+        margin=np.array([30.0, np.nan, 2.0]), centring=np.array(["F", "", ""]),
+        on_rings=np.array([0.8, np.nan, np.nan]), by_chance=np.array([0.2, np.nan, np.nan]),
+    )  # fmt: skip
     table = particle_table(scan(), replace(predicted, particles=replace(predicted.particles, cubic=cubic)))
     np.testing.assert_array_equal(table["a_pooled"], cubic.a)
     np.testing.assert_array_equal(table["a_pooled_support"], cubic.support)
     np.testing.assert_array_equal(table["a_pooled_margin"], cubic.margin)
     assert table["a"].equals(none["a"])
     named = summarise_particles(table)["cubic_constants"]
-    assert [(item["a"], item["margin"]) for item in named] == [(4.0, 30.0), (5.0, 2.0)]
+    assert [(item["a"], item["margin"], item["centring"]) for item in named] == [
+        (4.0, 30.0, "F"),
+        (5.0, 2.0, None),
+    ]
+    assert [item["on_rings"] for item in named] == [0.8, None]
+    assert list(table["a_pooled_by_chance"].dropna()) == [0.2]
     assert summarise_particles(none)["cubic_constants"] == []
