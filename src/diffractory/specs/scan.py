@@ -111,9 +111,11 @@ class DetectionSpec(Spec):
     min_relative_intensity : float
         Likewise, as share of the frame's strongest peak.
     min_significance : float
-        Likewise, as multiple of the standard deviation that noise alone has at the peak; 0 = not asked.
-    noise_variance, noise_gain : float
-        Variance of the correlation: ``noise_variance + noise_gain * (frame ⋆ kernel²)``.
+        Likewise, as multiple of the standard deviation that noise alone has at the peak, above the rings of a
+        film that it lies on; 0 = not asked.
+    noise_variance, noise_gain, noise_pedestal : float
+        Variance of the correlation: ``noise_variance + noise_gain * (frame ⋆ kernel² - noise_pedestal)``, the
+        difference not below 0: a pedestal is what a camera adds to every pixel without any noise of counting.
     subpixel : str
         ``pixel``, ``poly`` (parabola) or ``multicorr`` (Fourier upsampling), as py4DSTEM calls them.
     upsample_factor : int
@@ -132,6 +134,7 @@ class DetectionSpec(Spec):
     min_significance: float = Field(0.0, ge=0.0, le=1000.0)
     noise_variance: float = Field(0.0, ge=0.0)
     noise_gain: float = Field(0.0, ge=0.0)
+    noise_pedestal: float = Field(0.0, ge=0.0)
     subpixel: Literal["pixel", "poly", "multicorr"] = "multicorr"
     upsample_factor: int = Field(16, ge=3, le=1000)
     max_peaks: int = Field(200, ge=1, le=100_000)

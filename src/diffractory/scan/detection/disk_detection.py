@@ -18,6 +18,8 @@ from scipy.ndimage import gaussian_filter
 
 from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
+from diffractory.scan.detection.clipped_beam import centre_clipped_beam
+from diffractory.scan.detection.ring_background import ring_background
 from diffractory.specs import DetectionSpec
 
 #: Fields of py4DSTEM's maxima.
@@ -106,7 +108,8 @@ class Correlator:
         if self._squared is None:
             return correlation, None
         local = fft.irfft2(transform * self._squared, s=self._shape)
-        variance = self._spec.noise_variance + self._spec.noise_gain * np.maximum(local, 0.0)
+        counted = np.maximum(local - self._spec.noise_pedestal, 0.0)
+        variance = self._spec.noise_variance + self._spec.noise_gain * counted
         return correlation, np.sqrt(variance)
 
     def _pixels(self, frame: ArrayLike) -> NDArray[np.float64]:
@@ -172,7 +175,7 @@ def detect_block(frames: NDArray[np.generic], kernel: DiskKernel, spec: Detectio
     positions, intensities = [], []
     for frame in frames:
         correlation, deviation = correlate.with_noise(frame)
-        maxima = find_maxima(correlation, spec, deviation)
+        maxima = centre_clipped_beam(frame, find_maxima(correlation, spec, deviation), kernel.radius)
         positions.append(np.stack([maxima["x"], maxima["y"]], axis=1))
         intensities.append(maxima["intensity"].copy())
     return PeakTable.from_lists(positions, intensities, [-1] * len(frames))
@@ -199,6 +202,10 @@ def find_maxima(
     rows, columns = local_maxima(values, spec.edge_boundary)
     if deviation is not None:
         clear = values[rows, columns] >= spec.min_significance * deviation[rows, columns]
+        rows, columns = rows[clear], columns[clear]
+        noise = deviation[rows, columns]
+        height = values[rows, columns] - ring_background(values, rows, columns, noise)
+        clear = height >= spec.min_significance * noise
         rows, columns = rows[clear], columns[clear]
     # py4DSTEM sorts by intensity and breaks ties by position.
     order = np.lexsort((columns, rows, values[rows, columns]))[::-1]

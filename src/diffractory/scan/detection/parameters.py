@@ -1,12 +1,14 @@
 """Chooses the parameters of disk detection on a sample of frames, by rules that can be stated.
 
+* **Trench**: to two disk radii and two pixels: what is subtracted around a disk of few pixels would
+  otherwise lie on its own edge.
 * **Smallest spacing**: 1.5 disk radii, at least 2 pixels: disks may overlap by a quarter, and the slope
   of a bright disk's correlation does not count as another disk.
 * **Edge**: one disk radius: a disk with its middle nearer to the edge is cut off and would be misplaced.
 * **Noise**: frames of neighbouring positions differ in little but noise. The scatter of the difference of
   their correlations, against the local intensity, gives a constant (the detector's) and a gain (counting).
   The half of the pairs that is most alike counts; if even they show different crystals, pixels are
-  compared with those beside them instead.
+  compared with those beside them instead. A camera's pedestal, which does not count, is looked for.
   Where that is no line it is raised until it covers nine tenths of what was measured.
 * **Threshold**: a peak must exceed so many standard deviations of that noise that in a frame without
   disks the chosen number of false peaks is found. For a smooth Gaussian field the number of maxima
@@ -21,15 +23,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.optimize import brentq, nnls
 
 from diffractory.scan.detection.disk_detection import Correlator, DiskKernel, find_maxima, noise_kernel
+from diffractory.scan.detection.ring_background import ring_background
 from diffractory.specs import DetectionSpec
 
 #: False peaks a frame that are accepted by default.
 FALSE_PEAKS: Final = 0.05
+_TRENCH_IN_RADII, _TRENCH_IN_PIXELS = 2.0, 2.0
 _SPACING_IN_RADII: Final = 1.5
 _MIN_SPACING: Final = 2.0
 _MIN_RELATIVE: Final = 2e-4
@@ -46,17 +50,20 @@ _UNLIKE: Final = 4.0
 _CLIPS, _CLIP_SIGMA = 5, 4.0
 #: If the line is below the noise by this factor in a tenth of the bins, it is raised.
 _POOR_FIT: Final = 1.5
+#: Pedestals that are tried, and the share of what is left over that one must leave at most.
+_PEDESTALS: Final = 20
+_CLEARLY: Final = 0.6
 #: Largest number of pixels of a frame that are looked at.
 _PIXELS: Final = 16_384
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseModel:
-    """Variance of the correlation by noise: ``variance + gain * local``.
+    """Variance of the correlation by noise: ``variance + gain * max(local - pedestal, 0)``.
 
     Parameters
     ----------
-    variance, gain : float
+    variance, gain, pedestal : float
     local : ndarray of shape (n,)
         Local intensity of each bin: frame correlated with the squared kernel.
     measured : ndarray of shape (n,)
@@ -67,10 +74,12 @@ class NoiseModel:
     gain: float
     local: NDArray[np.float64]
     measured: NDArray[np.float64]
+    pedestal: float = 0.0
 
-    def at(self, local: float) -> float:
-        """Return the variance at a local intensity."""
-        return self.variance + self.gain * local
+    def at(self, local: ArrayLike) -> NDArray[np.float64]:
+        """Return the variance at local intensities."""
+        counted = np.maximum(np.asarray(local, dtype=np.float64) - self.pedestal, 0.0)
+        return np.asarray(self.variance + self.gain * counted)
 
 
 def measure_noise(
@@ -133,7 +142,10 @@ def _noise_of_pixels(frames: NDArray[np.generic], kernel: DiskKernel, spec: Dete
     # Of three independent pixels, two of them by half: 1.5 times the variance of one; a pair's is 2.
     pixel = _fit_noise(np.concatenate(residual) * math.sqrt(2.0 / 1.5), np.concatenate(level))
     squared = float(noise_kernel(kernel, spec).sum())
-    return NoiseModel(pixel.variance * squared, pixel.gain, pixel.local * squared, pixel.measured * squared)
+    return NoiseModel(
+        pixel.variance * squared, pixel.gain, pixel.local * squared, pixel.measured * squared,
+        pixel.pedestal * squared,
+    )  # fmt: skip
 
 
 def _fit_noise(difference: NDArray[np.float64], local: NDArray[np.float64]) -> NoiseModel:
@@ -155,16 +167,29 @@ def _fit_noise(difference: NDArray[np.float64], local: NDArray[np.float64]) -> N
     seen = v > _ROUNDING * v.max(initial=0.0)
     if not seen.any():
         return NoiseModel(0.0, 0.0, x, v)
-    # Relative errors of variances are alike, so each bin is weighted by its own.
-    equations = np.stack([np.ones(seen.sum()), x[seen]], axis=1) / v[seen, None]
-    scale = np.maximum(np.abs(equations).max(axis=0), 1e-300)
-    solution, _ = nnls(equations / scale, np.ones(seen.sum()))
-    constant, gain = solution / scale
+    constant, gain, residual = _fit_line(x[seen], v[seen])
+    pedestal = 0.0
+    # A camera may add a pedestal, no more than the dimmest pixels hold, if the line is clearly better for it.
+    several = seen.sum() >= _NOISE_BINS // 2
+    for tried in np.linspace(0.0, float(x[0]), _PEDESTALS + 1)[1:] if several else ():
+        other = _fit_line(np.maximum(x[seen] - tried, 0.0), v[seen])
+        if other[2] < (residual if pedestal else _CLEARLY * residual):
+            (constant, gain, residual), pedestal = other, float(tried)
+    line = constant + gain * np.maximum(x[seen] - pedestal, 0.0)
     # Where a line does not describe the noise (a camera's dark corners), nearly the noisiest bins decide.
-    short = float(np.quantile(v[seen] / (constant + gain * x[seen]), 0.9))
+    short = float(np.quantile(v[seen] / np.maximum(line, 1e-300), 0.9))
     if short > _POOR_FIT:
         constant, gain = constant * short, gain * short
-    return NoiseModel(float(constant), float(gain), x, v)
+    return NoiseModel(constant, gain, x, v, pedestal)
+
+
+def _fit_line(x: NDArray[np.float64], v: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return constant and gain, neither below 0, and what they leave over, each variance by its own size."""
+    equations = np.stack([np.ones(len(x)), x], axis=1) / v[:, None]
+    scale = np.maximum(np.abs(equations).max(axis=0), 1e-300)
+    solution, residual = nnls(equations / scale, np.ones(len(x)))
+    constant, gain = solution / scale
+    return float(constant), float(gain), float(residual)
 
 
 def _scatter(values: NDArray[np.float64]) -> float:
@@ -209,6 +234,11 @@ def significance_for(false_peaks: float, kernel: DiskKernel, spec: DetectionSpec
     return 1.0 if excess(1.0) <= 0.0 else float(brentq(excess, 1.0, 40.0))
 
 
+def choose_trench(radius: float) -> float:
+    """Return the outer radius of the kernel, in disk radii, for disks of a radius in pixels."""
+    return round(_TRENCH_IN_RADII + _TRENCH_IN_PIXELS / radius, 2)
+
+
 def choose_parameters(
     first: NDArray[np.generic],
     second: NDArray[np.generic],
@@ -241,7 +271,9 @@ def choose_parameters(
     }
     spec = DetectionSpec(**{**rules, **chosen})
     noise = measure_noise(first, second, kernel, spec)
-    found: dict[str, Any] = {"noise_variance": noise.variance, "noise_gain": noise.gain}
+    found: dict[str, Any] = {
+        "noise_variance": noise.variance, "noise_gain": noise.gain, "noise_pedestal": noise.pedestal,
+    }  # fmt: skip
     if noise.variance + noise.gain > 0.0:
         found["min_significance"] = round(significance_for(false_peaks, kernel, spec), 2)
     return spec.model_copy(update={**found, **chosen}), noise
@@ -280,7 +312,9 @@ def significance_of_maxima(
         correlation, deviation = correlate.with_noise(frame)
         assert deviation is not None
         maxima = find_maxima(correlation, everything)
-        noise = deviation[maxima["x"].astype(np.int64), maxima["y"].astype(np.int64)]
+        rows, columns = maxima["x"].astype(np.int64), maxima["y"].astype(np.int64)
+        noise = deviation[rows, columns]
         noisy = noise > _ROUNDING * deviation.max()
-        found.append(maxima["intensity"][noisy] / noise[noisy])
+        height = maxima["intensity"] - ring_background(correlation.values, rows, columns, noise)
+        found.append(height[noisy] / noise[noisy])
     return np.concatenate(found)

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from diffractory.errors import ScanError
 from diffractory.scan.detection.detect import Detector, describe_status, sample_pairs
 from diffractory.scan.detection.disk_radius import DiskRadius, measure_radius
-from diffractory.scan.detection.parameters import FALSE_PEAKS, NoiseModel, choose_parameters
+from diffractory.scan.detection.parameters import FALSE_PEAKS, NoiseModel, choose_parameters, choose_trench
 from diffractory.scan.detection.probe_template import (
     ProbeTemplate,
     check_radius,
@@ -135,9 +135,9 @@ def prepare_detection(scan: FrameScan, request: SetupRequest) -> DetectionSetup:
     saturation = request.saturation if request.saturation is not None else saturation_of(first)
     first, second, positions, bad_pixels = _usable(first, second, positions, saturation)
     template, measured = _template(scan, request, first, bad_pixels)
-    spec = DetectionSpec(**{k: v for k, v in request.chosen.items() if k == "trench"})
-    kernel = kernel_of(template, spec.trench)
-    spec, noise = choose_parameters(first, second, kernel, dict(request.chosen), request.false_peaks)
+    chosen = {"trench": choose_trench(template.radius)} | dict(request.chosen)
+    kernel = kernel_of(template, chosen["trench"])
+    spec, noise = choose_parameters(first, second, kernel, chosen, request.false_peaks)
     detector = Detector(kernel, spec, bad_pixels, saturation)
     return DetectionSetup(detector, template, noise, first, positions, measured)
 

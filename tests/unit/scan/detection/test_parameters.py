@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from diffractory.scan.detection.disk_detection import detect_block
+from diffractory.scan.detection.disk_detection import Correlator, DiskKernel, detect_block
 from diffractory.scan.detection.parameters import (
     choose_parameters,
+    choose_trench,
     measure_noise,
     significance_for,
     significance_of_maxima,
@@ -41,6 +42,25 @@ def test_readout_noise_is_a_constant():
     noise = measure_noise(first, second, KERNEL, DetectionSpec())
     expected = 9.0 * float((KERNEL.values**2).sum())
     assert noise.variance == pytest.approx(expected, rel=0.15)
+
+
+def test_a_pedestal_is_no_intensity():
+    first, second = (np.clip(f + 30.0, 0.0, None) for f in pairs(electrons=1e5))
+    noise = measure_noise(first, second, KERNEL, DetectionSpec())
+    squared = float((KERNEL.values**2).sum())
+    assert noise.gain == pytest.approx(1.0, abs=0.12)
+    assert noise.pedestal == pytest.approx(30.0 * squared, rel=0.15)
+    assert noise.at(30.0 * squared) < 0.5 * squared
+    spec, _ = choose_parameters(first, second, KERNEL, {})
+    assert spec.noise_pedestal == noise.pedestal
+    deviation = Correlator(KERNEL, spec).with_noise(first[0])[1]
+    local = Correlator(DiskKernel(KERNEL.values**2, KERNEL.radius), DetectionSpec()).signed(first[0])
+    np.testing.assert_allclose(deviation**2, noise.at(local), rtol=1e-6, atol=1e-12)
+
+
+def test_the_trench_of_small_disks_is_wider():
+    assert choose_trench(2.0) == 3.0
+    assert choose_trench(10.0) == 2.2
 
 
 def test_grains_that_change_are_no_noise():
