@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffractory.learning.aggregation import aggregate_labels
+from diffractory.learning.reliability import reliability
 from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes
 
 #: Patterns of one material that answer together.
@@ -67,7 +68,10 @@ class SystemAccuracies:
         return replace(others, votes=SystemVotes.from_share(share, self.model.systems_))
 
     def by_number(self) -> dict[str, dict[str, Any]]:
-        """Return accuracies for 1, 3, 10 and 30 patterns, by the model's rule and by the paper's."""
+        """Return accuracies for 1, 3, 10 and 30 patterns, by the model's rule and by the paper's.
+
+        With each goes the expected calibration error of the rule's own confidence.
+        """
         return {
             "system_by_number": {str(number): self._of_groups(number, own=True) for number in NUMBERS},
             "system_by_difference": self.by_difference(),
@@ -110,7 +114,8 @@ class SystemAccuracies:
         group[np.isin(group, np.flatnonzero(sizes < size))] = -1
         used = np.flatnonzero(group >= 0)
         if len(used) == 0:
-            return {"n": 0, "n_materials": 0, "accuracy": None, "interval": None}
+            nothing = {"accuracy": None, "interval": None, "calibration_error": None}
+            return {"n": 0, "n_materials": 0, **nothing}
         votes = self.votes.take(used)
         if own:
             pooled = self.model.pool_systems(votes, group[used])
@@ -118,11 +123,14 @@ class SystemAccuracies:
             pooled = aggregate_labels(votes.system, votes.difference, group[used])
         first = used[np.unique(group[used], return_index=True)[1]]
         right, materials = pooled.label == self.truth[first], self.materials[first]
+        # One vote has the whole weight: the confidence of a pattern alone is its own.
+        confidence = self.votes.confidence[first] if size == 1 else pooled.confidence
         return {
             "n": len(first),
             "n_materials": len(np.unique(materials)),
             "accuracy": float(np.mean(right)),
             "interval": bootstrap_interval(right, materials, self.n_bootstrap, self.seed),
+            "calibration_error": reliability(right, confidence)["expected_calibration_error"],
         }
 
 

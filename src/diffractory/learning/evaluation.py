@@ -104,12 +104,13 @@ def evaluate(
     dict
         Plain JSON data. ``single``, ``aggregated`` and ``aggregated_small_groups`` hold the same
         keys: ``n``, ``n_materials``, ``system``, ``space_group``, ``lattice``; a value that no
-        pattern supports is None. ``system_by_number``: accuracy of the crystal system for 1, 3, 10
-        and 30 patterns together by the model's own rule, full groups only; ``system_by_difference``: by
-        the paper's rule; ``without_triclinic``: both, of patterns of other systems, where triclinic is
-        no possible answer; ``cubic_constant``: errors of the constant of cubic materials for 1, 3, 10 and
-        30 patterns, by the model's ``median``, the spots ``pooled``, and ``both``, None without
-        ``lattices``; ``conditions`` and ``subsets``: as asked for. ``note`` says how to read the numbers.
+        pattern supports is None. ``system_by_number``: accuracy of the crystal system and calibration
+        error for 1, 3, 10 and 30 patterns together by the model's own rule, full groups only;
+        ``system_by_difference``: by the paper's rule; ``without_triclinic``: both, of patterns of other
+        systems, where triclinic is no possible answer; ``cubic_constant``: errors of the constant of cubic
+        materials for 1, 3, 10 and 30 patterns, by the model's ``median``, the spots ``pooled``, and
+        ``both``, None without ``lattices``; ``conditions`` and ``subsets``: as asked for, a subset with its
+        ``counts``, accuracies and those ``without_triclinic``. ``note`` says how to read the numbers.
 
     Raises
     ------
@@ -158,7 +159,7 @@ def evaluate(
             for name, values in (conditions or {}).items()
         },
         "subsets": {
-            name: accuracies.take(np.asarray(chosen, dtype=bool)[learned]).by_number()
+            name: _report_subset(accuracies, truth, np.asarray(chosen, dtype=bool)[learned])
             for name, chosen in (subsets or {}).items()
         },
     }
@@ -169,6 +170,15 @@ def _check_materials(materials: ArrayLike, n_rows: int, n_targets: int) -> NDArr
     if owners.shape != (n_rows,) or n_targets != n_rows:
         raise ModelError(
             f"{n_rows} rows of features, {n_targets} targets and materials of shape {owners.shape}"
+def _report_subset(accuracies: SystemAccuracies, truth: Targets, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    part = accuracies.take(chosen)
+    return {
+        "counts": _counts(truth.take(chosen), part.materials),
+        **part.by_number(),
+        "without_triclinic": part.without(_TRICLINIC).by_number(),
+    }
+
+
         )
     if n_rows == 0 or owners.dtype.kind not in "iu" or owners.min() < 0:
         raise ModelError("evaluation needs at least one pattern, and a material index ≥ 0 for each")

@@ -42,7 +42,8 @@ def test_accuracy_for_several_patterns_counts_full_groups_only():
     assert (numbers["3"]["n"], numbers["3"]["n_materials"]) == (5, 2)
     assert (numbers["10"]["n"], numbers["10"]["n_materials"], numbers["10"]["interval"]) == (1, 1, None)
     assert numbers["10"]["accuracy"] == 1.0
-    assert numbers["30"] == {"n": 0, "n_materials": 0, "accuracy": None, "interval": None}
+    nothing = {"accuracy": None, "interval": None, "calibration_error": None}
+    assert numbers["30"] == {"n": 0, "n_materials": 0, **nothing}
     assert found["system_by_difference"] == numbers
 
 

@@ -40,6 +40,9 @@ class KnowsTriclinic(ScriptedModel):
         return SystemVotes.from_share(share, self.systems_)
 
 
+NOTHING = {"n": 0, "n_materials": 0, "accuracy": None, "interval": None, "calibration_error": None}
+
+
 def scripted(
     rows: list[tuple[float, ...]],
     truth: list[tuple[int, int]],
@@ -111,7 +114,7 @@ def test_accuracy_against_the_number_of_patterns():
     assert numbers["1"]["interval"] == result["single"]["system"]["interval"]
     assert (numbers["3"]["n"], numbers["3"]["n_materials"], numbers["3"]["accuracy"]) == (2, 2, 1.0)
     # No material has ten: smaller groups do not count.
-    assert numbers["10"] == {"n": 0, "n_materials": 0, "accuracy": None, "interval": None}
+    assert numbers["10"] == NOTHING
 
 
 def test_the_own_rule_of_a_model_stands_beside_that_of_the_paper():
@@ -174,11 +177,41 @@ def test_subsets_are_reported_apart():
     alone = scripted(rows[3:], truth[3:])
     for rule in ("system_by_number", "system_by_difference"):
         assert found["unseen"][rule] == alone[rule]
-        assert found["none"][rule]["1"] == {"n": 0, "n_materials": 0, "accuracy": None, "interval": None}
+        assert found["none"][rule]["1"] == NOTHING
     assert found["unseen"]["system_by_number"]["3"]["accuracy"] == 1.0
 
 
 def test_reliability_of_single_patterns_by_hand():
+    assert found["unseen"]["counts"] == alone["counts"]
+    assert found["none"]["counts"] == {"patterns": 0, "materials": 0, "by_system": {}}
+
+
+def test_a_subset_is_told_without_triclinic_too():
+    rows = [(6, 9, 225, 5.0), (3, 8, 123, 5.0), (6, 7, 225, 5.0), (6, 9, 2, 5.0)]
+    truth = [(6, 0), (3, 1), (3, 2), (0, 3)]
+    found = scripted(rows, truth, KnowsTriclinic(), subsets={"unseen": [False, True, True, True]})["subsets"]
+    alone = scripted(rows[1:], truth[1:], KnowsTriclinic())
+    assert found["unseen"]["without_triclinic"] == alone["without_triclinic"]
+    assert found["unseen"]["without_triclinic"]["system_by_number"]["1"]["accuracy"] == 0.5
+    assert found["unseen"]["system_by_number"]["1"]["accuracy"] == pytest.approx(1 / 3)
+    assert found["unseen"]["counts"]["by_system"] == {
+        "triclinic": {"patterns": 1, "materials": 1},
+        "tetragonal": {"patterns": 2, "materials": 2},
+    }
+
+
+def test_calibration_errors_stand_beside_accuracies():
+    rows = [(6, 9, 225, 5.0), (6, 9, 225, 5.0), (3, 6, 123, 5.0)] * 10
+    truth = [(6, 0), (3, 1), (3, 2)] * 10
+    found = scripted(rows, truth)
+    numbers = found["system_by_number"]
+    assert numbers["1"]["calibration_error"] == pytest.approx(2 / 3 * 0.4 + 1 / 3 * 0.4)
+    for number, part in (("1", "single"), ("10", "aggregated")):
+        reliability = found[part]["system"]["reliability"]
+        assert numbers[number]["calibration_error"] == reliability["expected_calibration_error"]
+    # Ten that agree are wholly sure, and those of one material in three are wrong.
+    assert numbers["10"]["calibration_error"] == pytest.approx(1 / 3)
+    assert numbers["30"]["calibration_error"] is None
     rows = [(6, 9, 225, 5.0), (6, 9, 225, 5.0), (3, 6, 123, 5.0)]
     found = scripted(rows, [(6, 0), (3, 1), (3, 2)])["single"]["system"]["reliability"]
     # Sure to 0.9, half of them right; sure to 0.6, and right.
