@@ -11,7 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
-from diffractory.learning.accuracies import SystemAccuracies, bootstrap_interval, group_patterns
+from diffractory.learning.accuracies import (
+    SystemAccuracies,
+    bootstrap_interval,
+    bootstrap_median_interval,
+    group_patterns,
+)
 from diffractory.learning.aggregation import aggregate_labels, aggregate_lattice
 from diffractory.learning.cubic_accuracies import CubicAccuracies
 from diffractory.learning.hierarchy import Targets
@@ -165,11 +170,6 @@ def evaluate(
     }
 
 
-def _check_materials(materials: ArrayLike, n_rows: int, n_targets: int) -> NDArray[np.int64]:
-    owners = np.asarray(materials)
-    if owners.shape != (n_rows,) or n_targets != n_rows:
-        raise ModelError(
-            f"{n_rows} rows of features, {n_targets} targets and materials of shape {owners.shape}"
 def _report_subset(accuracies: SystemAccuracies, truth: Targets, chosen: NDArray[np.bool_]) -> dict[str, Any]:
     part = accuracies.take(chosen)
     return {
@@ -179,6 +179,11 @@ def _report_subset(accuracies: SystemAccuracies, truth: Targets, chosen: NDArray
     }
 
 
+def _check_materials(materials: ArrayLike, n_rows: int, n_targets: int) -> NDArray[np.int64]:
+    owners = np.asarray(materials)
+    if owners.shape != (n_rows,) or n_targets != n_rows:
+        raise ModelError(
+            f"{n_rows} rows of features, {n_targets} targets and materials of shape {owners.shape}"
         )
     if n_rows == 0 or owners.dtype.kind not in "iu" or owners.min() < 0:
         raise ModelError("evaluation needs at least one pattern, and a material index ≥ 0 for each")
@@ -253,7 +258,9 @@ def _report(model: SystemHierarchy, answers: _Answers, n_bootstrap: int, seed: i
         "n_materials": len(np.unique(answers.material)),
         "system": _report_system(model, answers, codes, n_bootstrap, seed),
         "space_group": _report_space_group(model, answers, codes, n_bootstrap, seed),
-        "lattice": {CRYSTAL_SYSTEMS[code]: _report_lattice(model, answers, code) for code in codes},
+        "lattice": {
+            CRYSTAL_SYSTEMS[code]: _report_lattice(model, answers, code, n_bootstrap, seed) for code in codes
+        },
     }
 
 
@@ -294,6 +301,7 @@ def _report_space_group(
         by_system[CRYSTAL_SYSTEMS[code]] = {
             "n": int(here.sum()),
             "accuracy": _mean(right[here]),
+            "interval": bootstrap_interval(right[here], answers.material[here], n_bootstrap, seed),
             "n_right_system": int((here & right_system).sum()),
             "given_right_system": _mean(right[here & right_system]),
             "baseline": _mean(truth.space_group[here] == model.training_[code].majority_group),
@@ -309,14 +317,21 @@ def _report_space_group(
     }
 
 
-def _report_lattice(model: SystemHierarchy, answers: _Answers, code: int) -> dict[str, Any]:
+def _report_lattice(
+    model: SystemHierarchy, answers: _Answers, code: int, n_bootstrap: int, seed: int
+) -> dict[str, Any]:
     right = (answers.truth.system == code) & (answers.system == code)
     right &= ~np.isnan(answers.lattice).any(axis=1)
     truth = answers.truth.lattice[right]
     reference = np.array(model.training_[code].median_lattice)
+    errors, materials = answers.lattice[right] - truth, answers.material[right]
     return {
         "n": int(right.sum()),
-        "median_error": _median_errors(answers.lattice[right] - truth),
+        "median_error": _median_errors(errors),
+        "interval": {
+            axis: bootstrap_median_interval(np.abs(along), materials, n_bootstrap, seed)
+            for axis, along in zip("abc", errors.T, strict=True)
+        },
         "baseline": _median_errors(reference - truth),
     }
 

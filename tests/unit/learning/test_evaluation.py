@@ -77,6 +77,7 @@ def test_single_pattern_numbers_by_hand():
     assert group["by_system"]["cubic"] == {
         "n": 3,
         "accuracy": pytest.approx(1 / 3),
+        "interval": [0.0, 0.5],
         "n_right_system": 2,
         "given_right_system": 0.5,
         "baseline": 1.0,
@@ -87,6 +88,8 @@ def test_single_pattern_numbers_by_hand():
     assert cubic["n"] == 2
     assert cubic["median_error"]["a"] == pytest.approx(0.2, abs=1e-6)
     assert cubic["baseline"] == {"a": 0.0, "b": 0.0, "c": 0.0}
+    # Both patterns are of one material.
+    assert cubic["interval"] == {"a": None, "b": None, "c": None}
     assert single["lattice"]["tetragonal"]["baseline"] == {"a": 1.0, "b": 1.0, "c": 1.0}
 
 
@@ -179,9 +182,6 @@ def test_subsets_are_reported_apart():
         assert found["unseen"][rule] == alone[rule]
         assert found["none"][rule]["1"] == NOTHING
     assert found["unseen"]["system_by_number"]["3"]["accuracy"] == 1.0
-
-
-def test_reliability_of_single_patterns_by_hand():
     assert found["unseen"]["counts"] == alone["counts"]
     assert found["none"]["counts"] == {"patterns": 0, "materials": 0, "by_system": {}}
 
@@ -212,10 +212,23 @@ def test_calibration_errors_stand_beside_accuracies():
     # Ten that agree are wholly sure, and those of one material in three are wrong.
     assert numbers["10"]["calibration_error"] == pytest.approx(1 / 3)
     assert numbers["30"]["calibration_error"] is None
+
+
+def test_reliability_of_single_patterns_by_hand():
     rows = [(6, 9, 225, 5.0), (6, 9, 225, 5.0), (3, 6, 123, 5.0)]
     found = scripted(rows, [(6, 0), (3, 1), (3, 2)])["single"]["system"]["reliability"]
     # Sure to 0.9, half of them right; sure to 0.6, and right.
     assert found["expected_calibration_error"] == pytest.approx(2 / 3 * 0.4 + 1 / 3 * 0.4)
+
+
+def test_lattice_errors_have_intervals_over_materials():
+    errors = [0.1, 0.1, 0.2, 0.4]
+    rows = [(6, 9, 225, 5.0 + error) for error in errors]
+    cubic = scripted(rows, [(6, number) for number in range(4)])["single"]["lattice"]["cubic"]
+    assert cubic["median_error"]["a"] == pytest.approx(0.15, abs=1e-6)
+    low, high = cubic["interval"]["a"]
+    assert (low, high) == (pytest.approx(0.1, abs=1e-6), pytest.approx(0.4, abs=1e-6))
+    assert cubic["interval"]["a"] == cubic["interval"]["c"]
 
 
 def test_small_materials_are_reported_apart():
