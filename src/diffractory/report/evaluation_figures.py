@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from diffractory.report.style import new_figure
 
@@ -59,6 +60,34 @@ def figure_of_evaluation(evaluations: Mapping[str, Mapping[str, Any]]) -> Figure
     return figure
 
 
+def figure_of_confusion(evaluations: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw what is taken for what, and beside it how sure the model was, a row for each protocol.
+
+    Parameters
+    ----------
+    evaluations : mapping of str to mapping
+        As of :func:`figure_of_evaluation`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Share of each row of the confusion matrix, and mean confidence of the answers in each of its cells;
+        several patterns where there are any, else one.
+    """
+    figure = new_figure(9.6, 4.4 * len(evaluations))
+    axes = figure.subplots(len(evaluations), 2, squeeze=False)
+    for (left, right), (name, evaluation) in zip(axes, evaluations.items(), strict=True):
+        _draw_confusion(left, name, evaluation)
+        part, size = _largest_part(evaluation)
+        means = evaluation[part]["system"]["confidence"]
+        confidence = np.array([[np.nan if mean is None else mean for mean in row] for row in means])
+        _draw_matrix(right, evaluation["systems"], confidence)
+        right.set_title(f"{name} protocol, {_patterns(size)}: mean confidence, %", fontsize=10)
+        right.set_yticks(range(len(means)), evaluation["systems"], fontsize=8)
+        right.set_ylabel("true")
+    return figure
+
+
 def _draw_accuracies(axis: Axes, evaluations: Mapping[str, Mapping[str, Any]]) -> None:
     width = 0.8 / len(evaluations)
     for row, part in enumerate(_PARTS):
@@ -103,23 +132,33 @@ def _draw_bar(
 
 
 def _draw_confusion(axis: Axes, name: str, evaluation: Mapping[str, Any]) -> None:
-    part = "aggregated" if evaluation["aggregated"]["n"] else "single"
-    size = evaluation["group_size"] if part == "aggregated" else 1
+    part, size = _largest_part(evaluation)
     counts = np.array(evaluation[part]["system"]["confusion"], dtype=float)
     totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    axis.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    for (row, column), share in np.ndenumerate(shares):
-        if totals[row, 0]:
-            colour = "white" if share > 0.55 else "black"
-            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=8)
     names = evaluation["systems"]
-    axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+    _draw_matrix(axis, names, np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0))
     rows = [f"{system} ({int(total)})" for system, total in zip(names, totals[:, 0], strict=True)]
     axis.set_yticks(range(len(names)), rows, fontsize=8)
-    axis.set_xlabel("predicted")
     axis.set_ylabel("true (count)")
     axis.set_title(f"{name} protocol, {_patterns(size)}: % of each row", fontsize=10)
+
+
+def _largest_part(evaluation: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the part with most patterns together that has answers, and their number."""
+    if evaluation["aggregated"]["n"]:
+        return "aggregated", evaluation["group_size"]
+    return "single", 1
+
+
+def _draw_matrix(axis: Axes, names: list[str], shares: NDArray[np.float64]) -> None:
+    """Draw shares (n, n) as colours and percent; NaN stays empty."""
+    axis.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0.0, vmax=1.0)
+    for (row, column), share in np.ndenumerate(shares):
+        if np.isfinite(share):
+            colour = "white" if share > 0.55 else "black"
+            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=8)
+    axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+    axis.set_xlabel("predicted")
 
 
 def _draw_lattice(axis: Axes, letter: str, evaluations: Mapping[str, Mapping[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from diffractory.report.evaluation_figures import figure_of_evaluation
+from diffractory.report.evaluation_figures import figure_of_confusion, figure_of_evaluation
 
 
 def report(accuracy: float | None, n: int) -> dict[str, Any]:
@@ -18,6 +18,7 @@ def report(accuracy: float | None, n: int) -> dict[str, Any]:
             "interval": [accuracy - 0.1, accuracy + 0.1] if accuracy else None,
             "baseline": 0.25 if n else None,
             "confusion": [[n, 0], [n // 2, n // 2]],
+            "confidence": [[0.91, None], [0.43, 0.87]],
         },
         "lattice": {"tetragonal": lattice, "cubic": lattice},
     }
@@ -54,6 +55,18 @@ def test_without_groups_of_full_size_the_figure_says_so(tmp_path):
     figure.savefig(tmp_path / "evaluation.png")
     assert "no groups" in texts(figure)
     assert "paper protocol, 1 pattern: % of each row" in texts(figure)
+
+
+def test_how_sure_stands_beside_what_is_taken_for_what():
+    figure = figure_of_confusion({"paper": evaluation(0.41, 0.52), "lab": evaluation(0.33, None)})
+    shares, means, *_ = figure.axes
+    assert len(figure.axes) == 4
+    assert [text.get_text() for text in shares.texts] == ["100", "0", "50", "50"]
+    # Where there is no answer there is no confidence.
+    assert [text.get_text() for text in means.texts] == ["91", "43", "87"]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[1] == "paper protocol, 10 patterns: mean confidence, %"
+    assert titles[3] == "lab protocol, 1 pattern: mean confidence, %"
 
 
 def test_nothing_to_draw():
