@@ -21,7 +21,13 @@ from diffractory.learning.protocol_features import (
     protocol_features,
     targets_of,
 )
-from diffractory.learning.provenance import check_features, features_of, told, training_runs
+from diffractory.learning.provenance import (
+    check_features,
+    features_of,
+    told_number,
+    training_materials,
+    training_runs,
+)
 from diffractory.specs import LabProtocolSpec, OrientationSpec
 
 #: Applies a function to the number of every partition of the run, for the protocol of this name.
@@ -65,7 +71,7 @@ def evaluate_saved_model(
     features = features_of(provenance)
     check_features(provenance, features, run.plan.simulation)
     complete_records(run)
-    trained_on = set(told(provenance, "training_materials"))
+    trained_on = training_materials(provenance)
     known = np.array([name in trained_on for name in run.catalogue.ids])
     if known.all():
         raise ModelError(
@@ -73,7 +79,7 @@ def evaluate_saved_model(
             "an accuracy on training materials says nothing",
             "Evaluate on another run, or train with a larger --test-fraction",
         )
-    thickness, lab = float(told(provenance, "training", "thickness")), LabProtocolSpec()
+    thickness, lab = told_number(provenance, "training", "thickness"), LabProtocolSpec()
     drawn_from = _check_thicknesses(run, thickness, lab)
     protocols = {
         "paper": Protocol(features, thickness, None, seed),

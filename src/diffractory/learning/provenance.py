@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -100,6 +102,62 @@ def training_runs(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     more = provenance.get("more_runs")
     told_of = [provenance, *(more if isinstance(more, list) else ())]
     runs = [run for run in told_of if isinstance(run, Mapping)]
+def told_number(provenance: Mapping[str, Any], *keys: str) -> float:
+    """Return a number above 0 that a model says of where it comes from.
+
+    Parameters
+    ----------
+    provenance : mapping
+        As given by :func:`load_model`.
+    *keys : str
+        Such as ``"training", "thickness"``.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ModelError
+        If the model does not say it, or it is no such number.
+    """
+    value = told(provenance, *keys)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
+        raise _useless(value, "is no number above 0", *keys)
+    return float(value)
+
+
+def training_materials(provenance: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the materials that a model was trained on.
+
+    Parameters
+    ----------
+    provenance : mapping
+        As given by :func:`load_model`.
+
+    Returns
+    -------
+    frozenset of str
+
+    Raises
+    ------
+    ModelError
+        If the model does not say it, or it is no list of names.
+    """
+    names = told(provenance, "training_materials")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _useless(names, "is no list of names", "training_materials")
+    return frozenset(names)
+
+
+def _useless(value: Any, reason: str, *keys: str) -> ModelError:
+    return ModelError(
+        f"the model says that it was trained with {' '.join(keys)} {str(value)[:40]!r}",
+        f"that {reason}",
+        "Copy the model again, or train it again with 'diffractory train'",
+    )
+
+
     return [
         {name: run[name] for name, kind in _OF_RUNS.items() if isinstance(run.get(name), kind)}
         for run in runs
