@@ -16,6 +16,8 @@ from diffractory.cli.options import ClusterOption, RunArgument, WorkersOption, c
 from diffractory.cli.progress import run_all
 from diffractory.dataset.run import Run
 from diffractory.execution.engine import Engine
+from diffractory.learning.artefact import record_evaluation
+from diffractory.learning.evaluation_record import EvaluationRecord
 from diffractory.learning.model_evaluation import evaluate_saved_model
 from diffractory.report.evaluation_figures import figure_of_evaluation
 from diffractory.report.evaluation_page import ANSWERS, PROTOCOLS, write_evaluation_page
@@ -34,6 +36,9 @@ def evaluate(
         typer.Option("--out", metavar="DIR", help="Where results go; MODEL-evaluation by default."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of noise, groups and bootstrap.")] = 0,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write how it fared into the model's card and provenance, too.")
+    ] = False,
     cluster: ClusterOption = "local",
     workers: WorkersOption = None,
     as_json: JsonFlag = False,
@@ -42,13 +47,19 @@ def evaluate(
     target = folder or _beside(model)
     opened = Run.open(run)
     check_output_folder(target)
+    if record:
+        check_output_folder(model)
     with engine_here(cluster, workers, run) as engine:
         results = evaluate_on_run(model, opened, engine, target, seed)
+    if record:
+        record_evaluation(model, EvaluationRecord.from_results(results))
     if as_json:
         print_json(results)
         return
     _print(results)
     note(f"written: evaluation.html, evaluation.json and evaluation.png in {target}")
+    if record:
+        note(f"recorded in {model / 'card.md'}")
 
 
 def _beside(model: Path) -> Path:

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
-from diffractory.errors import DiffractoryError, ModelError
+from diffractory.errors import AccessError, DiffractoryError, ModelError
 from diffractory.learning.calibration import Calibration
 from diffractory.learning.card import card_of
 from diffractory.learning.domain import TrainingDomain
+from diffractory.learning.evaluation_record import EvaluationRecord, with_evaluation
 from diffractory.learning.provenance import check_provenance
 from diffractory.learning.system_hierarchy import SystemHierarchy, TrainingSummary
 from diffractory.learning.trained_hierarchies import TrainedBoosting, TrainedForests
@@ -86,8 +87,42 @@ def save_model(model: SystemHierarchy, path: Path, provenance: Mapping[str, Any]
         folder.mkdir()
         np.savez_compressed(folder / _ARRAYS, **_arrays_of(model))
         header = _header_of(model, provenance) | {"arrays_sha256": _sha256_of_file(folder / _ARRAYS)}
-        write_atomic(folder / _CARD, card_of(header))
-        write_atomic(folder / _HEADER, json.dumps(header, indent=2, sort_keys=True, allow_nan=False))
+        _write_header(folder, header)
+
+
+def record_evaluation(path: Path, record: EvaluationRecord) -> None:
+    """Write into a saved model how it fared: into its provenance and its card.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the model; its arrays stay as they are.
+    record : EvaluationRecord
+        Takes the place of an earlier one on the same run.
+
+    Raises
+    ------
+    ModelError
+        If the folder is no model, or a damaged one.
+    AccessError
+        If it cannot be written to.
+    """
+    # The whole model: nothing is recorded of one that is damaged.
+    _, provenance = load_model(path)
+    header = _read_header(path) | {"provenance": with_evaluation(provenance, record)}
+    try:
+        _write_header(path, header)
+    except OSError as error:
+        raise AccessError(
+            f"the evaluation cannot be recorded in {path} ({error.strerror or error})",
+            "it is written into the model's own folder",
+            "Make the folder writable, copy the model to where you may write, or leave --record out",
+        ) from None
+
+
+def _write_header(folder: Path, header: Mapping[str, Any]) -> None:
+    write_atomic(folder / _CARD, card_of(header))
+    write_atomic(folder / _HEADER, json.dumps(header, indent=2, sort_keys=True, allow_nan=False))
 
 
 def check_model_folder(path: Path) -> None:

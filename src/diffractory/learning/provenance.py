@@ -16,8 +16,25 @@ _COMPARED = (
     "energy_ev", "q_max", "s_max", "thermal_sigma", "form_factors", "foil_tilt_deg", "precession_deg",
 )  # fmt: skip
 
+#: Libraries whose versions go with every model: they train it, and make and read the features.
+_LIBRARIES = ("numpy", "numba", "scikit-learn", "joblib", "dask", "dask-ml", "zarr")
 #: What is told of each run, and of which kind it is.
 _OF_RUNS = {"plan_id": str, "orientations": Mapping}
+
+
+def library_versions(*more: str) -> dict[str, str]:
+    """Return the versions of the libraries that a model is trained with.
+
+    Parameters
+    ----------
+    *more : str
+        Further distributions, such as ``"lightgbm"``.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    return {name: importlib.metadata.version(name) for name in sorted({*_LIBRARIES, *more})}
 
 
 def check_features(
@@ -85,23 +102,6 @@ def told(provenance: Mapping[str, Any], *keys: str) -> Any:
     return value
 
 
-def training_runs(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return what a model says of the runs it was trained on, as far as it says it.
-
-    Parameters
-    ----------
-    provenance : mapping
-        As given by :func:`load_model`.
-
-    Returns
-    -------
-    list of mapping
-        Plan and zone axes (``plan_id``, ``orientations``) of each run, the first one first; either may be
-        missing.
-    """
-    more = provenance.get("more_runs")
-    told_of = [provenance, *(more if isinstance(more, list) else ())]
-    runs = [run for run in told_of if isinstance(run, Mapping)]
 def told_number(provenance: Mapping[str, Any], *keys: str) -> float:
     """Return a number above 0 that a model says of where it comes from.
 
@@ -158,6 +158,23 @@ def _useless(value: Any, reason: str, *keys: str) -> ModelError:
     )
 
 
+def training_runs(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what a model says of the runs it was trained on, as far as it says it.
+
+    Parameters
+    ----------
+    provenance : mapping
+        As given by :func:`load_model`.
+
+    Returns
+    -------
+    list of mapping
+        Plan and zone axes (``plan_id``, ``orientations``) of each run, the first one first; either may be
+        missing.
+    """
+    more = provenance.get("more_runs")
+    told_of = [provenance, *(more if isinstance(more, list) else ())]
+    runs = [run for run in told_of if isinstance(run, Mapping)]
     return [
         {name: run[name] for name, kind in _OF_RUNS.items() if isinstance(run.get(name), kind)}
         for run in runs

@@ -24,6 +24,7 @@ from diffractory.learning.boosted_hierarchy import BoostedHierarchy
 from diffractory.learning.growing import training_memory
 from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
 from diffractory.learning.protocol_features import targets_of
+from diffractory.learning.provenance import library_versions
 from diffractory.learning.split import split_materials
 from diffractory.learning.system_hierarchy import SystemHierarchy
 from diffractory.patterns.feature_sets import number_of_features
@@ -415,6 +416,7 @@ def _provenance(
         "plan_id": run.plan.plan_id,
         "catalogue_hash": run.plan.catalogue_hash,
         "features": sets[0][0].features.model_dump(mode="json"),
+        "versions": library_versions(*(["lightgbm"] if isinstance(spec, BoostingSpec) else [])),
         "patterns": [
             {"thickness": thickness, "lab": None if plan.lab is None else plan.lab.model_dump(mode="json")}
             for plan, thickness in sets

@@ -15,9 +15,10 @@ from joblib import effective_n_jobs
 from cli_runs import SCAN_SHAPE, Answer, Workshop, diffractory, fingerprint, succeeds
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.dataset.run import Run
-from diffractory.errors import ModelError
+from diffractory.errors import AccessError, ModelError
 from diffractory.execution.engine import Engine
 from diffractory.learning.artefact import load_model
+from diffractory.learning.evaluation_record import EvaluationRecord, recorded_evaluations
 from diffractory.scan.reading.emd_reader import read_bragg_scan
 
 INLINE = ("--cluster", "inline")
@@ -153,6 +154,47 @@ def test_evaluate_in_text_and_its_seed(workshop: Workshop, tmp_path: Path) -> No
     # The seed moves noise and bootstrap; what is simulated stays.
     assert others["paper"]["single"]["system"]["accuracy"] == accuracy
     assert others["lab"]["single"] != results["lab"]["single"]
+
+
+def test_evaluate_records_how_a_model_fared_where_asked(workshop: Workshop, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(workshop.model, tmp_path / "model"))
+    words = ("evaluate", model, workshop.run, "--out", tmp_path / "e", *INLINE)
+    answer = succeeds(*words, "--record")
+    assert f"recorded in {model / 'card.md'}" in answer.flat
+    results = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    (found,) = recorded_evaluations(load_model(model)[1])
+    assert found == EvaluationRecord.from_results(results).model_copy(update={"date": found.date})
+    accuracy = results["lab"]["system_by_number"]["1"]["accuracy"]
+    assert f"| lab | {100 * accuracy:.1f} % [" in (model / "card.md").read_text(encoding="utf-8")
+    # What is asked of a model that was evaluated is answered as before.
+    assert fingerprint(model)["trees.npz"] == fingerprint(workshop.model)["trees.npz"]
+
+
+def test_a_model_that_nothing_can_be_recorded_in_is_told_before_the_work(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "diffractory.cli.evaluate.evaluate_on_run", lambda *_: pytest.fail("it was evaluated")
+    )
+
+    def refuse(path: Path) -> None:
+        if path == workshop.model:
+            raise AccessError(f"nothing can be written to {path}")
+
+    monkeypatch.setattr("diffractory.cli.evaluate.check_output_folder", refuse)
+    words = ("evaluate", workshop.model, workshop.run, "--out", tmp_path / "e", *INLINE, "--record")
+    answer = diffractory(*words)
+    assert answer.code == 2
+    assert f"nothing can be written to {workshop.model}" in answer.flat
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(workshop: Workshop, command: str) -> None:
+    arguments = (workshop.run,) if command == "train" else (workshop.model, workshop.run)
+    answer = diffractory(command, *arguments, "--out", "/proc/x", *INLINE)
+    assert answer.code == 2
+    assert "nothing can be written to /proc/x" in answer.flat
 
 
 @pytest.mark.parametrize("name", ["model", ".", "../model"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+import sklearn
 
 from diffractory.errors import ModelError
 from diffractory.learning.card import card_of
-from diffractory.learning.provenance import check_features, told, training_runs
+from diffractory.learning.provenance import check_features, library_versions, told, training_runs
 from diffractory.specs import InvariantSpec, RadialBasisSpec, SimulationSpec
 
 FEATURES = RadialBasisSpec(n_rings=2, n_orders=2)
@@ -95,3 +97,33 @@ def test_runs_of_a_training_are_those_that_the_model_tells_of(
     assert training_runs(provenance) == runs
     header = {"provenance": provenance, "spec": {}, "systems": ["cubic"], "n_features": 1}
     assert card_of(header).count("evenly spread") + card_of(header).count("at random") == len(runs)
+
+
+def test_versions_are_those_of_what_is_installed():
+    versions = library_versions("lightgbm")
+    assert versions["numpy"] == np.__version__
+    assert versions["scikit-learn"] == sklearn.__version__
+    assert set(versions) - set(library_versions()) == {"lightgbm"}
+    assert {"joblib", "dask", "zarr"} < set(versions)
+    header = {"provenance": {"versions": versions}, "spec": {}, "systems": ["cubic"], "n_features": 1}
+    assert f"numpy {np.__version__}, scikit-learn {sklearn.__version__}" in card_of(header)
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        {},
+        {
+            "simulation": "300 keV",
+            "features": [],
+            "versions": 3,
+            "training_materials": 7,
+            "evaluations": "good",
+        },
+    ],
+)
+def test_a_card_is_made_of_whatever_a_model_says(provenance: dict[str, Any]) -> None:
+    card = card_of({"provenance": provenance, "spec": {}, "systems": ["cubic"], "n_features": 1})
+    assert "| beam energy | unknown eV |" in card
+    assert "materials not listed in model.json" in card
+    assert "not evaluated yet: `diffractory evaluate MODEL RUN --record`" in card
