@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from diffractory.errors import ModelError
-from diffractory.learning.matrices import check_training
+from diffractory.learning.matrices import check_labelled, check_training
 from diffractory.learning.trained_trees import TrainedBoostedClassifier, TrainedBoostedRegressor
 from diffractory.learning.trees import TreeArrays
 
@@ -115,9 +115,10 @@ class BoostedClassifier(ClassifierMixin, _Boosted, TrainedBoostedClassifier):
         Raises
         ------
         ModelError
-            If the features are not a finite matrix with one label for each row, or LightGBM is missing.
+            If the features are not a finite matrix with one label for each row, a label is missing, or
+            LightGBM is.
         """
-        features, labels = check_training(X, y)
+        features, labels = check_labelled(X, y)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         self.n_features_in_ = features.shape[1]
         if len(self.classes_) == 1:

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from diffractory.errors import ModelError
 from diffractory.learning.growing import grow_trees
-from diffractory.learning.matrices import check_training
+from diffractory.learning.matrices import check_labelled, check_training
 from diffractory.learning.trained_trees import TrainedMedianForest, TrainedVoteForest
 from diffractory.learning.trees import TreeArrays
 
@@ -75,9 +75,9 @@ class VoteForestClassifier(ClassifierMixin, _Forest, TrainedVoteForest):
         Raises
         ------
         ModelError
-            If the features are not a finite matrix with one label for each row.
+            If the features are not a finite matrix with one label for each row, none missing.
         """
-        features, labels = check_training(X, y)
+        features, labels = check_labelled(X, y)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         self.trees_ = self._grow("classifier", features, codes)
         self.n_features_in_ = features.shape[1]

@@ -61,6 +61,30 @@ def check_training(X: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float32], NDA
     return features, targets
 
 
+def check_labelled(X: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Return features and labels of classes as arrays with the same number of rows, at least one.
+
+    Raises
+    ------
+    ModelError
+        If they do not fit each other, or a label is missing.
+    """
+    features, labels = check_training(X, y)
+    if labels.ndim != 1:
+        raise ModelError(f"labels must have shape ({len(features)},), got {labels.shape}")
+    # Imported here: only training needs it.
+    from pandas import isna
+
+    missing = isna(labels)
+    if np.any(missing):
+        raise ModelError(
+            f"the label of pattern {int(np.argmax(missing))} is missing",
+            "it would be learned as a class of its own",
+            "Leave out the patterns that have no label",
+        )
+    return features, labels
+
+
 def check_features_of(model: Any, X: ArrayLike) -> NDArray[np.float32]:
     """Return features as a matrix that a fitted model can be applied to.
 

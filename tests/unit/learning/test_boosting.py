@@ -4,6 +4,7 @@ from typing import Any
 
 import lightgbm
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -327,3 +328,19 @@ def test_kinds_of_trees_are_not_mixed_up():
     with pytest.raises(ValueError, match="predict values"):
         vote(ROWS, stumps((1.0, 2.0)), 2)
     assert median(ROWS, stumps((1.0, 2.0))).tolist() == [[1.0], [1.0], [2.0]]
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA, float("nan")], ids=["nan", "none", "na", "float"])
+def test_a_missing_label_is_refused(missing: Any):
+    for labels in (LABELS.astype(object), np.array([f"group {label}" for label in LABELS], dtype=object)):
+        labels[7] = missing
+        with pytest.raises(ModelError, match=r"label of pattern 7 is missing.*Leave out"):
+            BoostedClassifier(**QUICK).fit(X, labels)
+    if isinstance(missing, float):
+        with pytest.raises(ModelError, match="label of pattern 7 is missing"):
+            BoostedClassifier(**QUICK).fit(X, np.where(np.arange(len(X)) == 7, missing, LABELS))
+
+
+def test_labels_are_one_column():
+    with pytest.raises(ModelError, match=r"labels must have shape"):
+        BoostedClassifier(**QUICK).fit(X, np.column_stack([LABELS, LABELS]))

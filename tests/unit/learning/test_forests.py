@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 
@@ -89,3 +90,19 @@ def test_targets_that_are_not_finite_are_refused():
     values[3, 0] = np.nan
     with pytest.raises(ModelError, match="targets must be finite"):
         MedianForestRegressor(2).fit(X, values)
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA, float("nan")], ids=["nan", "none", "na", "float"])
+def test_a_missing_label_is_refused(missing: Any):
+    for labels in (LABELS.astype(object), np.array([f"group {label}" for label in LABELS], dtype=object)):
+        labels[7] = missing
+        with pytest.raises(ModelError, match=r"label of pattern 7 is missing.*Leave out"):
+            VoteForestClassifier(2).fit(X, labels)
+    if isinstance(missing, float):
+        with pytest.raises(ModelError, match="label of pattern 7 is missing"):
+            VoteForestClassifier(2).fit(X, np.where(np.arange(len(X)) == 7, missing, LABELS))
+
+
+def test_labels_are_one_column():
+    with pytest.raises(ModelError, match=r"labels must have shape"):
+        VoteForestClassifier(2).fit(X, np.column_stack([LABELS, LABELS]))
