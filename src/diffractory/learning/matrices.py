@@ -94,7 +94,12 @@ def check_features_of(model: Any, X: ArrayLike) -> NDArray[np.float32]:
         If the model is not fitted, or was trained on another number of features.
     """
     if not hasattr(model, "n_features_in_"):
-        raise ModelError(f"this {type(model).__name__} is not trained", fix="Call fit first, or load a model")
+        # Imported here: a trained model is applied without scikit-learn, which takes long to import.
+        from diffractory.learning.untrained import UntrainedModelError
+
+        raise UntrainedModelError(
+            f"this {type(model).__name__} is not trained", fix="Call fit first, or load a model"
+        )
     features = check_matrix(X)
     if features.shape[1] != model.n_features_in_:
         raise ModelError(

@@ -116,6 +116,11 @@ class SystemHierarchy(ABC):
     n_features_in_: int
 
     @property
+    def classes_(self) -> NDArray[np.int8]:
+        """Codes of the learned crystal systems, as scikit-learn's tools ask for them."""
+        return self.systems_
+
+    @property
     @abstractmethod
     def members_(self) -> dict[str, Any]:
         """Every trained model by its role and crystal system: ``system``, ``group-6``, ``lattice-6`` …."""
@@ -199,7 +204,8 @@ class SystemHierarchy(ABC):
         coordinates : ndarray of shape (n, 2)
             Along the first two principal components, in standard deviations of training.
         """
-        return self.domain_.locate(check_features_of(self, X))
+        features = check_features_of(self, X)
+        return self.domain_.locate(features)
 
 
 def seed_of(seed: int, role: int, code: int) -> int:

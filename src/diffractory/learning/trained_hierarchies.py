@@ -79,6 +79,26 @@ class TrainedForests(SystemHierarchy):
         # From whole votes: shares would round.
         return SystemVotes(share, self.systems_[top], share.max(axis=1), difference_confidence(votes))
 
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the share of the trees that vote for each crystal system, of shape (n, n_systems).
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+            Features of n patterns.
+
+        Returns
+        -------
+        ndarray of shape (n, n_systems)
+            Columns in the order of ``systems_``; rows add up to 1. Not calibrated.
+
+        Raises
+        ------
+        ModelError
+            If the model is not trained or the features do not fit it.
+        """
+        return self.vote_systems(X).share
+
     @property
     def group_classes_(self) -> dict[int, NDArray[Any]]:
         """Space groups that are told apart within each crystal system."""

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
@@ -247,3 +251,27 @@ def test_codes_are_indices_into_the_systems():
     assert Targets.from_labels(
         CRYSTAL_SYSTEMS, [g[0] for g in GROUPS], np.ones((7, 3))
     ).system.tolist() == list(range(7))
+
+
+def test_it_answers_as_scikit_learn_asks(model: SymmetryHierarchy, data):
+    X, _ = data
+    probability = model.predict_proba(X)
+    assert probability.shape == (len(X), len(model.classes_))
+    np.testing.assert_allclose(probability.sum(axis=1), 1.0)
+    np.testing.assert_array_equal(model.classes_[probability.argmax(axis=1)], model.predict(X))
+    assert model.classes_.tolist() == model.systems_.tolist()
+    check_is_fitted(model)
+
+
+def test_before_it_is_trained_scikit_learn_is_told_so_in_its_own_terms(data):
+    untrained = SymmetryHierarchy(SPEC)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(untrained)
+    for predict in (untrained.predict, untrained.predict_proba, untrained.locate):
+        with pytest.raises(
+            NotFittedError, match=r"is not trained.*Call fit first, or load a model"
+        ) as caught:
+            predict(data[0])
+        assert isinstance(caught.value, ModelError)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again)) == (type(caught.value), str(caught.value))
