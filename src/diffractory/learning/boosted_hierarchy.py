@@ -28,6 +28,40 @@ from diffractory.specs import BoostingSpec, InvariantSpec
 
 #: Ratios of cells are learned up to this factor; beyond, the reading has nothing to do with the cell.
 _LARGEST_RATIO = 4.0
+#: Python and the libraries it has loaded.
+_PROGRAM_BYTES = 500_000_000
+#: Rows that LightGBM chooses its bins from, and its bytes for each number of them: a value and its place.
+_BINNED_ROWS, _BYTES_A_BINNED_NUMBER = 200_000, 14
+#: Rows that the training domain is learned from, and its bytes for each number of them.
+_DOMAIN_ROWS, _BYTES_A_DOMAIN_NUMBER = 20_000, 50
+#: Gradient, curvature and bin counts of each bin of a histogram.
+_BYTES_A_BIN, _BINS = 16, 128
+
+
+def boosting_memory(n_rows: int, n_features: int, n_systems: int, spec: BoostingSpec) -> int:
+    """Return the bytes that training takes, the mapped matrix included.
+
+    Parameters
+    ----------
+    n_rows, n_features : int
+        Of the training features.
+    n_systems : int
+        Crystal systems that are learned.
+    spec : BoostingSpec
+
+    Returns
+    -------
+    int
+        Of which the mapped matrix, 4 bytes a number, can be given back where memory is short.
+    """
+    # Bins are chosen before, and the domain learned after, the trees are grown.
+    aside = max(
+        _BYTES_A_BINNED_NUMBER * min(n_rows, _BINNED_ROWS), _BYTES_A_DOMAIN_NUMBER * min(n_rows, _DOMAIN_ROWS)
+    )
+    histograms = _BYTES_A_BIN * _BINS * spec.system_leaves * n_features
+    # A matrix of floats, one of bins; for each system gradient, curvature and score of each row.
+    own = n_rows * (5 * n_features + 16 * n_systems)
+    return _PROGRAM_BYTES + own + aside * n_features + histograms
 
 
 class BoostedHierarchy(BaseEstimator, TrainedBoosting):

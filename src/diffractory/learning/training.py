@@ -20,7 +20,7 @@ from diffractory import __version__
 from diffractory.dataset.features import FeaturePlan, find_features, iterate_features
 from diffractory.dataset.run import Run
 from diffractory.errors import ModelError
-from diffractory.learning.boosted_hierarchy import BoostedHierarchy
+from diffractory.learning.boosted_hierarchy import BoostedHierarchy, boosting_memory
 from diffractory.learning.growing import training_memory
 from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
 from diffractory.learning.protocol_features import targets_of
@@ -214,6 +214,9 @@ def train_on_run(
         else:
             features = sets[0][0].features
             assert isinstance(features, InvariantSpec)
+            rows, columns = training.features.shape
+            needed = boosting_memory(rows, columns, len(np.unique(training.targets.system)), spec)
+            progress(f"up to {human_bytes(needed)} of memory")
             model = BoostedHierarchy(spec, features, n_jobs)
             model.fit(
                 training.features, training.targets, training.crystals, training.calibration,
@@ -413,10 +416,10 @@ def _provenance(
     ids = run.catalogue.ids
     return {
         "diffractory": __version__,
+        "versions": library_versions(*(["lightgbm"] if isinstance(spec, BoostingSpec) else [])),
         "plan_id": run.plan.plan_id,
         "catalogue_hash": run.plan.catalogue_hash,
         "features": sets[0][0].features.model_dump(mode="json"),
-        "versions": library_versions(*(["lightgbm"] if isinstance(spec, BoostingSpec) else [])),
         "patterns": [
             {"thickness": thickness, "lab": None if plan.lab is None else plan.lab.model_dump(mode="json")}
             for plan, thickness in sets

@@ -6,7 +6,7 @@ from sklearn.base import clone
 
 from diffractory.errors import ModelError
 from diffractory.learning.aggregation import AggregatedLabels
-from diffractory.learning.boosted_hierarchy import BoostedHierarchy
+from diffractory.learning.boosted_hierarchy import BoostedHierarchy, boosting_memory
 from diffractory.learning.calibration import Calibration, scaled
 from diffractory.learning.hierarchy import Targets
 from diffractory.patterns.invariants import invariant_names
@@ -203,3 +203,18 @@ def test_features_of_another_spec_are_refused_in_training(data):
     features, targets, materials = data
     with pytest.raises(ModelError, match="features"):
         BoostedHierarchy(SMALL, FEATURES, 1).fit(features[:, :9], targets, materials)
+
+
+def test_classes_are_the_columns_of_probabilities(model: BoostedHierarchy, data):
+    probability = model.predict_proba(data[0])
+    np.testing.assert_array_equal(model.classes_[probability.argmax(axis=1)], model.predict(data[0]))
+
+
+def test_memory_counts_the_matrix_and_what_is_needed_beside_it():
+    small, large, larger = (boosting_memory(n, 703, 7, BoostingSpec()) for n in (100_000, 300_000, 400_000))
+    # As floats and as bins, with gradients; beyond some rows nothing else grows.
+    assert larger - large == 100_000 * (5 * 703 + 7 * 16)
+    assert large - small > 200_000 * (5 * 703 + 7 * 16)
+    # As measured: 230,000 rows take 3.3 GB, 60,000 take 1.4.
+    assert 3.3e9 < boosting_memory(230_000, 703, 7, BoostingSpec()) < 3.6e9
+    assert 1.4e9 < boosting_memory(60_000, 703, 7, BoostingSpec()) < 1.6e9

@@ -381,3 +381,13 @@ def test_runs_with_axes_in_common_are_refused(
     if first.axes == "random":
         with pytest.raises(ModelError, match="two has zone axes of another run"):
             train_on_run(run, FORESTS, more_runs=runs)
+
+
+@pytest.mark.parametrize("spec", PRESETS, ids=["forests", "boosting"])
+def test_training_says_beforehand_what_memory_it_takes_and_with_what_it_trained(run: Run, spec: Any):
+    told: list[str] = []
+    _, provenance = train_on_run(run, spec, n_jobs=1, progress=told.append)
+    assert [what.startswith("up to ") for what in told[:3]] == [False, True, False]
+    assert "B of memory" in told[1]
+    assert provenance["versions"]["numpy"] == np.__version__
+    assert ("lightgbm" in provenance["versions"]) == (spec is BOOSTING)
