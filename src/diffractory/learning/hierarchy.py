@@ -264,8 +264,9 @@ def check_systems(targets: Targets) -> None:
         names = ", ".join(CRYSTAL_SYSTEMS[code] for code in present) or "none"
         raise ModelError(
             f"cannot train on the crystal systems of these patterns: {names}",
-            "telling crystal systems apart takes at least two (triclinic counts only with with_triclinic)",
-            "Build a catalogue with materials of more crystal systems",
+            "telling crystal systems apart takes at least two, and triclinic counts only where it is learned",
+            "Build a catalogue with materials of more crystal systems, or learn triclinic "
+            "(--with-triclinic; in Python ForestSpec(with_triclinic=True))",
         )
 
 

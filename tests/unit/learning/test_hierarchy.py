@@ -186,7 +186,7 @@ def test_training_summary_is_what_was_seen(model: SymmetryHierarchy, data):
 def test_one_system_alone_says_what_to_do():
     for codes in ((6,), (0, 6), (0,)):
         X, targets = make_data(20, codes)
-        with pytest.raises(ModelError, match=r"at least two.*Build a catalogue with materials of more"):
+        with pytest.raises(ModelError, match=r"at least two.*materials of more .*--with-triclinic"):
             SymmetryHierarchy(SPEC).fit(X, targets)
 
 
