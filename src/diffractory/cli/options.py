@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -163,6 +164,16 @@ def check_output_folder(path: Path) -> None:
             f"you may not write to {nearest}",
             "Name another folder, or ask for write permission",
         )
+    try:
+        # Permission alone does not tell: /proc takes no files, and a quota may be used up.
+        with tempfile.TemporaryDirectory(prefix=".diffractory-", dir=nearest):
+            pass
+    except OSError as error:
+        raise AccessError(
+            f"nothing can be written to {path}",
+            f"no folder can be made in {nearest} ({error.strerror or error})",
+            "Name another folder",
+        ) from None
 
 
 def check_output_file(path: Path) -> None:

@@ -63,3 +63,20 @@ def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(AccessError, match="you may not write to"):
         check_output_folder(tmp_path / "a" / "b")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_folder_that_takes_no_files_is_refused() -> None:
+    with pytest.raises(AccessError, match=r"nothing can be written to /proc/x/y\. .*/proc"):
+        check_output_folder(Path("/proc/x/y"))
+
+
+def test_why_nothing_can_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(
+        AccessError, match=rf"no folder can be made in {tmp_path} \(No space left on device\)"
+    ):
+        check_output_folder(tmp_path / "a")
