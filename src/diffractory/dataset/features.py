@@ -202,19 +202,34 @@ def find_features(
     RunError
         If there is none.
     """
+    damaged = ""
     for plan in planned_features(run):
-        finished = len(run.done(plan.stage, plan.plan_id)) == len(run.plan.partitions)
         same = thickness in plan.thicknesses if lab is None else (plan.lab, plan.seed) == (lab, seed)
-        if plan.features == features and same and finished:
+        if plan.features != features or not same:
+            continue
+        if len(run.done(plan.stage, plan.plan_id)) == len(run.plan.partitions):
             return plan
+        damaged = damaged or _damage(run, plan)
     preset = "" if isinstance(features, RadialBasisSpec) else " --preset robust"
     command = f"diffractory features {run.path}{preset} --thickness {thickness:g}"
     only = lab is None or set(lab.thickness_range) == {thickness}
     raise RunError(
         f"{run.path} has no finished features " + (f"at {thickness} Å" if only else "of lab patterns"),
-        f"it was simulated at {list(run.plan.simulation.thicknesses)} Å",
+        damaged or f"it was simulated at {list(run.plan.simulation.thicknesses)} Å",
         f"Run `{command}` first, or choose a thickness that was simulated",
     )
+
+
+def _damage(run: Run, plan: FeaturePlan) -> str:
+    """Say what is wrong with the first partition that was finished once and does not count as such."""
+    done = run.done(plan.stage, plan.plan_id)
+    for partition in range(len(run.plan.partitions)):
+        if partition not in done and run.record_path(plan.stage, partition).exists():
+            try:
+                run.record(plan.stage, partition, plan.plan_id)
+            except RunError as error:
+                return error.what
+    return ""
 
 
 def features_partition(run_path: Path | str, plan: FeaturePlan, partition: int) -> Record:

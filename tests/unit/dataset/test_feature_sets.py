@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import zarr
 
 from diffractory.dataset import features as features_module
 from diffractory.dataset import store as store_module
@@ -162,6 +163,20 @@ def test_only_finished_features_are_found(run: Run):
     for basis, thickness in ((BASIS, 350.0), (RadialBasisSpec(), 200.0)):
         with pytest.raises(RunError, match="no finished features"):
             find_features(run, basis, thickness)
+
+
+def test_what_is_damaged_in_a_feature_set_is_named(run: Run):
+    plan = plan_features(run, BASIS, (100.0, 200.0))
+    _finish(run, plan)
+    array = zarr.open_array(run.path / plan.store / "features", mode="r+")
+    rows = array[: array.shards[0]]
+    rows[0] = np.nan
+    array[: array.shards[0]] = rows
+    with pytest.raises(
+        RunError,
+        match=r"no finished features at 200.0 Å. shard .*\.zarr.* its record says .*diffractory features",
+    ):
+        find_features(run, BASIS, 200.0)
 
 
 def test_features_of_an_unfinished_partition_are_refused(planned: Run):
