@@ -39,7 +39,7 @@ def _saved(path: Path, array: np.ndarray) -> Path:
         ((), ("how large a detector pixel is", "--pixel-size", "--material", "--lattice")),
         (("--pixel-size", "-1"), ("--pixel-size -1", "above 0")),
         (("--pixel-size", "9"), ("calibration is wrong", "--pixel-size")),
-        ((*PIXEL, "--energy", "nan"), ("--energy nan", "above 0")),
+        ((*PIXEL, "--energy", "nan"), ("--energy nan", "in keV")),
         ((*PIXEL, "--vacuum", "0", "50", "0", "2"), ("--vacuum 0 50 0 2", "3 × 4")),
         ((*PIXEL, "--probe", "no.npy"), ("no.npy", "cannot read the probe")),
         ((*PIXEL, "--disk-radius", "0.5"), ("0.5 pixels", "--disk-radius")),

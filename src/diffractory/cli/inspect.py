@@ -27,6 +27,7 @@ from diffractory.cli.scan_options import (
     SemiangleOption,
     StepOption,
     frame_source,
+    in_ev,
     parse_scan_shape,
 )
 from diffractory.errors import ScanError
@@ -73,9 +74,18 @@ def inspect(
     shape = parse_scan_shape(scan_shape)
     picture = folder / f"{file.name}-inspect.png"
     if kind_of(file) == BRAGG:
-        given = {"--step": step, "--energy": energy, "--semiangle": semiangle, "--scan-shape": scan_shape}
-        _refuse_unused(file, "Bragg peaks", given)
-        report = _inspect_peaks(file, picture, pixel_size, center, dataset)
+        _refuse_unused(file, "Bragg peaks", {"--semiangle": semiangle, "--scan-shape": scan_shape})
+        state = FileState.of(file)
+        peaks = read_bragg_scan(
+            file,
+            pixel_size=pixel_size,
+            center=center,
+            dataset=dataset,
+            step=step,
+            energy_ev=in_ev(energy),
+        )
+        state.check()
+        report = _inspect_peaks(peaks, picture)
     else:
         _refuse_unused(file, "frames", {"--center": center})
         source = frame_source(
@@ -208,31 +218,26 @@ def _print_frames(scan: FrameScan, source: FrameSource) -> None:
 def _print_calibration(values: dict[str, float | None], origins: dict[str, str]) -> None:
     table = Table("calibration", "value", "from")
     for name, value in values.items():
-        what, flag, unit, factor = QUANTITIES[name]
-        shown = "–" if value is None else f"{value / factor:.6g} {unit}"
-        origin = origins[name]
-        missing = "" if value is not None or flag in origin else f"; give it with {flag}"
-        table.add_row(what, shown, origin + missing)
+        table.add_row(QUANTITIES[name][0], *_value_and_origin(name, value, origins[name]))
     out.print(table)
 
 
-def _inspect_peaks(
-    file: Path,
-    picture: Path,
-    pixel_size: float | None,
-    center: tuple[float, float] | None,
-    dataset: str | None,
-) -> dict[str, Any]:
-    state = FileState.of(file)
-    scan = read_bragg_scan(file, pixel_size=pixel_size, center=center, dataset=dataset)
-    state.check()
+def _value_and_origin(name: str, value: float | None, origin: str) -> tuple[str, str]:
+    """Return a number with its unit and where it comes from, or which option gives it."""
+    _, flag, unit, factor = QUANTITIES[name]
+    if value is None:
+        return "–", origin if flag in origin else f"{origin}; give it with {flag}"
+    return f"{value / factor:.6g} {unit}", origin
+
+
+def _inspect_peaks(scan: BraggScan, picture: Path) -> dict[str, Any]:
     picture.parent.mkdir(parents=True, exist_ok=True)
     save_figure(figure_of_peaks(scan), picture)
     counts = scan.peaks.counts
     without = int((scan.peaks.direct < 0).sum())
     return {
         "kind": "Bragg peaks",
-        "file": str(file),
+        "file": scan.source,
         "dataset": scan.attrs["dataset"],
         "shape": list(scan.shape),
         "peaks": len(scan.peaks.intensity),
@@ -241,7 +246,10 @@ def _inspect_peaks(
         "positions_without_direct_beam": without,
         "unusable_peaks_left_out": scan.attrs["dropped_peaks"],
         "calibration": _peak_calibration(scan),
-        "notes": [f"no direct beam: {without:,} of {len(scan):,} positions"] if without else [],
+        "notes": [
+            *scan.attrs["notes"],
+            *([f"no direct beam: {without:,} of {len(scan):,} positions"] if without else []),
+        ],
         "picture": str(picture),
     }
 
@@ -249,8 +257,7 @@ def _inspect_peaks(
 def _peak_calibration(scan: BraggScan) -> dict[str, dict[str, Any]]:
     origins = {
         "pixel_size": f"{scan.attrs['units_from']}: positions are in Å⁻¹",
-        "step": "unknown" if scan.step is None else "file",
-        "energy_ev": "unknown" if scan.energy_ev is None else "file",
+        **scan.attrs["calibration"],
     }
     # Once peaks are in Å⁻¹ the size of a pixel is of no use, only where it came from.
     values = {"pixel_size": None, "step": scan.step, "energy_ev": scan.energy_ev}
@@ -269,8 +276,8 @@ def _print_peaks(report: dict[str, Any]) -> None:
     out.print(table)
     table = Table("calibration", "value", "from")
     for name, item in report["calibration"].items():
-        known, _, unit, factor = QUANTITIES[name]
-        shown = "–" if item["value"] is None else f"{item['value'] / factor:.6g} {unit}"
-        what = "positions of peaks" if name == "pixel_size" else known
-        table.add_row(what, shown, item["from"])
+        if name == "pixel_size":
+            table.add_row("positions of peaks", "–", item["from"])
+        else:
+            table.add_row(QUANTITIES[name][0], *_value_and_origin(name, item["value"], item["from"]))
     out.print(table)

@@ -22,8 +22,11 @@ from diffractory.cli.options import (
 )
 from diffractory.cli.scan_options import (
     DatasetOption,
+    EnergyOption,
     PeakCenterOption,
     PixelSizeOption,
+    StepOption,
+    in_ev,
 )
 from diffractory.execution.helper import helper_process
 
@@ -60,6 +63,8 @@ def map_scan(
         float, typer.Option(help="Each pattern is scaled to this sum.", rich_help_panel=_FILTERS)
     ] = 0.3,
     pixel_size: PixelSizeOption = None,
+    step: StepOption = None,
+    energy: EnergyOption = None,
     center: PeakCenterOption = None,
     dataset: DatasetOption = None,
     with_particles: Annotated[
@@ -154,7 +159,14 @@ def map_scan(
         slurm = slurm_request(cluster, site, jobs, dry_run, folder)
         saved = SavedModel(packaged_model() if model is None else model)
         _ = saved.systems_  # a broken model is refused before the scan is read and workers are started
-        loaded = read_bragg_scan(scan, pixel_size=pixel_size, center=center, dataset=dataset)
+        loaded = read_bragg_scan(
+            scan,
+            pixel_size=pixel_size,
+            center=center,
+            dataset=dataset,
+            step=step,
+            energy_ev=in_ev(energy),
+        )
         with (
             compiling(saved, cluster, flag_overlap, helper),
             engine_here(cluster, workers, folder, slurm) as engine,

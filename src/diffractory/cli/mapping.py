@@ -123,7 +123,8 @@ def map_with_model(
     short = {key: value for key, value in provenance.items() if key != "training_materials"}
     labelled = to_dataset(scan, prediction, spec, {"model": str(model.path), **short})
     table = None if particles is None else particle_table(scan, prediction)
-    summary = {**summarise(labelled), "notes": [energy_note] if energy_note else []}
+    notes = [*scan.attrs.get("notes", []), *([energy_note] if energy_note else [])]
+    summary = {**summarise(labelled), "notes": notes}
     folder.mkdir(parents=True, exist_ok=True)
     again = (folder / "map.zarr").exists()
     drawn = (folder, labelled, scan.peaks, model.domain_sample, table)

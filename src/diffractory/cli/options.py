@@ -118,6 +118,29 @@ WorkersOption = Annotated[
     ),
 ]
 
+#: Beam energies of electron microscopes, in keV.
+_KEV = (1.0, 1000.0)
+
+
+def in_kev(value: float | None) -> float | None:
+    """Return a beam energy that may be one in keV.
+
+    Raises
+    ------
+    SpecError
+        If no microscope has it, as where it was given in eV.
+    """
+    if value is not None and not _KEV[0] <= value <= _KEV[1]:
+        raise SpecError(
+            f"--energy {value:g} is no beam energy in keV",
+            f"it lies between {_KEV[0]:g} and {_KEV[1]:,g} keV",
+            f"Give it in keV: --energy {value / 1e3:g}"
+            if _KEV[0] <= value / 1e3 <= _KEV[1]
+            else "Give it in keV, such as --energy 200",
+        )
+    return value
+
+
 #: More thicknesses than this in one range is a slip of the pen.
 _MAX_THICKNESSES = 100_000
 

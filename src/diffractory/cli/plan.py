@@ -16,6 +16,7 @@ from diffractory.cli.options import (
     SiteOption,
     WorkersOption,
     check_output_folder,
+    in_kev,
     parse_thicknesses,
 )
 from diffractory.cli.progress import counting_bar
@@ -59,7 +60,9 @@ def plan(
         ),
     ] = "even",
     seed: Annotated[int, typer.Option(help="Seed of random axes and in-plane angles.")] = 0,
-    energy: Annotated[float, typer.Option(help="Beam energy in keV.", rich_help_panel=_PHYSICS)] = 300.0,
+    energy: Annotated[
+        float, typer.Option(callback=in_kev, help="Beam energy in keV.", rich_help_panel=_PHYSICS)
+    ] = 300.0,
     q_max: Annotated[float, typer.Option(help="Largest |g| in Å⁻¹.", rich_help_panel=_PHYSICS)] = 2.0,
     s_max: Annotated[
         float, typer.Option(help="Largest excitation error in Å⁻¹.", rich_help_panel=_PHYSICS)

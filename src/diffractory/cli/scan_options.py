@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffractory.cli.options import in_kev
 from diffractory.errors import ScanError
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ PixelSizeOption = Annotated[
 StepOption = Annotated[
     float | None, typer.Option(help="Å between neighbouring positions.", rich_help_panel=_READING)
 ]
-EnergyOption = Annotated[float | None, typer.Option(help="Beam energy in keV.", rich_help_panel=_READING)]
+EnergyOption = Annotated[
+    float | None, typer.Option(callback=in_kev, help="Beam energy in keV.", rich_help_panel=_READING)
+]
 SemiangleOption = Annotated[
     float | None, typer.Option(help="Semi-convergence angle in mrad.", rich_help_panel=_READING)
 ]
@@ -37,6 +40,11 @@ PeakCenterOption = Annotated[
 DatasetOption = Annotated[
     str | None, typer.Option(help="Which data set, if the file holds several.", rich_help_panel=_READING)
 ]
+
+
+def in_ev(energy: float | None) -> float | None:
+    """Return a beam energy in eV from the keV of an option."""
+    return None if energy is None else energy * 1e3
 
 
 def frame_source(
@@ -63,7 +71,7 @@ def frame_source(
         file,
         pixel_size=pixel_size,
         step=step,
-        energy_ev=None if energy is None else energy * 1e3,
+        energy_ev=in_ev(energy),
         semiangle_mrad=semiangle,
         scan_shape=scan_shape,
         dataset=dataset,

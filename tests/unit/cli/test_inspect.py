@@ -109,11 +109,41 @@ def test_bragg_peaks_are_shown_too(workshop: Workshop, tmp_path: Path) -> None:
     assert (tmp_path / "scan.h5-inspect.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_options_fill_and_overrule_a_file_of_bragg_peaks(workshop: Workshop, tmp_path: Path) -> None:
+    options = ("--out", tmp_path, "--energy", "200", "--step", "15")
+    said = succeeds("inspect", workshop.scan, *options, "--json").json
+    assert said["calibration"]["energy_ev"] == {"value": 200e3, "from": "option --energy"}
+    assert said["calibration"]["step"] == {"value": 15.0, "from": "option --step"}
+    assert (
+        said["notes"][0]
+        == "distance of neighbouring positions: 15 Å by --step instead of the 20 Å that the file states"
+    )
+    assert said["notes"][1] == "beam energy: 200 keV by --energy instead of the 300 keV that the file states"
+    same = ("--energy", "300", "--step", "20")
+    assert not any(
+        "--" in note
+        for note in succeeds("inspect", workshop.scan, "--out", tmp_path, *same, "--json").json["notes"]
+    )
+
+
+@pytest.mark.parametrize("command", ["inspect", "detect", "map", "plan"])
+def test_a_beam_energy_that_is_not_in_kev(command: str, hspy: Path, tmp_path: Path) -> None:
+    out = () if command == "plan" else ("--out", tmp_path / "out")
+    for energy, fix in (("200000", "--energy 200"), ("-1", "in keV, such as"), ("nan", "in keV, such as")):
+        says = (f"--energy {energy} is no beam energy in keV", "between 1 and 1,000 keV", fix)
+        refused(command, hspy, *out, "--energy", energy, untouched=tmp_path, says=says)
+
+
 def test_the_real_bragg_file(shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "py4dstem_bragg" / "braggdisks_cali.h5"
     said = succeeds("inspect", path, "--out", tmp_path, "--json").json
     assert said["peaks"] == 121_390
     assert said["peaks_a_position"]["50 %"] == 22
+    shown = succeeds("inspect", path, "--out", tmp_path).flat
+    assert "unknown; give it with --energy" in shown
+    assert "unknown; give it with --step" in shown
+    shown = succeeds("inspect", path, "--out", tmp_path, "--energy", "200").flat
+    assert "beam energy 200 keV option --energy" in shown
 
 
 def test_the_real_block_file(shared_data: Path, tmp_path: Path) -> None:
@@ -153,7 +183,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 def test_options_that_make_no_sense(hspy: Path, tmp_path: Path) -> None:
-    for flag in ("--pixel-size", "--step", "--energy", "--semiangle"):
+    for flag in ("--pixel-size", "--step", "--semiangle"):
         refused("inspect", hspy, flag, "-1", untouched=tmp_path, says=(flag, "above 0"))
     (tmp_path / "file").write_text("mine")
     refused(
@@ -192,6 +222,6 @@ def test_options_that_say_nothing_of_the_file_are_refused(
 ) -> None:
     says = ("holds frames, of which --center says nothing", "Leave it out")
     refused("inspect", hspy, "--center", "1", "2", "--out", tmp_path, untouched=tmp_path, says=says)
-    options = ("--energy", "200", "--scan-shape", "2x3", "--out", tmp_path)
-    says = ("holds Bragg peaks, of which --energy and --scan-shape say nothing", "Leave them out")
+    options = ("--semiangle", "1", "--scan-shape", "2x3", "--out", tmp_path)
+    says = ("holds Bragg peaks, of which --semiangle and --scan-shape say nothing", "Leave them out")
     refused("inspect", workshop.scan, *options, untouched=tmp_path, says=says)

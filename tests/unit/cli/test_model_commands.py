@@ -327,6 +327,22 @@ def test_pixel_size(workshop: Workshop, plain: tuple[dict[str, Any], xr.Dataset]
     assert same == plain[0]
 
 
+def test_energy_and_step_of_a_file_of_peaks(
+    workshop: Workshop, plain: tuple[dict[str, Any], xr.Dataset], tmp_path: Path
+) -> None:
+    given = ("--out", tmp_path / "m", "--energy", "200", "--step", "40", *INLINE, "--no-report")
+    said = succeeds("map", workshop.scan, *given, "--json").json
+    assert [note.partition(":")[0] for note in said["notes"]] == [
+        "distance of neighbouring positions",
+        "beam energy",
+        "recorded at 200 keV, the model was trained at 300 keV",
+    ]
+    data = xr.load_dataset(tmp_path / "m" / "map.zarr", engine="zarr")
+    assert data.attrs["scan_energy_ev"] == 200e3
+    assert float(data["scan_x"][1] - data["scan_x"][0]) == 40.0
+    assert _map(workshop, tmp_path / "same", "--energy", "300", "--step", "20") == plain[0]
+
+
 def test_the_vacuum_of_the_scan_stays_empty(plain: tuple[dict[str, Any], xr.Dataset]) -> None:
     report, data = plain
     assert report["unlabelled"]["few_spots"] == round(0.15 * data["crystal_system"].size)

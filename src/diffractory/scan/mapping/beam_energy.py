@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffractory.errors import ModelError
+from diffractory.errors import ModelError, ScanError, SpecError
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.specs import FeatureSpec, InvariantSpec
 
@@ -37,11 +37,13 @@ def features_at_energy(
     ------
     ModelError
         If the energies differ and the features cannot be told.
+    ScanError
+        If lattices cannot be read at the energy of the scan.
     """
     if scan.energy_ev is None:
         return features, (
             f"the beam energy of the scan is unknown: {trained_at / 1e3:g} keV is assumed, the model's; "
-            "give it to 'diffractory detect' with --energy"
+            "give it with --energy (keV)"
         )
     if abs(scan.energy_ev - trained_at) <= _SAME * trained_at:
         return features, None
@@ -52,5 +54,12 @@ def features_at_energy(
             "patterns of another energy look different, and its features do not know the energy",
             "Use the model that is included, or train one on a run planned with the scan's --energy",
         )
-    told = InvariantSpec(**{**features.model_dump(), "energy_ev": scan.energy_ev})
+    try:
+        told = InvariantSpec(**{**features.model_dump(), "energy_ev": scan.energy_ev})
+    except SpecError:
+        raise ScanError(
+            f"{scan.source} was {energies}",
+            "lattices are read between 30 and 1,000 keV",
+            "If that is not its beam energy, give it in keV with --energy",
+        ) from None
     return told, f"{energies}: lattices are read at {scan.energy_ev / 1e3:g} keV"

@@ -27,6 +27,7 @@ from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan, measured_peaks
 from diffractory.scan.reading.bragg_calibration import Calibration, apply_calibration
 from diffractory.scan.reading.file_kinds import PEAK_FIELDS, bragg_lists, names_matching
+from diffractory.scan.reading.frame_calibration import Calibrated, chosen, overruled
 from diffractory.scan.reading.unit_texts import length_unit
 
 #: Reach up to which centred positions without any stated unit are taken as Å⁻¹.
@@ -44,6 +45,8 @@ def read_bragg_scan(
     pixel_size: float | None = None,
     center: tuple[float, float] | None = None,
     dataset: str | None = None,
+    step: float | None = None,
+    energy_ev: float | None = None,
 ) -> BraggScan:
     """Read a scan of Bragg peaks and apply its calibration.
 
@@ -62,13 +65,18 @@ def read_bragg_scan(
         Position (qx, qy) of the direct beam in the file's own units; goes before the one in the file.
     dataset : str, optional
         Which set of Bragg peaks to read, where the file holds several.
+    step : float, optional
+        Distance of neighbouring positions in Å; goes before the one in the file.
+    energy_ev : float, optional
+        Beam energy in eV; goes before the one in the file.
 
     Returns
     -------
     BraggScan
         Peaks in Å⁻¹, with the direct beam at the origin. ``attrs`` holds the sha256 of the file,
-        the name of the data set, how the units were settled, how many unusable peaks were left out,
-        and ``provenance``, the attributes of the scan that this package wrote; ``status`` is that
+        the name of the data set, how the units were settled, where step and energy come from
+        (``calibration``), ``notes`` on what the file states otherwise, how many unusable peaks were left
+        out, and ``provenance``, the attributes of the scan that this package wrote; ``status`` is that
         scan's too.
 
     Raises
@@ -89,6 +97,7 @@ def read_bragg_scan(
         )
     stated = calibration is not None
     calibration = calibration if calibration is not None else Calibration({})
+    settled = _settled({"step": (_step(calibration), step), "energy_ev": (notes.get("energy_ev"), energy_ev)})
     units = _settle_units(calibration, stated, raw, pixel_size, center, path)
     try:
         apply_calibration(raw, shape, calibration)
@@ -104,13 +113,16 @@ def read_bragg_scan(
         "dataset": name,
         "units_from": units,
         "dropped_peaks": dropped,
+        "calibration": {name: used.origin for name, (_, used) in settled.items()},
+        "notes": [text for name, pair in settled.items() if (text := overruled(name, *pair))],
     }
     if notes.get("provenance"):
         attrs["provenance"] = _json_of(notes["provenance"])
     status = notes.get("frame_status")
     if status is not None:
         status = np.asarray(status, dtype=np.int8).ravel()
-    return BraggScan(peaks, shape, _step(calibration), notes.get("energy_ev"), str(path), attrs, status)
+    in_angstrom, in_ev = (settled[name][1].value for name in ("step", "energy_ev"))
+    return BraggScan(peaks, shape, in_angstrom, in_ev, str(path), attrs, status)
 
 
 def _check_options(pixel_size: float | None, center: tuple[float, float] | None) -> None:
@@ -279,6 +291,17 @@ def _check_centred(peaks: PeakTable, path: Path) -> str:
             f"Give it with --center (qx and qy, in the file's units). {_PIXEL_FIX}",
         )
     return "origin as stored"
+
+
+def _settled(
+    numbers: dict[str, tuple[float | None, float | None]],
+) -> dict[str, tuple[Calibrated, Calibrated]]:
+    """Return what the file states and what is used of each number, given as (file's, option's)."""
+    result = {}
+    for name, (in_file, option) in numbers.items():
+        stated = Calibrated() if in_file is None else Calibrated(float(in_file), "file")
+        result[name] = stated, chosen(name, option, stated)
+    return result
 
 
 def _step(calibration: Calibration) -> float | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from diffractory.errors import ScanError
-from diffractory.scan.reading.raw_frames import Axis
 from diffractory.scan.reading.unit_texts import angle_unit, detector_unit, length_unit, reciprocal_unit
 from diffractory.units import electron_wavelength
+
+if TYPE_CHECKING:
+    # With it comes Dask, which files of Bragg peaks do without.
+    from diffractory.scan.reading.raw_frames import Axis
 
 #: Calibration -> (what it is, option that gives it, unit of the option, that unit in the one used here).
 QUANTITIES: Final = {
@@ -55,6 +58,27 @@ def chosen(name: str, option: float | None, stated: Calibrated) -> Calibrated:
     if not (math.isfinite(option) and option > 0.0):
         raise ScanError(f"{flag} {option / factor:g}", "it must be finite and above 0", f"Give it in {unit}")
     return Calibrated(float(option), f"option {flag}")
+
+
+def overruled(name: str, stated: Calibrated, used: Calibrated) -> str | None:
+    """Return what to tell of an option that says another number than the file; None = it does not.
+
+    Parameters
+    ----------
+    name : str
+        Of the calibration, a key of :data:`QUANTITIES`.
+    stated, used : Calibrated
+        What the file says, and what :func:`chosen` made of it.
+    """
+    if stated.value is None or used.value is None:
+        return None
+    if abs(used.value - stated.value) <= _SAME * stated.value:
+        return None
+    what, flag, unit, factor = QUANTITIES[name]
+    return (
+        f"{what}: {used.value / factor:g} {unit} by {flag} instead of "
+        f"the {stated.value / factor:g} {unit} that the file states"
+    )
 
 
 def step_of(axes: tuple[Axis, ...]) -> Calibrated:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffractory import Crystal, simulate
-from diffractory.errors import ModelError
+from diffractory.errors import ModelError, ScanError
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import find_spot_lattices
 from diffractory.scan.bragg_scan import BraggScan
@@ -33,7 +33,13 @@ def test_an_unknown_energy_is_assumed_and_told():
     features, note = features_at_energy(InvariantSpec(), scan(None), 300e3)
     assert features == InvariantSpec()
     assert "300 keV is assumed" in note
-    assert "--energy" in note
+    assert "give it with --energy" in note
+    assert "detect" not in note
+
+
+def test_an_energy_that_lattices_cannot_be_read_at():
+    with pytest.raises(ScanError, match=r"200000 keV.*between 30 and 1,000 keV.*--energy"):
+        features_at_energy(InvariantSpec(), scan(2e8), 300e3)
 
 
 def test_features_that_know_no_energy_are_refused():
