@@ -139,7 +139,7 @@ def map_with_model(
     write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
     files.append("summary.json")
     if with_report:
-        files += write_map_report(*drawn, begun=begun)
+        files += write_map_report(*drawn, notes=notes, begun=begun)
     for wait in waits:
         wait()
     for name in {*PARTICLE_FILES, *REPORT_FILES} - set(files) if again else ():
@@ -189,7 +189,8 @@ def print_map(report: dict[str, Any]) -> None:
     outside = report["outside_training"]
     note(f"unlike the training patterns: {100 * outside['fraction']:.1f} % of {outside['asked']:,} positions")
     if report["lattice"]["a"]:
-        note(f"median a: {report['lattice']['a']['median']:.2f} Å")
+        assumed = f", {report['assumed']} assumed" if report["assumed"] else ""
+        note(f"median a{assumed}: {report['lattice']['a']['median']:.2f} Å")
     flags = {name.replace("_", " "): count for name, count in report["flags"].items() if name != "few_spots"}
     note("flagged: " + ", ".join(f"{count:,} {name}" for name, count in flags.items()))
     if "particles" in report:

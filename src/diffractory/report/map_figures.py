@@ -11,7 +11,7 @@ from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from diffractory.crystals.systems import CRYSTAL_SYSTEMS
+from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
 from diffractory.errors import ScanError
 from diffractory.report.map_axes import draw_map, map_beside, system_image
 from diffractory.report.style import (
@@ -24,7 +24,7 @@ from diffractory.report.style import (
     tidy,
     title,
 )
-from diffractory.scan.mapping.label_map import LATTICE_AXES, label_confidence, summarise
+from diffractory.scan.mapping.label_map import LATTICE_AXES, assumed_system, label_confidence, summarise
 
 #: Share of its colour that a position of the lowest confidence keeps; the rest is white.
 _PALEST: Final = 0.15
@@ -60,6 +60,8 @@ def figure_of_systems(dataset: xr.Dataset) -> Figure:
 def figure_of_lattice(dataset: xr.Dataset, axis: str = "a") -> Figure:
     """Draw one lattice constant of every position, and its histogram with the median.
 
+    The histogram is split by crystal system, unless one was assumed: then all lattices are of that one.
+
     Parameters
     ----------
     dataset : xarray.Dataset
@@ -87,7 +89,9 @@ def figure_of_lattice(dataset: xr.Dataset, axis: str = "a") -> Figure:
     bar = figure_of(left).colorbar(left.images[0], ax=left, shrink=0.9, pad=0.02, extend="both")
     bar.set_label(f"{axis} (Å)", color=INK, fontsize=9)
     bar.ax.tick_params(colors=INK, labelsize=8)
-    title(left, f"Lattice constant {axis} (grey: none)")
+    assumed = assumed_system(dataset)
+    what = f"{axis}, {assumed} assumed" if assumed else f"Lattice constant {axis}"
+    title(left, f"{what} (grey: none)")
     _draw_histogram(right, known, axis, dataset)
     return figure_of(left)
 
@@ -245,6 +249,10 @@ def _draw_histogram(axes: Axes, known: NDArray[np.float64], axis: str, dataset: 
         return
     labels = dataset["crystal_system"].to_numpy()
     values = dataset[axis].to_numpy().astype(float)
+    assumed = assumed_system(dataset)
+    if assumed is not None:
+        # What a position was called does not make this lattice: it would be read as one of that system.
+        labels = np.full(labels.shape, system_code(assumed))
     # A few wild values would leave nothing to be seen of the others: the outermost bars hold them.
     low, high = np.percentile(known, [0.5, 99.5])
     edges = np.linspace(low - 0.05, high + 0.05, 41)
@@ -256,12 +264,12 @@ def _draw_histogram(axes: Axes, known: NDArray[np.float64], axis: str, dataset: 
         [values[(labels == code) & np.isfinite(values)] for code in present], edges, stacked=True,
         histtype="stepfilled",  # one outline a system: bars, hundreds of them, take longer than the map
         color=[SYSTEM_COLOURS[CRYSTAL_SYSTEMS[code]] for code in present], edgecolor="white", linewidth=0.3,
-        label=[CRYSTAL_SYSTEMS[code] for code in present],
+        label=[CRYSTAL_SYSTEMS[code] + (" (assumed)" if assumed else "") for code in present],
     )  # fmt: skip
     median = float(np.median(known))
     axes.axvline(median, color=INK, linewidth=1.2, linestyle="--", label=f"median {median:.2f} Å")
     axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
-    title(axes, f"{axis} of {known.size:,} positions")
+    title(axes, f"{axis} of {known.size:,} positions" + (f", {assumed} assumed" if assumed else ""))
 
 
 def _draw_agreement(axes: Axes, guess: NDArray[Any], true: NDArray[Any], dataset: xr.Dataset) -> None:

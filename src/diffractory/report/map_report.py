@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from diffractory.report.particle_figures import (
     part_name,
 )
 from diffractory.report.style import save_figure, settle_layout
-from diffractory.scan.mapping.label_map import summarise
+from diffractory.scan.mapping.label_map import assumed_system, summarise
 from diffractory.scan.mapping.particle_table import summarise_particles
 
 _NAMES: Final = ("system", "particles", "lattice", "lattice-b", "lattice-c", "domain", "flags", "examples")
@@ -97,6 +97,7 @@ def write_map_report(
     training: NDArray[np.float64],
     table: pd.DataFrame | None = None,
     *,
+    notes: Sequence[str] = (),
     begun: Mapping[str, Future[None]] = MappingProxyType({}),
 ) -> list[str]:
     """Write the pictures of a map and the page ``map.html``, which needs no other file and no network.
@@ -113,6 +114,8 @@ def write_map_report(
         Coordinates of training patterns along their first two principal components.
     table : pandas.DataFrame, optional
         Particles; None where the scan was not divided.
+    notes : sequence of str, optional
+        What whoever looks at the map should know, such as what was assumed; at the top of the page.
     begun : mapping of str to concurrent.futures.Future, optional
         What :func:`begin_pictures` gave for the same map; pictures whose process has died are drawn here.
 
@@ -130,7 +133,10 @@ def write_map_report(
     for picture in pictures:
         if picture.name not in begun:
             _draw(picture.figure, folder / picture.name)
-    page = Page(f"Map of {Path(str(dataset.attrs['scan_source'])).name or 'a scan'}")
+    assumed = assumed_system(dataset)
+    name = Path(str(dataset.attrs["scan_source"])).name or "a scan"
+    page = Page(f"Map of {name}" + (f", {assumed} assumed" if assumed else ""))
+    page.notes(notes)
     _introduce(page, dataset)
     for picture in pictures:
         page.heading(picture.heading)
@@ -232,7 +238,10 @@ def _introduce(page: Page, dataset: xr.Dataset) -> None:
         f"{100 * outside['fraction']:.1f} % of {outside['asked']:,} lie outside the training domain."
     )
     if not step:
-        page.text("The scan step is not known: distances are in positions, and areas have no nm².")
+        page.text(
+            "The scan step is not known: distances are in positions, and areas have no nm². "
+            "Give it with --step (Å)."
+        )
     rows = [
         [
             name,
@@ -245,7 +254,11 @@ def _introduce(page: Page, dataset: xr.Dataset) -> None:
         if numbers["count"]
     ]
     header = ["", "positions", "share", "weighted by confidence", "a (Å)", "b (Å)", "c (Å)"]
-    page.table("Crystal systems of the labelled positions; lattice: median [quartiles]", header, rows)
+    assumed = summary["assumed"]
+    caption = "Crystal systems of the labelled positions; lattice: median [quartiles]"
+    if assumed:
+        caption += f", of all taken to be {assumed}"
+    page.table(caption, header, rows)
 
 
 def _list_particles(page: Page, table: pd.DataFrame) -> None:

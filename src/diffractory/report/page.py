@@ -21,6 +21,7 @@ th, td { padding: .25rem .8rem; text-align: left; border-bottom: 1px solid #e5e5
 caption { text-align: left; padding-bottom: .3rem } th { background: #f6f6f6 }
 img { max-width: 100%; height: auto } figure { margin: 1rem 0 }
 caption, figcaption { color: #666; font-size: .9rem }
+.notes { background: #fff6e0; border-left: 4px solid #e69f00; padding: .5rem .8rem .5rem 2rem }
 pre { background: #f6f6f6; padding: .6rem; overflow-x: auto }
 """
 
@@ -44,6 +45,12 @@ class Page:
     def text(self, text: str) -> None:
         """Add a paragraph."""
         self._parts.append(f"<p>{html.escape(text)}</p>")
+
+    def notes(self, texts: Sequence[str]) -> None:
+        """Add what whoever reads the page should know first, in a box; nothing where there is none."""
+        if texts:
+            items = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
+            self._parts.append(f'<ul class="notes">{items}</ul>')
 
     def table(self, caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Add a table; cells are plain text."""

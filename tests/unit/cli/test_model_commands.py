@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -303,6 +304,7 @@ def test_min_difference(workshop: Workshop, plain: tuple[dict[str, Any], xr.Data
 
 def test_assume(workshop: Workshop, plain: tuple[dict[str, Any], xr.Dataset], tmp_path: Path) -> None:
     report = _map(workshop, tmp_path / "m", "--assume", "cubic")
+    assert (report["assumed"], plain[0]["assumed"]) == ("cubic", None)
     data = xr.load_dataset(tmp_path / "m" / "map.zarr", engine="zarr")
     labelled = data["crystal_system"].to_numpy() >= 0
     # What a position is called stays; the lattice at all of them is that of the cubic model.
@@ -330,13 +332,15 @@ def test_pixel_size(workshop: Workshop, plain: tuple[dict[str, Any], xr.Dataset]
 def test_energy_and_step_of_a_file_of_peaks(
     workshop: Workshop, plain: tuple[dict[str, Any], xr.Dataset], tmp_path: Path
 ) -> None:
-    given = ("--out", tmp_path / "m", "--energy", "200", "--step", "40", *INLINE, "--no-report")
+    given = ("--out", tmp_path / "m", "--energy", "200", "--step", "40", *INLINE)
     said = succeeds("map", workshop.scan, *given, "--json").json
     assert [note.partition(":")[0] for note in said["notes"]] == [
         "distance of neighbouring positions",
         "beam energy",
         "recorded at 200 keV, the model was trained at 300 keV",
     ]
+    page = (tmp_path / "m" / "map.html").read_text()
+    assert all(html.escape(note) in page for note in said["notes"])
     data = xr.load_dataset(tmp_path / "m" / "map.zarr", engine="zarr")
     assert data.attrs["scan_energy_ev"] == 200e3
     assert float(data["scan_x"][1] - data["scan_x"][0]) == 40.0

@@ -134,6 +134,19 @@ def test_lattice_states_its_median(tmp_path, axis):
     assert_drawn(figure, tmp_path / "lattice.png")
 
 
+def test_lattices_of_an_assumed_system_are_called_nothing_else(tmp_path):
+    dataset = example()
+    dataset.attrs["map_spec"] = MapSpec(assume="cubic").to_json()
+    figure = figure_of_lattice(dataset)
+    titles = [axes.get_title(loc="left") for axes in figure.axes[:2]]
+    assert titles == ["a, cubic assumed (grey: none)", "a of 52 positions, cubic assumed"]
+    legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert legend == ["cubic (assumed)", "median 4.00 Å"]
+    assert held_by_outline(figure.axes[1].patches[0]) == pytest.approx(52)
+    assert "assumed" not in texts(figure_of_lattice(example()))
+    assert_drawn(figure, tmp_path / "lattice.png")
+
+
 def test_lattice_of_one_single_value(tmp_path):
     dataset = example()
     dataset["a"][:] = 4.05

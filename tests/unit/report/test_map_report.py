@@ -126,6 +126,8 @@ def test_the_page_says_what_the_table_says(report):
     assert "p17" in text
     assert "4 × 6 positions, 2 nm apart" in text
     assert "The scan step is not known" not in text
+    assert "assumed</h1>" not in text
+    assert 'class="notes"' not in text
     rows = Read(text).rows
     assert rows == 1 + 2 + 1 + len(table)  # two crystal systems, three particles, two heads
 
@@ -138,6 +140,19 @@ def test_without_particles_and_without_a_step(tmp_path):
     text = (tmp_path / "map.html").read_text()
     assert "The scan step is not known" in text
     assert len(Read(text).pictures) == len(PICTURES) - 1
+
+
+@pytest.mark.usefixtures("only_text")
+def test_what_was_assumed_is_said_first(tmp_path):
+    dataset = example()
+    dataset.attrs["map_spec"] = MapSpec(assume="cubic").to_json()
+    notes = ["the beam energy is unknown: 300 keV is assumed", "a < b"]
+    write_map_report(tmp_path, dataset, scan().peaks, TRAINING, notes=notes)
+    text = (tmp_path / "map.html").read_text()
+    assert ", cubic assumed</h1>" in text
+    assert "of all taken to be cubic" in text
+    assert text.index("300 keV is assumed") < text.index("have a label") < text.index("<h2>")
+    assert "<li>a &lt; b</li>" in text
 
 
 @pytest.mark.usefixtures("only_text")

@@ -233,6 +233,18 @@ def label_confidence(dataset: xr.Dataset) -> NDArray[np.float64]:
     return confidence
 
 
+def assumed_system(dataset: xr.Dataset) -> str | None:
+    """Return the crystal system that all lattices of a map were taken to be of; None = each its own.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`to_dataset` makes it.
+    """
+    assumed: str | None = json.loads(dataset.attrs["map_spec"])["assume"]
+    return assumed
+
+
 def summarise(dataset: xr.Dataset) -> dict[str, Any]:
     """Count what a map shows, as plain JSON data.
 
@@ -246,8 +258,9 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
     dict
         Number of positions and of labelled ones; for each crystal system its count, its fraction
         of the labelled positions, the same weighted by confidence, and the quartiles of a, b, c in
-        Å; the quartiles over all labelled positions; how many positions are unlabelled why; how many
-        of those with spots enough lie outside the training domain; and how many carry each flag.
+        Å; the quartiles over all labelled positions, and the system they were assumed to be of; how many
+        positions are unlabelled why; how many of those with spots enough lie outside the training domain;
+        and how many carry each flag.
     """
     labels = dataset["crystal_system"].to_numpy()
     confidence = label_confidence(dataset)
@@ -273,6 +286,7 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         "labelled": int(labelled.sum()),
         "systems": systems,
         "lattice": _quartiles(dataset, labelled),
+        "assumed": assumed_system(dataset),
         "unlabelled": {name: int((reasons == code).sum()) for code, name in enumerate(REASONS) if code},
         "outside_training": {"asked": asked, "count": outside, "fraction": outside / max(asked, 1)},
         "flags": {
