@@ -186,6 +186,9 @@ def print_map(report: dict[str, Any]) -> None:
         f"labelled: {report['labelled']:,} of {report['positions']:,} positions"
         + (f" ({why})" if why else "")
     )
+    if frames := report.get("frames"):
+        counts = ", ".join(f"{count:,} {name}" for name, count in frames.items())
+        note(f"frames flagged when peaks were found: {counts}")
     outside = report["outside_training"]
     note(f"unlike the training patterns: {100 * outside['fraction']:.1f} % of {outside['asked']:,} positions")
     if report["lattice"]["a"]:

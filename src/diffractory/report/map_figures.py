@@ -24,10 +24,18 @@ from diffractory.report.style import (
     tidy,
     title,
 )
-from diffractory.scan.mapping.label_map import LATTICE_AXES, assumed_system, label_confidence, summarise
+from diffractory.scan.mapping.label_map import (
+    LATTICE_AXES,
+    REASONS,
+    assumed_system,
+    label_confidence,
+    summarise,
+)
 
 #: Share of its colour that a position of the lowest confidence keeps; the rest is white.
 _PALEST: Final = 0.15
+#: Colour of positions whose frame could not be used: darker than any system, and than what has no label.
+_BAD_FRAME: Final = "#222222"
 _RIGHT, _WRONG, _MISSED, _VACUUM = "#8CC6A9", "#A4243B", UNLABELLED_COLOUR, "#FFFFFF"
 
 
@@ -42,18 +50,29 @@ def figure_of_systems(dataset: xr.Dataset) -> Figure:
     Returns
     -------
     Figure
-        Left: the map; grey = unlabelled; a scale bar where the scan step is known. Right: share of
-        each crystal system among the labelled positions, plain (bars) and weighted by confidence
-        (ticks), and the scale of the paleness.
+        Left: the map; grey = unlabelled, nearly black = a frame that could not be used; a scale bar where
+        the scan step is known. Right: share of each crystal system among the labelled positions, plain
+        (bars) and weighted by confidence (ticks), and the scale of the paleness.
     """
     left, right = map_beside(dataset, 4.0)
     lowest, highest = _confidence_range(dataset)
     image = system_image(dataset["crystal_system"].to_numpy(), _paleness(dataset, lowest, highest))
+    bad = dataset["unlabelled_reason"].to_numpy() == REASONS.index("bad_frame")
+    image[bad] = to_rgb(_BAD_FRAME)
     draw_map(left, image, dataset)
     summary = summarise(dataset)
     title(left, f"Crystal system of {summary['labelled']:,} of {summary['positions']:,} positions")
     _draw_shares(right, summary)
     _draw_confidence_key(right, lowest, highest)
+    if bad.any():
+        handles = [
+            patch(UNLABELLED_COLOUR, "few spots or undecided"),
+            patch(_BAD_FRAME, f"bad frame: {int(bad.sum()):,}"),
+        ]
+        figure_of(left).legend(
+            handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=8, labelcolor=INK,
+            handlelength=1.2,
+        )  # fmt: skip
     return figure_of(left)
 
 

@@ -234,7 +234,7 @@ def _introduce(page: Page, dataset: xr.Dataset) -> None:
     page.text(
         f"{size}. {summary['labelled']:,} of {summary['positions']:,} positions have a label; "
         f"{summary['unlabelled']['few_spots']:,} have too few spots and "
-        f"{summary['unlabelled']['low_difference']:,} are undecided. "
+        f"{summary['unlabelled']['low_difference']:,} are undecided. {_bad_frames(summary)}"
         f"{100 * outside['fraction']:.1f} % of {outside['asked']:,} lie outside the training domain."
     )
     if not step:
@@ -259,6 +259,11 @@ def _introduce(page: Page, dataset: xr.Dataset) -> None:
     if assumed:
         caption += f", of all taken to be {assumed}"
     page.table(caption, header, rows)
+
+
+def _bad_frames(summary: dict[str, Any]) -> str:
+    bad = summary["unlabelled"]["bad_frame"]
+    return f"{bad:,} have a frame that could not be used. " if bad else ""
 
 
 def _list_particles(page: Page, table: pd.DataFrame) -> None:

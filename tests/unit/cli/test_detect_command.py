@@ -93,7 +93,9 @@ def test_workers_find_the_same(frames: Path, tmp_path: Path) -> None:
         scan, folder = tmp_path / f"{name}.h5", tmp_path / name
         succeeds("detect", frames, "--out", scan, "--pixel-size", "0.03", *where)
         files.append(read_bragg_scan(scan).peaks)
-        succeeds("map", scan, "--out", folder, "--no-report", *where)
+        mapped = succeeds("map", scan, "--out", folder, "--no-report", *where)
+        assert "1 bad frame)" in mapped.flat
+        assert "frames flagged when peaks were found: 1 empty" in mapped.flat
         maps.append(xr.load_dataset(folder / "map.zarr", engine="zarr"))
     np.testing.assert_array_equal(files[0].offsets, files[1].offsets)
     np.testing.assert_array_equal(files[0].q, files[1].q)

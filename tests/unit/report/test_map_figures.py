@@ -27,7 +27,7 @@ from diffractory.specs import MapSpec
 SHAPE = (6, 9)
 
 
-def example(shape=SHAPE, step=20.0, labelled=True):
+def example(shape=SHAPE, step=20.0, labelled=True, status=None):
     n = shape[0] * shape[1]
     system = np.full(n, 6, dtype=np.int8)
     system[: n // 3] = 3
@@ -49,7 +49,7 @@ def example(shape=SHAPE, step=20.0, labelled=True):
     labels, reason = filter_labels(block, shape, map_spec)
     table = PeakTable.from_detected([np.zeros((1, 2))] * n, [np.ones(1)] * n)
     prediction = ScanPrediction(block, labels, reason, within, (3, 6))
-    return to_dataset(BraggScan(table, shape, step), prediction, map_spec)
+    return to_dataset(BraggScan(table, shape, step, status=status), prediction, map_spec)
 
 
 def truth_of(dataset):
@@ -87,6 +87,22 @@ def test_systems_name_shares_scale_and_what_is_missing():
     assert "34.6 %" in written
     assert "5 nm" in written
     assert all(name in written for name in CRYSTAL_SYSTEMS)
+
+
+def test_bad_frames_have_a_colour_of_their_own(tmp_path):
+    status = np.zeros(54, np.int8)
+    status[[0, -1]] = 3
+    figure = figure_of_systems(example(status=status))
+    image = np.asarray(figure.axes[0].images[0].get_array())
+    np.testing.assert_allclose(image[-1, -2], to_rgb(UNLABELLED_COLOUR))
+    assert image[-1, -1].max() < 0.2
+    assert image[0, 0].max() > 0.2  # it has a label all the same
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "few spots or undecided", "bad frame: 1",
+    ]  # fmt: skip
+    assert "1 few spots, 0 undecided" in texts(figure)
+    assert not figure_of_systems(example()).legends
+    assert_drawn(figure, tmp_path / "systems.png")
 
 
 def test_a_scale_bar_leaves_the_axes_as_large_as_the_scan():

@@ -14,6 +14,8 @@ FRAME_STATUS: Final = (
     "good", "empty", "not finite", "saturated", "no peaks", "no direct beam",
 )  # fmt: skip
 GOOD, EMPTY, NOT_FINITE, SATURATED, NO_PEAKS, NO_DIRECT_BEAM = range(len(FRAME_STATUS))
+#: Of frames in which nothing was looked for.
+UNUSABLE: Final = (EMPTY, NOT_FINITE, SATURATED)
 
 #: Above this share of pixels at the detector's end a frame is saturated; bright beams alone stay below it.
 SATURATED_SHARE: Final = 0.05

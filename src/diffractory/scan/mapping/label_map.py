@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.frame_scan import SCAN_DIMENSIONS, scan_coordinates
+from diffractory.scan.inspection.frame_checks import FRAME_STATUS, GOOD, UNUSABLE
 from diffractory.scan.mapping.flags import FLAG_MASKS, FLAGS, position_flags
 from diffractory.scan.mapping.position_blocks import SystemBlock, WithinBlock
 from diffractory.specs import MapSpec
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 #: Code of a position without a label.
 UNLABELLED: Final = -1
 #: Why a position has no label; the index is the code.
-REASONS: Final = ("labelled", "few_spots", "low_difference")
+REASONS: Final = ("labelled", "few_spots", "low_difference", "bad_frame")
 #: Lattice constants in the order of the last axis of ``WithinBlock.lattice``.
 LATTICE_AXES: Final = ("a", "b", "c")
 _CLASS: Final = "crystal_system_class"
@@ -151,7 +152,7 @@ def to_dataset(
     -------
     xarray.Dataset
         Dimensions scan_y, scan_x and, for ``system_share``, crystal_system_class; ``particle`` and
-        ``dark_field`` only where the scan was divided.
+        ``dark_field`` only where the scan was divided, ``frame_status`` only where it is known.
     """
     grid = _grid(scan.shape)
     systems, within = prediction.systems, prediction.within
@@ -164,7 +165,7 @@ def to_dataset(
             prediction.labels, "crystal system after filter and threshold", _system_flags()
         ),
         "crystal_system_raw": grid(systems.system, "most voted crystal system", _system_flags()),
-        "unlabelled_reason": grid(prediction.reason, "why there is no label", _flags(REASONS, 0)),
+        "unlabelled_reason": grid(_reason(scan, prediction), "why there is no label", _flags(REASONS, 0)),
         "confidence": grid(systems.confidence, "share of the most voted system", share),
         "difference_confidence": grid(systems.difference, difference, share),
         "space_group": grid(within.space_group, "space group, 0 = none", {"units": "1"}),
@@ -172,6 +173,11 @@ def to_dataset(
         "space_group_difference": grid(within.group_difference, group_difference, share),
         "n_spots": grid(scan.peaks.counts.astype(np.int32), "spots, direct beam included", {"units": "1"}),
     }
+    if scan.status is not None:
+        meanings = tuple(name.replace(" ", "_") for name in FRAME_STATUS)
+        variables["frame_status"] = grid(
+            scan.status, "what became of the frame when peaks were found", _flags(meanings, 0)
+        )
     outside = _flags(("inside_or_not_asked", "outside"), 0)
     variables["outside_training"] = grid(
         systems.outside.astype(np.int8), "unlike the patterns that the model was trained on", outside
@@ -208,6 +214,14 @@ def to_dataset(
     if prediction.particles is not None:
         attrs["particle_spec"] = prediction.particles.spec.to_json()
     return xr.Dataset(variables, coords, attrs)
+
+
+def _reason(scan: BraggScan, prediction: ScanPrediction) -> NDArray[np.int8]:
+    """Return why positions have no label: of a frame that could not be used, it is that it has few spots."""
+    if scan.status is None:
+        return prediction.reason
+    bad = (prediction.reason == REASONS.index("few_spots")) & np.isin(scan.status, UNUSABLE)
+    return np.where(bad, REASONS.index("bad_frame"), prediction.reason).astype(np.int8)
 
 
 def label_confidence(dataset: xr.Dataset) -> NDArray[np.float64]:
@@ -260,7 +274,7 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         of the labelled positions, the same weighted by confidence, and the quartiles of a, b, c in
         Å; the quartiles over all labelled positions, and the system they were assumed to be of; how many
         positions are unlabelled why; how many of those with spots enough lie outside the training domain;
-        and how many carry each flag.
+        how many carry each flag; and, where that is known, how many frames are flagged as what.
     """
     labels = dataset["crystal_system"].to_numpy()
     confidence = label_confidence(dataset)
@@ -292,7 +306,16 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         "flags": {
             name: int(((flags & mask) > 0).sum()) for name, mask in zip(FLAGS, FLAG_MASKS, strict=True)
         },
+        **_flagged_frames(dataset),
     }
+
+
+def _flagged_frames(dataset: xr.Dataset) -> dict[str, dict[str, int]]:
+    if "frame_status" not in dataset:
+        return {}
+    status = dataset["frame_status"].to_numpy()
+    counts = {name: int((status == code).sum()) for code, name in enumerate(FRAME_STATUS) if code != GOOD}
+    return {"frames": {name: count for name, count in counts.items() if count}}
 
 
 def _quartiles(dataset: xr.Dataset, chosen: NDArray[np.bool_]) -> dict[str, dict[str, float] | None]:

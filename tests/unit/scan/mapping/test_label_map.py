@@ -22,7 +22,7 @@ from diffractory.scan.mapping.label_map import (
     summarise,
     to_dataset,
 )
-from diffractory.scan.mapping.map_files import write_map
+from diffractory.scan.mapping.map_files import write_map, write_netcdf
 from diffractory.specs import MapSpec
 
 CUBIC, HEXAGONAL = system_code("cubic"), system_code("hexagonal")
@@ -103,7 +103,7 @@ SYSTEM = [6, 6, 5, -1, 6, 5]
 DIFFERENCE = [0.3, 0.004, 0.2, 0.0, 0.5, 0.005]
 
 
-def example(step=20.0, map_spec=None):
+def example(step=20.0, map_spec=None, status=None):
     map_spec = map_spec or MapSpec(median_size=1)
     block, within = prediction_of(SYSTEM, DIFFERENCE)
     labels, reason = filter_labels(block, SHAPE, map_spec)
@@ -111,7 +111,7 @@ def example(step=20.0, map_spec=None):
     table = PeakTable.from_detected(
         [np.ones((index + 3, 2)) for index in range(6)], [np.ones(i + 3) for i in range(6)]
     )
-    scan = BraggScan(table, SHAPE, step, 200e3, "scan.h5", {"sha256": "abc"})
+    scan = BraggScan(table, SHAPE, step, 200e3, "scan.h5", {"sha256": "abc"}, status)
     return to_dataset(scan, prediction, map_spec, {"model_id": "m1", "materials": 7})
 
 
@@ -202,7 +202,7 @@ def test_summary_counts_and_weighs():
     summary = summarise(dataset)
     json.dumps(summary, allow_nan=False)
     assert (summary["positions"], summary["labelled"]) == (6, 4)
-    assert summary["unlabelled"] == {"few_spots": 1, "low_difference": 1}
+    assert summary["unlabelled"] == {"few_spots": 1, "low_difference": 1, "bad_frame": 0}
     assert summary["outside_training"] == {"asked": 5, "count": 2, "fraction": 0.4}
     cubic, hexagonal = summary["systems"]["cubic"], summary["systems"]["hexagonal"]
     assert (cubic["count"], cubic["fraction"]) == (2, 0.5)
@@ -214,9 +214,35 @@ def test_summary_counts_and_weighs():
     assert summary["systems"]["triclinic"]["mean_confidence"] is None
 
 
+def test_frames_that_could_not_be_used_are_told_from_few_spots(tmp_path):
+    # Positions 3 and 1 have no label: of too few spots, and of a small difference.
+    dataset = example(status=np.array([0, 3, 5, 1, 0, 0], np.int8))
+    status = dataset["frame_status"]
+    meanings = status.attrs["flag_meanings"].split()
+    assert [meanings[code] for code in status.to_numpy().ravel()] == [
+        "good", "saturated", "no_direct_beam", "empty", "good", "good",
+    ]  # fmt: skip
+    assert status.attrs["flag_values"] == list(range(6))
+    summary = summarise(dataset)
+    assert summary["frames"] == {"empty": 1, "saturated": 1, "no direct beam": 1}
+    assert summary["unlabelled"] == {"few_spots": 0, "low_difference": 1, "bad_frame": 1}
+    write_netcdf(dataset, tmp_path / "map.nc")
+    again = xr.load_dataset(tmp_path / "map.nc")["frame_status"]
+    assert again.dtype == again.attrs["flag_values"].dtype == np.int8
+    assert summarise(example(status=np.zeros(6, np.int8)))["frames"] == {}
+    # A position without a disk is vacuum perhaps, and its frame a good one.
+    assert summarise(example(status=np.full(6, 4, np.int8)))["unlabelled"]["bad_frame"] == 0
+
+
+def test_without_a_status_of_frames_nothing_is_said_of_them():
+    dataset = example()
+    assert "frame_status" not in dataset
+    assert "frames" not in summarise(dataset)
+
+
 def test_summary_of_a_map_without_labels():
     summary = summarise(example(map_spec=MapSpec(median_size=1, min_difference=1.0)))
     json.dumps(summary, allow_nan=False)
     assert summary["labelled"] == 0
     assert summary["lattice"] == {"a": None, "b": None, "c": None}
-    assert summary["unlabelled"] == {"few_spots": 1, "low_difference": 5}
+    assert summary["unlabelled"] == {"few_spots": 1, "low_difference": 5, "bad_frame": 0}
