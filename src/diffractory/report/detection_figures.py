@@ -13,10 +13,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
+from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.report.style import INK, UNLABELLED_COLOUR, frame, new_figure, patch, tidy, title
 from diffractory.scan.detection.peak_calibration import centred
-from diffractory.scan.detection.probe_template import align_frames
+from diffractory.scan.detection.probe_template import align_frames, measure_disk
 from diffractory.scan.detection.scan_calibration import CalibratedScan
 from diffractory.scan.detection.setup import DetectionSetup
 from diffractory.scan.inspection.frame_checks import FRAME_STATUS, GOOD
@@ -46,10 +47,8 @@ def figure_of_template(setup: DetectionSetup) -> Figure:
             bad[:, 1], bad[:, 0], "x", color=_ORANGE, markersize=4, label=f"{len(bad)} bad pixels filled in"
         )
         left.legend(loc="lower left", fontsize=7, labelcolor=INK)
-    row, column = np.unravel_index(int(mean.argmax()), mean.shape)
-    left.add_patch(
-        Circle((float(column), float(row)), setup.template.radius, fill=False, color=_BLUE, linewidth=1.0)
-    )
+    if (beam := _disk_center(mean)) is not None:
+        left.add_patch(Circle(beam[::-1], setup.template.radius, fill=False, color=_BLUE, linewidth=1.0))
     title(left, f"Mean of {len(setup.sample)} frames, aligned")
     half = int(np.ceil(1.3 * max(setup.spec.trench, 1.0) * setup.template.radius)) + 2
     kernel = _around_middle(setup.detector.kernel.values, half)
@@ -75,6 +74,15 @@ def figure_of_template(setup: DetectionSetup) -> Figure:
     tidy(right)
     title(right, "Profile")
     return figure
+
+
+def _disk_center(mean: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Return row and column of the disk as it was measured for the template; None = none is seen."""
+    try:
+        _, row, column = measure_disk(mean)
+    except ScanError:
+        return None
+    return row, column
 
 
 def figure_of_disks(setup: DetectionSetup, found: PeakTable, n: int = _EXAMPLES) -> Figure:
@@ -199,18 +207,20 @@ def figure_of_origin(result: CalibratedScan) -> Figure:
 def figure_of_ellipse(result: CalibratedScan) -> Figure:
     """Draw the distance of all spots against their direction, before and after the ellipse is taken out.
 
+    Where none is taken out there is one panel.
+
     Parameters
     ----------
     result : CalibratedScan
     """
     vectors = _spots(result)
-    figure = new_figure(9.0, 4.0)
-    axes = figure.subplots(1, 2, sharey=True)
+    panels = [(vectors, "As measured")]
+    if result.request.ellipse is not None:
+        panels.append((vectors @ np.linalg.inv(result.ellipse.matrix).T, "Ellipse taken out"))
+    figure = new_figure(4.5 * len(panels), 4.0)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     reach = float(np.quantile(np.hypot(*vectors.T), 0.995)) if len(vectors) else 1.0
-    for ax, spots, what in (
-        (axes[0], vectors, "As measured"),
-        (axes[1], vectors @ np.linalg.inv(result.ellipse.matrix).T, "Ellipse taken out"),
-    ):
+    for ax, (spots, what) in zip(axes, panels, strict=True):
         angle = np.degrees(np.arctan2(spots[:, 1], spots[:, 0])) % 180.0
         bins: Any = [np.linspace(0.0, 180.0, 61), np.linspace(0.0, reach, 121)]
         counts, x, y = np.histogram2d(angle, np.hypot(*spots.T), bins=bins)
@@ -227,10 +237,10 @@ def figure_of_ellipse(result: CalibratedScan) -> Figure:
         )
         axes[0].plot(phi, stretched, color=_ORANGE, linewidth=1.0)
         axes[1].axhline(result.ellipse.ring, color=_ORANGE, linewidth=1.0)
-    figure.supxlabel(
-        f"long axis / short axis {result.ellipse.ratio:.4f} at {result.ellipse.angle:.1f}°",
-        fontsize=8, color=INK,
-    )  # fmt: skip
+    text = f"long axis / short axis {result.ellipse.ratio:.4f} at {result.ellipse.angle:.1f}°"
+    if result.request.ellipse is None:
+        text = "no ellipse was taken out: --ellipse fit, or RATIO,ANGLE"
+    figure.supxlabel(text, fontsize=8, color=INK)
     return figure
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from diffractory.report.detection_figures import (
 from diffractory.report.style import save_figure
 from diffractory.scan.detection.detect import find_peaks
 from diffractory.scan.detection.parameters import significance_of_maxima
+from diffractory.scan.detection.ring_calibration import EllipseFit
 from diffractory.scan.detection.ring_radii import cubic_crystal, ring_radii
 from diffractory.scan.detection.scan_calibration import CalibrationRequest, calibrate_scan
 from diffractory.scan.detection.setup import SetupRequest, prepare_detection
@@ -42,6 +45,17 @@ def test_template(made):
     figure = figure_of_template(made[0])
     assert "5 bad pixels" in texts(figure)
     assert f"disk radius {made[0].template.radius:.2f} px" in texts(figure)
+
+
+def test_the_circle_lies_on_a_clipped_beam(made):
+    rows, columns = np.indices((96, 96))
+    beam = 255.0 * (np.hypot(rows - 40.0, columns - 52.0) <= 6.0)
+    clipped = np.minimum(beam + np.random.default_rng(0).poisson(2.0, (8, 96, 96)), 255.0)
+    figure = figure_of_template(replace(made[0], sample=clipped))
+    (circle,) = figure.axes[0].patches
+    assert circle.get_center() == pytest.approx((52.0, 40.0), abs=0.2)
+    flat = figure_of_template(replace(made[0], sample=np.ones((2, 96, 96))))
+    assert not flat.axes[0].patches
 
 
 def test_examples_show_a_circle_for_every_disk(made):
@@ -76,6 +90,11 @@ def test_origin(made):
 def test_ellipse_and_rings(made):
     _, result = made
     assert f"{result.ellipse.ratio:.4f}" in texts(figure_of_ellipse(result))
+    assert len(figure_of_ellipse(result).axes) == 2
+    unasked = replace(result, request=replace(result.request, ellipse=None), ellipse=EllipseFit(np.eye(2)))
+    figure = figure_of_ellipse(unasked)
+    assert len(figure.axes) == 1
+    assert "no ellipse was taken out" in texts(figure)
     figure = figure_of_rings(result)
     assert "fitted" in texts(figure)
     at = [line.get_xdata()[0] for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
