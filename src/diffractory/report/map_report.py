@@ -71,8 +71,9 @@ _FLAGS = (
 )
 _EXAMPLES = (
     "Peaks of two positions of every crystal system in the map: the surest, and one of middling confidence. "
-    "The area of a spot grows with the logarithm of its intensity, the direct beam is orange. They are the "
-    "peaks the model was given, not the detector's image."
+    "Rows of the detector run down, columns to the right, as in its frames. The area of a spot grows with "
+    "the logarithm of its intensity, the direct beam is orange. They are the peaks the model was given, not "
+    "the detector's image."
 )
 
 

@@ -17,6 +17,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #333; max-width: 72rem; margin: 2rem auto }
 h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 1px solid #ddd }
 table { border-collapse: collapse; margin: 1rem 0 }
+.wide { overflow-x: auto } caption { max-width: 60rem }
 th, td { padding: .25rem .8rem; text-align: left; border-bottom: 1px solid #e5e5e5 }
 caption { text-align: left; padding-bottom: .3rem } th { background: #f6f6f6 }
 img { max-width: 100%; height: auto } figure { margin: 1rem 0 }
@@ -59,8 +60,8 @@ class Page:
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
         )
         self._parts.append(
-            f"<table><caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead>"
-            f"<tbody>{body}</tbody></table>"
+            f'<div class="wide"><table><caption>{html.escape(caption)}</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
 
     def figure(self, figure: Figure, caption: str) -> None:

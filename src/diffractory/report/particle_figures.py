@@ -20,7 +20,8 @@ from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.report.map_axes import draw_map, system_image
 from diffractory.report.pattern_figures import draw_pattern
-from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, new_figure, patch, tidy, title
+from diffractory.report.scale_bar import draw_scale_bar
+from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, frame, new_figure, patch, title
 from diffractory.scan.mapping.flags import FLAG_MASKS
 from diffractory.scan.mapping.label_map import label_confidence
 
@@ -30,8 +31,8 @@ _NUMBERED: Final = 60
 _PALEST: Final = 0.25
 _PARTS: Final = {"particles": "particle", "grains": "grain", "labels": "region", "grid": "block"}
 _OUTLINE: Final = "#E69F00"
-#: Inches of a panel of example patterns, of a panel's title, and of the labels beside and below the panels.
-_PANEL, _ABOVE, _LEFT, _BELOW, _AROUND = 2.3, 0.3, 0.62, 0.5, 0.1
+#: Inches of a panel of example patterns, of its title, of the words beside the panels, and below each.
+_PANEL, _ABOVE, _LEFT, _BELOW, _AROUND = 2.3, 0.5, 0.45, 0.25, 0.1
 #: Kinds of positions in the figure of flags, and their colours: told apart by lightness too.
 _KINDS: Final = {
     "few spots": UNLABELLED_COLOUR,
@@ -66,9 +67,12 @@ def figure_of_particles(dataset: xr.Dataset, table: pd.DataFrame) -> Figure:
     particle = dataset["particle"].to_numpy()
     shape = particle.shape
     height = 4.2 * float(np.clip(shape[0] / shape[1], 0.3, 1.6)) + 0.9
-    figure = new_figure(9.4, height)
+    figure = new_figure(10.2, height)
     left, right = figure.subplots(1, 2)
     draw_map(left, np.sqrt(np.maximum(dataset["dark_field"].to_numpy(), 0.0)), dataset, cmap="gray")
+    bar = figure.colorbar(left.images[0], ax=left, shrink=0.9, pad=0.02)
+    bar.set_label("root of the summed intensity", color=INK, fontsize=9)
+    bar.ax.tick_params(colors=INK, labelsize=8)
     title(left, f"Dark field and {len(table):,} {part_name(dataset)}{'s' * (len(table) != 1)}")
     codes = np.array(
         [
@@ -143,8 +147,9 @@ def figure_of_examples(peaks: PeakTable, dataset: xr.Dataset) -> Figure:
     Returns
     -------
     Figure
-        A column a crystal system; spots as disks whose area grows with the logarithm of intensity, the
-        one nearest the origin, the direct beam, in orange.
+        A column a crystal system, patterns as the detector shows them: qx (rows) down, qy (columns) to
+        the right; spots as disks whose area grows with the logarithm of intensity, the one nearest the
+        origin, the direct beam, in orange.
     """
     labels = dataset["crystal_system"].to_numpy().ravel()
     present = [code for code in range(len(CRYSTAL_SYSTEMS)) if np.any(labels == code)]
@@ -155,7 +160,7 @@ def figure_of_examples(peaks: PeakTable, dataset: xr.Dataset) -> Figure:
         title(axes, "No position has a label: there is no example to show")
         return figure
     confidence = label_confidence(dataset).ravel()
-    width, height = _LEFT + _PANEL * len(present) + _AROUND, 2.0 * (_PANEL + _ABOVE) + _BELOW
+    width, height = _LEFT + _PANEL * len(present) + _AROUND, 2.0 * (_PANEL + _ABOVE + _BELOW)
     figure = new_figure(width, height)
     # All panels are alike: places that are known need not be found, which takes as long as drawing them.
     figure.set_layout_engine("none")
@@ -163,7 +168,7 @@ def figure_of_examples(peaks: PeakTable, dataset: xr.Dataset) -> Figure:
         2, len(present), squeeze=False, sharex=True, sharey=True,
         gridspec_kw={
             "left": _LEFT / width, "right": 1.0 - _AROUND / width, "wspace": 0.06,
-            "bottom": _BELOW / height, "top": 1.0 - _ABOVE / height, "hspace": _ABOVE / _PANEL,
+            "bottom": _BELOW / height, "top": 1.0 - _ABOVE / height, "hspace": (_ABOVE + _BELOW) / _PANEL,
         },
     )  # fmt: skip
     chosen = np.array(
@@ -172,21 +177,20 @@ def figure_of_examples(peaks: PeakTable, dataset: xr.Dataset) -> Figure:
     reach = 1.05 * max(float(np.abs(peaks.pattern(index)[0]).max(initial=0.1)) for index in chosen.ravel())
     for axes, index in zip(grid.ravel(), chosen.ravel(), strict=True):
         q, intensity = peaks.pattern(index)
-        draw_pattern(axes, q, intensity)
-        axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-        tidy(axes)
-        axes.grid(visible=False)
+        # As on the detector: qx, its rows, run down, qy, its columns, to the right.
+        draw_pattern(axes, q[:, ::-1], intensity)
+        axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal", xticks=[], yticks=[])
+        frame(axes)
         y, x = divmod(int(index), dataset.sizes["scan_x"])
         words = f"{CRYSTAL_SYSTEMS[labels[index]]}, {100 * confidence[index]:.0f} %"
-        title(axes, words)
+        title(axes, words + "\n")
         axes.annotate(
-            f"y {y}, x {x}: {len(q)} spots", (0.03, 0.03), xycoords="axes fraction", fontsize=7, color=INK,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
+            f"y {y}, x {x}: {len(q)} spots", (0.0, 1.0), xytext=(0.0, 5.0), xycoords="axes fraction",
+            textcoords="offset points", fontsize=8, color=INK,
         )  # fmt: skip
-    for axes in grid[1]:
-        axes.set_xlabel("$q_x$ (Å⁻¹)")
+        draw_scale_bar(axes, 2.0 * reach, "Å⁻¹", (1, 1))
     for axes, words in zip(grid[:, 0], ("surest", "middling"), strict=True):
-        axes.set_ylabel(f"{words}: $q_y$ (Å⁻¹)")
+        axes.set_ylabel(words, fontsize=9, color=INK)
     return figure
 
 

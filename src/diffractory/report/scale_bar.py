@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+from matplotlib.transforms import ScaledTranslation
 
-from diffractory.report.style import INK
+from diffractory.report.style import INK, figure_of
+
+#: Points between an image and the middle of the bar below it.
+_BELOW: Final = 8.0
 
 
 def draw_scale_bar(axes: Axes, pixel: float, unit: str, shape: tuple[int, int]) -> None:
-    """Draw a bar of a round length, about a quarter of the width, on a white plate.
+    """Draw a bar of a round length, about a quarter of the width, below an image, where it hides nothing.
 
     Parameters
     ----------
@@ -28,11 +31,14 @@ def draw_scale_bar(axes: Axes, pixel: float, unit: str, shape: tuple[int, int]) 
     width = shape[1] * pixel
     magnitude = 10.0 ** np.floor(np.log10(0.3 * width))
     length = max(m * magnitude for m in (1.0, 2.0, 5.0) if m * magnitude <= 0.3 * width)
-    share, x, y, margin = length / width, 0.04, 0.05, 0.022
-    # In shares of the axes: what is drawn over an image must not widen its limits.
-    place: dict[str, Any] = {"transform": axes.transAxes, "zorder": 4}
-    plate = (x - margin, y - 0.025), share + 2 * margin, 0.115
-    axes.add_patch(Rectangle(*plate, facecolor="white", alpha=0.85, edgecolor="none", **place))
-    axes.plot([x, x + share], [y, y], color=INK, linewidth=2.5, solid_capstyle="butt", **place)
-    text = f"{length:g} {unit}"
-    axes.text(x + share / 2, y + 0.015, text, ha="center", va="bottom", fontsize=8, color=INK, **place)
+    share = length / width
+    # So many points below the axes, and in shares of their width: neither may widen the limits of the image.
+    below = axes.transAxes + ScaledTranslation(0.0, -_BELOW / 72.0, figure_of(axes).dpi_scale_trans)
+    axes.plot(
+        [0.0, share], [0.0, 0.0], color=INK, linewidth=2.5, solid_capstyle="butt", clip_on=False,
+        transform=below, scalex=False, scaley=False,
+    )  # fmt: skip
+    axes.annotate(
+        f"{length:g} {unit}", (share, 0.0), xycoords=below, xytext=(4.0, 0.0), textcoords="offset points",
+        ha="left", va="center", fontsize=8, color=INK, annotation_clip=False,
+    )  # fmt: skip

@@ -80,8 +80,8 @@ def settle_layout(figure: Figure) -> None:
     """
     if (layout := figure.get_layout_engine()) is not None and figure.axes:
         layout.execute(figure)
-        if figure.legends:
-            # One beside images that keep their shape moves them: only then are they where they stay.
+        if figure.legends or any(axes.get_aspect() != "auto" for axes in figure.axes):
+            # Images that keep their shape are moved by the first: only then are they where they stay.
             layout.execute(figure)
     figure.set_layout_engine(None)
 

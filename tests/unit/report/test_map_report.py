@@ -12,6 +12,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from diffractory.errors import DiffractoryError
+from diffractory.patterns.peak_table import PeakTable
 from diffractory.report import map_report
 from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
 from diffractory.report.particle_figures import figure_of_examples, figure_of_flags, figure_of_particles
@@ -80,6 +81,9 @@ def test_the_page_holds_every_picture_and_needs_nothing_else(report):
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
     shown = [base64.b64decode(picture["src"].partition(",")[2]) for picture in page.pictures]
     assert shown == [(folder / f"{name}.png").read_bytes() for name in PICTURES]
+    # What is wider than the page scrolls by itself.
+    assert text.count('<div class="wide"><table>') == text.count("<table>") > 0
+    assert ".wide { overflow-x: auto }" in text
     assert all(len(picture["alt"]) > 100 for picture in page.pictures)
     assert all((folder / f"{name}.svg").read_text().startswith("<?xml") for name in PICTURES)
 
@@ -186,7 +190,8 @@ def test_regions_are_not_called_particles(tmp_path):
 
 def test_particles_have_outlines_numbers_and_colours(tmp_path):
     figure = figure_of_particles(example(), table_of())
-    left, right = figure.axes
+    left, right, bar = figure.axes
+    assert bar.get_ylabel() == "root of the summed intensity"
     assert {text.get_text() for text in left.texts} >= {"1", "2", "3"}
     outline = left.patches[-1].get_path().vertices.reshape(-1, 2, 2)
     padded = np.pad(PARTICLE, 1)
@@ -228,6 +233,21 @@ def test_examples_are_the_surest_and_a_middling_one():
     assert "tetragonal, 70 %" in written
     assert f"y 1, x 1: {scan().peaks.counts[7]} spots" in written
     assert [len(axes.collections[0].get_offsets()) for axes in figure.axes[1:2]] == [scan().peaks.counts[7]]
+
+
+def test_examples_lie_as_on_the_detector(tmp_path):
+    # One spot down the rows, where qx grows; one to the right, where qy grows and it is farther.
+    q = np.array([[0.0, 0.0], [0.2, 0.0], [0.0, 0.4]])
+    figure = figure_of_examples(PeakTable.from_detected([q] * 24, [np.ones(3)] * 24), example())
+    axes = figure.axes[0]
+    x, y = axes.transData.transform(axes.collections[0].get_offsets()).T
+    assert (y[1] < y[0], x[1]) == (True, pytest.approx(x[0]))
+    assert (x[2] > x[0], y[2]) == (True, pytest.approx(y[0]))
+    assert "Å⁻¹" in texts(axes)
+    save_figure(figure, tmp_path / "examples.png", dpi=50)
+    inside = axes.get_window_extent()
+    words = [text for text in axes.texts if text.get_text()]
+    assert not [text.get_text() for text in words if inside.overlaps(text.get_window_extent())]
 
 
 def test_examples_of_a_map_without_labels(tmp_path):

@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from diffractory.report.style import new_figure, patch, title
+from diffractory.report.scale_bar import draw_scale_bar
+from diffractory.report.style import new_figure, patch, settle_layout, title
 
 
 def panels() -> Figure:
@@ -64,3 +65,36 @@ def test_a_figure_that_was_written_still_lays_itself_out() -> None:
 
 def test_an_empty_figure_can_be_written() -> None:
     assert pixels(new_figure(2, 1), dpi=50).shape == (50, 100, 4)
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (5, 4), (1, 1)])
+@pytest.mark.parametrize("height", [7.2, 6.0, 5.1])
+def test_titles_over_images_are_not_cut_off(shape: tuple[int, int], height: float) -> None:
+    figure = new_figure(9.4, height)
+    for axes in figure.subplots(1, 2):
+        axes.imshow(np.zeros(shape))
+        axes.set(xticks=[], yticks=[])
+        title(axes, "Dark field")
+    settle_layout(figure)
+    figure.draw_without_rendering()
+    assert max(axes.get_tightbbox().y1 for axes in figure.axes) < figure.bbox.height
+
+
+def test_a_scale_bar_hides_nothing() -> None:
+    figure = new_figure(4.0, 4.0)
+    axes = figure.subplots()
+    axes.imshow(np.zeros((20, 30)))
+    draw_scale_bar(axes, 2.0, "nm", (20, 30))
+    settle_layout(figure)
+    figure.draw_without_rendering()
+    (bar,), (text,) = axes.lines, axes.texts
+    assert text.get_text() == "10 nm"
+    (left, y), (right, _) = bar.get_transform().transform(bar.get_xydata())
+    image = axes.get_window_extent()
+    assert right - left == pytest.approx(image.width * 10.0 / 60.0)
+    for box in (text.get_window_extent(), bar.get_window_extent()):
+        assert box.y1 < image.y0
+        assert box.y0 > 0.0
+    assert axes.get_xlim() == (-0.5, 29.5)
+    assert axes.get_ylim() == (19.5, -0.5)
+    assert y < image.y0
