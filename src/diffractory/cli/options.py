@@ -141,6 +141,8 @@ def in_kev(value: float | None) -> float | None:
     return value
 
 
+#: Files by which a folder is known as a Zarr store or a part of one.
+_ZARR_NAMES = (".zgroup", ".zarray", ".zattrs", ".zmetadata", "zarr.json")
 #: More thicknesses than this in one range is a slip of the pen.
 _MAX_THICKNESSES = 100_000
 
@@ -174,7 +176,7 @@ def check_output_folder(path: Path) -> None:
     Raises
     ------
     AccessError
-        If the path is not a folder, cannot become one, or may not be written to.
+        If the path is not a folder, cannot become one, may not be written to, or is or lies in a Zarr store.
     """
     nearest = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if not nearest.is_dir():
@@ -187,6 +189,7 @@ def check_output_folder(path: Path) -> None:
             f"you may not write to {nearest}",
             "Name another folder, or ask for write permission",
         )
+    _check_no_zarr_store(path)
     try:
         # Permission alone does not tell: /proc takes no files, and a quota may be used up.
         with tempfile.TemporaryDirectory(prefix=".diffractory-", dir=nearest):
@@ -197,6 +200,18 @@ def check_output_folder(path: Path) -> None:
             f"no folder can be made in {nearest} ({error.strerror or error})",
             "Name another folder",
         ) from None
+
+
+def _check_no_zarr_store(path: Path) -> None:
+    """Refuse a folder that is data itself: results would be mixed with it."""
+    whole = path.resolve()
+    for folder in (whole, *whole.parents):
+        if any((folder / name).is_file() for name in _ZARR_NAMES):
+            raise AccessError(
+                f"nothing is written to {path}",
+                f"{folder} is a Zarr store, and results would be mixed with its data",
+                "Name another folder",
+            )
 
 
 def check_output_file(path: Path) -> None:

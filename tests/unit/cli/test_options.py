@@ -80,3 +80,15 @@ def test_why_nothing_can_be_made_is_told(tmp_path: Path, monkeypatch: pytest.Mon
         AccessError, match=rf"no folder can be made in {tmp_path} \(No space left on device\)"
     ):
         check_output_folder(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", [".zgroup", ".zattrs", "zarr.json"])
+def test_results_are_not_written_into_a_zarr_store(tmp_path: Path, name: str) -> None:
+    store = tmp_path / "scan.zspy"
+    (store / "Experiments").mkdir(parents=True)
+    (store / name).write_text("{}")
+    (tmp_path / "link").symlink_to(store)
+    for path in (store, store / "maps" / "scan", store / "Experiments", tmp_path / "link"):
+        with pytest.raises(AccessError, match=r"scan\.zspy is a Zarr store.*Name another folder"):
+            check_output_folder(path)
+    check_output_folder(tmp_path / "maps")
