@@ -216,7 +216,8 @@ def detect(
         saturation,
     )
     rings = None if (known := known_material(material, lattice)) is None else ring_radii(known, _RING_REACH)
-    calibration = CalibrationRequest(center, origin, parse_ellipse(ellipse), ring, rings)
+    name = f"lattice {lattice}" if material is None else f"material {material.name}"
+    calibration = CalibrationRequest(center, origin, parse_ellipse(ellipse), ring, rings, name)
     source = frame_source(
         file,
         pixel_size=pixel_size,

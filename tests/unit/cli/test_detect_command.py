@@ -42,7 +42,8 @@ def test_it_says_what_it_chose_and_where_to_go_on(done: tuple[Path, Answer]) -> 
     out, answer = done
     for words in (
         "disk radius", "direct beam of the mean frame", "1.5 disk radii", "neighbouring frames",
-        "119 good, 1 empty", "pixel size: 0.03", "(fit)", f"next: diffractory map {out}",
+        "119 good, 1 empty", "pixel size: 0.03", f"(lattice {POWDER_A}:F: ", "(fit)",
+        f"next: diffractory map {out}",
     ):  # fmt: skip
         assert words in answer.flat, words
 

@@ -211,7 +211,7 @@ def fit_pixel_size(
         raise ScanError(
             f"no size of a pixel between {low:g} and {high:g} Å⁻¹ puts the spots on the material's rings",
             f"at best {100 * matched:.0f} % lie on one, {100 * chance:.0f} % would by chance",
-            "Check the material, or give --pixel-size",
+            "Check the material, of --lattice its centring too (4.212:F: face-centred), or give --pixel-size",
         )
     return PixelFit(float(best), matched, chance)
 

@@ -63,7 +63,7 @@ def cubic_crystal(text: str) -> Crystal:
     Parameters
     ----------
     text : str
-        Lattice constant in Å, a colon, and P, I, F or D (diamond); without a colon P.
+        Lattice constant in Å, a colon, and P, I, F or D (diamond).
 
     Raises
     ------
@@ -71,11 +71,17 @@ def cubic_crystal(text: str) -> Crystal:
         If the text is not of that kind.
     """
     constant, _, centring = text.partition(":")
-    positions = _CENTRINGS.get(centring.strip().upper() or "P")
+    positions = _CENTRINGS.get(centring.strip().upper())
     try:
         a = float(constant)
     except ValueError:
         a = np.nan
+    if 1.0 <= a <= 100.0 and not centring.strip():
+        raise ScanError(
+            f"--lattice {text!r} names no centring",
+            "most rings of a primitive lattice are missing from a centred one",
+            f"Write {a:g}:F for face-centred, or :P, :I, or :D for diamond",
+        )
     if positions is None or not 1.0 <= a <= 100.0:
         raise ScanError(
             f"--lattice {text!r} cannot be read",

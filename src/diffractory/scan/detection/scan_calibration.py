@@ -60,6 +60,8 @@ class CalibrationRequest:
         Inner and outer radius in pixels of the ring that an ellipse is fitted to.
     rings : ndarray or None
         Radii in Å⁻¹ of the reflections of a known material, which tell the size of a pixel.
+    material : str
+        What that is, for people.
     """
 
     center: tuple[float, float] | None = None
@@ -67,6 +69,7 @@ class CalibrationRequest:
     ellipse: tuple[float, float] | str | None = None
     ring: tuple[float, float] | None = None
     rings: NDArray[np.float64] | None = None
+    material: str = "material"
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +131,7 @@ class CalibratedScan:
             "pixel_size_stated": self.stated,
             "pixel_size_from": "stated"
             if self.pixel is None
-            else f"material: {100 * self.pixel.matched:.0f} % of spots on its rings, "
+            else f"{self.request.material}: {100 * self.pixel.matched:.0f} % of spots on its rings, "
             f"{100 * self.pixel.by_chance:.0f} % by chance",
         }
 
@@ -251,7 +254,7 @@ def _on_rings(
     pixel = (
         fit_pixel_size(radius, request.rings, anything)
         if stated is None
-        else _near_stated(radius, request.rings, stated, anything)
+        else _near_stated(radius, request.rings, stated, anything, request.material)
     )
     if request.ellipse == "fit":
         return refine_on_rings(spots, request.rings, ellipse, pixel)
@@ -259,7 +262,11 @@ def _on_rings(
 
 
 def _near_stated(
-    radius: NDArray[np.float64], rings: NDArray[np.float64], stated: float, anything: tuple[float, float]
+    radius: NDArray[np.float64],
+    rings: NDArray[np.float64],
+    stated: float,
+    anything: tuple[float, float],
+    material: str,
 ) -> PixelFit:
     """Fit the size of a pixel near the stated one; refuse where another one far from it fits much better.
 
@@ -287,9 +294,10 @@ def _near_stated(
     if fitted is not None:
         near = f"near it {_shares(fitted)}"
     raise ScanError(
-        f"the stated size of a pixel, {stated:.4g} Å⁻¹, does not fit the material: {near}",
+        f"the stated size of a pixel, {stated:.4g} Å⁻¹, does not fit the {material}: {near}",
         f"with {other.pixel_size:.4g} Å⁻¹ {_shares(other)}",
-        f"If that may be, give --pixel-size {other.pixel_size:.4g}; else check the material",
+        f"If that may be, give --pixel-size {other.pixel_size:.4g}; else check the material, "
+        "of --lattice its centring too (4.212:F: face-centred)",
     )
 
 

@@ -181,12 +181,18 @@ def test_rings_of_crystals():
     )
     iron = ring_radii(cubic_crystal("2.87:I"), 0.9)
     np.testing.assert_allclose(iron * 2.87, np.sqrt([2, 4, 6]), rtol=1e-4)
-    np.testing.assert_allclose(ring_radii(cubic_crystal("4"), 0.4), [0.25, 0.35355], atol=1e-5)
+    np.testing.assert_allclose(ring_radii(cubic_crystal("4:P"), 0.4), [0.25, 0.35355], atol=1e-5)
 
 
 @pytest.mark.parametrize("text", ["", "gold", "4.0:X", "-3:F", "nan"])
 def test_lattices_that_cannot_be_read(text):
     with pytest.raises(ScanError, match="--lattice"):
+        cubic_crystal(text)
+
+
+@pytest.mark.parametrize("text", ["4.212", "4.212:", " 4.212 : "])
+def test_a_lattice_without_its_centring_is_not_taken_for_a_primitive_one(text):
+    with pytest.raises(ScanError, match=r"names no centring.*Write 4\.212:F for face-centred"):
         cubic_crystal(text)
 
 

@@ -67,8 +67,9 @@ def test_a_stated_size_that_a_known_material_contradicts(detected, stated, error
     """Ten per cent are corrected, a size no detector has is ignored; in between the user is asked."""
     wrong = FrameScan(detected[0].frames, stated, 20.0, 200e3)
     if error is not None:
-        with pytest.raises(ScanError, match=rf"stated size of a pixel, {stated}.*{error}"):
-            calibrate(detected, wrong, ellipse=(1.03, 40.0), rings=RINGS)
+        words = rf"stated size of a pixel, {stated}.*fit the lattice 4\.05:F.*{error}.*centring too"
+        with pytest.raises(ScanError, match=words):
+            calibrate(detected, wrong, ellipse=(1.03, 40.0), rings=RINGS, material="lattice 4.05:F")
         return
     result = calibrate(detected, wrong, ellipse=(1.03, 40.0), rings=RINGS)
     assert result.pixel_size == pytest.approx(0.03, rel=0.003)
