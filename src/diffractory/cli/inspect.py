@@ -30,11 +30,12 @@ from diffractory.cli.scan_options import (
     in_ev,
     parse_scan_shape,
 )
-from diffractory.errors import ScanError
+from diffractory.errors import DiffractoryError, ScanError
 from diffractory.execution.engine import Engine
 from diffractory.report.scan_figures import figure_of_frames, figure_of_peaks
 from diffractory.report.style import save_figure
 from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.detection.direct_beam import beam_problem
 from diffractory.scan.frame_scan import FrameScan
 from diffractory.scan.inspection.virtual_images import DirectBeam, ImageBlocks, ScanImages, locate_direct_beam
 from diffractory.scan.reading.emd_reader import read_bragg_scan
@@ -124,10 +125,12 @@ def _refuse_unused(file: Path, kind: str, given: Mapping[str, object]) -> None:
 
 def _inspect_frames(source: FrameSource, scan: FrameScan, engine: Engine, picture: Path) -> dict[str, Any]:
     beam = locate_direct_beam(sample_frames(source, _SAMPLED), scan.disk_radius)
+    problem = beam_problem(scan)
     images = virtual_images(source, scan, beam, engine)
     source.state.check()
     picture.parent.mkdir(parents=True, exist_ok=True)
-    save_figure(figure_of_frames(images, beam, scan.pixel_size, scan.step), picture)
+    figure = figure_of_frames(images, beam, scan.pixel_size, scan.step, beam_is_seen=problem is None)
+    save_figure(figure, picture)
     counts = images.counts()
     return {
         "kind": "frames",
@@ -148,10 +151,12 @@ def _inspect_frames(source: FrameSource, scan: FrameScan, engine: Engine, pictur
             }
             for name in QUANTITIES
         },
-        "direct_beam": {"center": beam.center, "radius": beam.radius, "at_edge": beam.at_edge},
+        "direct_beam": {"center": beam.center, "radius": beam.radius, "at_edge": beam.at_edge}
+        if problem is None
+        else None,
         "frames": counts,
         "brightest": float(images.max_pattern.max()),
-        "notes": _notes(counts, beam, scan),
+        "notes": _notes(counts, beam, scan, problem),
         "picture": str(picture),
     }
 
@@ -186,7 +191,9 @@ def virtual_images(source: FrameSource, scan: FrameScan, beam: DirectBeam, engin
     return images
 
 
-def _notes(counts: dict[str, int], beam: DirectBeam, scan: FrameScan) -> list[str]:
+def _notes(
+    counts: dict[str, int], beam: DirectBeam, scan: FrameScan, problem: DiffractoryError | None
+) -> list[str]:
     bad = {name: n for name, n in counts.items() if n and name not in ("good", "with clipped pixels")}
     total = sum(counts.values()) - counts["with clipped pixels"]
     notes = []
@@ -198,6 +205,8 @@ def _notes(counts: dict[str, int], beam: DirectBeam, scan: FrameScan) -> list[st
         notes.append(
             f"clipped: {counts['with clipped pixels']:,} frames have pixels at the largest value, {highest:,}"
         )
+    if problem is not None:
+        return [*notes, f"'diffractory detect' would refuse this scan as it is: {problem}"]
     y, x = beam.center
     where = f"direct beam: row {y:.1f}, column {x:.1f}, radius {beam.radius:.1f} pixels"
     notes.append(where + (", touches the edge of the frame" if beam.at_edge else ""))

@@ -26,7 +26,12 @@ _DECADES: Final = 4.0
 
 
 def figure_of_frames(
-    images: ScanImages, beam: DirectBeam, pixel_size: float | None = None, step: float | None = None
+    images: ScanImages,
+    beam: DirectBeam,
+    pixel_size: float | None = None,
+    step: float | None = None,
+    *,
+    beam_is_seen: bool = True,
 ) -> Figure:
     """Draw the mean pattern on a logarithmic scale beside the virtual dark field.
 
@@ -40,6 +45,8 @@ def figure_of_frames(
         Å⁻¹ per detector pixel; pixels are shown where it is unknown.
     step : float, optional
         Å per position; positions are shown where it is unknown.
+    beam_is_seen : bool, optional
+        False where what was taken for the beam is none: no ring is drawn around it.
     """
     mean, dark = images.mean_pattern, images.dark
     left, right = _two_panels(mean.shape, dark.shape)
@@ -48,15 +55,14 @@ def figure_of_frames(
     )
     title(left, f"Mean of {images.good:,} good frames")
     y, x = beam.center
-    for radius, line in ((beam.radius, "-"), (beam.dark_from, "--")):
+    for radius, line in ((beam.radius, "-"), (beam.dark_from, "--")) if beam_is_seen else ():
         left.add_patch(Circle((x, y), radius, fill=False, color=_RING, linewidth=1.0, linestyle=line))
     left.set_xlim(-0.5, mean.shape[1] - 0.5)
     left.set_ylim(mean.shape[0] - 0.5, -0.5)
     shown = np.where(images.status == GOOD, dark, np.nan)
     nm = None if step is None else step / 10.0
-    _draw_image(
-        right, shown, "gray", _norm(shown), "counts outside the dashed ring", nm, "nm", "scan x", "scan y"
-    )
+    counted = "counts outside the dashed ring" if beam_is_seen else "counts away from the brightest place"
+    _draw_image(right, shown, "gray", _norm(shown), counted, nm, "nm", "scan x", "scan y")
     right.set_facecolor(_BAD)
     bad = int((images.status != GOOD).sum())
     title(right, "Virtual dark field" + (f" ({bad:,} bad frames orange)" if bad else ""))

@@ -13,6 +13,7 @@ from cli_runs import Workshop, diffractory, refused, succeeds
 from diffractory.cli.scan_options import parse_scan_shape
 from diffractory.errors import ScanError
 from diffractory.scan.reading import frame_blocks
+from frame_scans import frames_of, powder_patterns
 
 FRAMES = scan_files.example()
 
@@ -168,6 +169,27 @@ def test_a_scan_of_one_value_everywhere(tmp_path: Path) -> None:
         untouched=tmp_path,
         says=("no direct beam", "one value everywhere"),
     )
+
+
+def test_no_beam_is_made_up_where_there_is_none(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).poisson(300.0, (6, 7, 48, 48)).astype(np.uint16)
+    powder, _ = frames_of(powder_patterns(120), (10, 12), frame_shape=(192, 192))
+    outside = np.ascontiguousarray(powder.frames.to_numpy()[:, :, :80, 110:190])
+    for name, frames, why in (
+        ("noise", noise, "no position has a peak"),
+        ("outside", outside, "agree on where"),
+    ):
+        path = scan_files.write_npy(tmp_path / f"{name}.npy", frames)
+        said = succeeds("inspect", path, "--out", tmp_path, "--json").json
+        assert said["direct_beam"] is None
+        (note,) = said["notes"]
+        assert note.startswith("'diffractory detect' would refuse this scan as it is: no ")
+        assert why in note
+        refusal = diffractory(
+            "detect", path, "--out", tmp_path / "scan.h5", "--pixel-size", "0.03", "--cluster", "inline"
+        )
+        assert refusal.code == 2
+        assert "error: no" in refusal.stderr
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ def test_frames_are_drawn_with_scale_bars(tmp_path):
     assert_drawn(figure, tmp_path / "frames.png")
 
 
+def test_no_ring_is_drawn_around_what_is_no_beam():
+    figure = figure_of_frames(images(), BEAM, beam_is_seen=False)
+    assert not figure.axes[0].patches
+    assert "away from the brightest place" in texts(figure)
+    assert "ring" not in texts(figure)
+
+
 def test_unknown_sizes_are_drawn_in_pixels():
     written = texts(figure_of_frames(images(), BEAM))
     assert "Å⁻¹" not in written

@@ -99,7 +99,40 @@ def fit_origin(
     """
     if len(peaks) != shape[0] * shape[1]:
         raise ScanError(f"{len(peaks)} patterns for a scan of {shape[0]} × {shape[1]} positions")
-    terms = _terms(shape, model)
+    fitted, used = _agreed(peaks, _terms(shape, model), reach, guess)
+    return _origin(peaks, shape, fitted, used, reach, model)
+
+
+def check_direct_beam(
+    peaks: PeakTable,
+    positions: NDArray[np.int64],
+    shape: tuple[int, int],
+    reach: float,
+    guess: tuple[float, float] | None = None,
+) -> None:
+    """Refuse, by a sample of its positions, a scan of which :func:`fit_origin` would refuse the whole.
+
+    Parameters
+    ----------
+    peaks : PeakTable
+        Of the sample, in pixels.
+    positions : ndarray of shape (n, 2)
+        Row and column of each in the scan.
+    shape, reach, guess
+        As for :func:`fit_origin`.
+
+    Raises
+    ------
+    ScanError
+        If most of the sample does not agree on a direct beam.
+    """
+    _agreed(peaks, _terms(shape, "plane")[positions @ [shape[1], 1]], reach, guess)
+
+
+def _agreed(
+    peaks: PeakTable, terms: NDArray[np.float64], reach: float, guess: tuple[float, float] | None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the fitted origin of each position, and on which the fit rests; refuse where most disagree."""
     brightest = _brightest(peaks, np.ones(len(peaks.intensity), dtype=bool))
     known = brightest >= 0
     if not known.any():
@@ -120,7 +153,7 @@ def fit_origin(
         fitted, used = _narrow(peaks, terms, start, reach)
         counted = max(counted, int(used.sum()))
         if used.sum() >= _AGREEMENT * known.sum():
-            return _origin(peaks, shape, fitted, used, reach, model)
+            return fitted, used
     raise ScanError(
         f"no direct beam: {counted:,} of {int(known.sum()):,} positions agree on where it is",
         "it may lie outside the frame, or behind a beam stop",

@@ -170,6 +170,11 @@ def _reach(scan: FrameScan) -> float:
     return 0.5 * min(scan.frame_shape) * (scan.pixel_size or 0.0)
 
 
+def reach_of_beam(radius: float) -> float:
+    """Return how far in pixels from the fitted origin a direct beam may lie, given the radius of its disk."""
+    return max(_REACH_IN_RADII * radius, _LEAST_REACH)
+
+
 def calibrate_scan(
     found: BlockPeaks,
     frames: FrameScan,
@@ -204,7 +209,7 @@ def calibrate_scan(
         If a step fails.
     """
     check_request(frames, request)
-    peaks, reach = found.peaks, max(_REACH_IN_RADII * radius, _LEAST_REACH)
+    peaks, reach = found.peaks, reach_of_beam(radius)
     if request.center is not None:
         origin = fixed_origin(peaks, frames.shape, request.center, reach)
     else:
