@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from glob import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -71,6 +72,7 @@ from diffractory.scan.detection.scan_calibration import (
 )
 from diffractory.scan.detection.setup import DetectionSetup, SetupRequest, prepare_detection
 from diffractory.scan.frame_scan import FrameScan
+from diffractory.scan.reading.emd_reader import read_settings
 from diffractory.scan.reading.file_kinds import FileState
 from diffractory.scan.reading.frame_blocks import FrameBlock, FrameSource, frame_blocks
 from diffractory.specs import sha256_of
@@ -83,6 +85,8 @@ _DETECTION = "Detection (chosen on a sample of frames where not given)"
 _CALIBRATION = "Calibration"
 #: Rings of a known material are looked for up to here, in Å⁻¹.
 _RING_REACH = 2.5
+#: So many differences from an earlier result are named.
+_NAMED = 6
 
 
 @app.command(epilog="Example: diffractory detect scan.blo --out scan.h5 --pixel-size 0.013 --energy 200")
@@ -247,24 +251,51 @@ def detect(
         "frames": str(file),
     }
     result = calibrate_scan(found, scan, setup.template.radius, calibration, attrs, setup.brightest)
+    earlier = read_settings(out_file) if out_file.exists() else None
     result.scan.to_emd(out_file)
+    replaced = {} if earlier is None else differing(earlier, read_settings(out_file) or {})
     pictures = write_pictures(setup, result, out_file.with_name(f"{out_file.stem}-detection"))
     for leftover in out_file.parent.glob(f".{escape(out_file.name)}.parts-*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    report(out_file, setup, result, pictures, as_json)
+    report(out_file, setup, result, pictures, replaced, as_json)
+
+
+def differing(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return what two results were made with, or came to, where that differs: by name, then and now."""
+    then_flat, now_flat = _flat(earlier), _flat(now)
+    names = [name for name in {**now_flat, **then_flat} if then_flat.get(name) != now_flat.get(name)]
+    return {name: (then_flat.get(name), now_flat.get(name)) for name in names}
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def check_output(path: Path, source: Path) -> None:
-    """Refuse, before the work, an output that cannot be written or would overwrite the input.
+    """Refuse, before the work, an output that cannot be written or would overwrite other data.
 
     Raises
     ------
     AccessError
-        If the path is a folder, is the input, or its folder cannot be written to.
+        If the path is a folder, is the input or another file that was not made here, or its folder cannot be
+        written to.
     """
     check_output_file(path)
     if path.exists() and source.exists() and path.samefile(source):
         raise AccessError(f"{path} is the input", "raw frames are never written over", "Name another --out")
+    if path.exists() and read_settings(path) is None:
+        raise AccessError(
+            f"{path} is there, and was not made by 'diffractory detect'",
+            "it would be lost",
+            "Name another --out, or remove it first",
+        )
 
 
 def parse_ellipse(text: str | None) -> tuple[float, float] | str | None:
@@ -404,7 +435,12 @@ def print_setup(scan: FrameScan, setup: DetectionSetup) -> None:
 
 
 def report(
-    out_file: Path, setup: DetectionSetup, result: CalibratedScan, pictures: list[Path], as_json: bool
+    out_file: Path,
+    setup: DetectionSetup,
+    result: CalibratedScan,
+    pictures: list[Path],
+    replaced: Mapping[str, tuple[Any, Any]],
+    as_json: bool,
 ) -> None:
     """Print what came out, and where to go on."""
     scan, summary = result.scan, result.summary()
@@ -413,6 +449,7 @@ def report(
         "frames": describe_status(result.status), "disk_radius": setup.template.radius,
         "bad_pixels": int(setup.detector.bad_pixels.sum()), "detection": setup.spec.model_dump(mode="json"),
         "calibration": summary, "scan": str(out_file), "pictures": [str(path) for path in pictures],
+        "replaced": {name: list(values) for name, values in replaced.items()},
     }  # fmt: skip
     if as_json:
         print_json(numbers)
@@ -428,6 +465,11 @@ def report(
     if result.pixel is not None and result.stated is not None:
         off = f"; stated: {result.stated:.6g}, {100 * (result.pixel_size / result.stated - 1):+.1f} %"
     note(f"pixel size: {result.pixel_size:.6g} Å⁻¹ ({summary['pixel_size_from']}{off})")
+    if replaced:
+        first = list(replaced.items())[:_NAMED]
+        named = ", ".join(f"{name} {_short(then)} → {_short(now)}" for name, (then, now) in first)
+        more = f", … ({len(replaced)} in all)" if len(replaced) > _NAMED else ""
+        note(f"{out_file} held an earlier result of other parameters, which was replaced: {named}{more}")
     for path in (out_file, *pictures):
         out.print(f"  {path}")
     note(f"next: diffractory map {out_file} --out maps/{out_file.stem}")

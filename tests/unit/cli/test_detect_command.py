@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cli_runs import Answer, diffractory, fingerprint, succeeds
+from cli_runs import Answer, diffractory, fingerprint, refused, succeeds
 from diffractory.cli import detect as command
 from diffractory.errors import SpecError
 from diffractory.scan.detection.detect import DetectBlocks
@@ -184,6 +184,27 @@ def test_parts_of_another_detection_with_a_like_name_stay(frames: Path, tmp_path
     succeeds("detect", frames, "--out", tmp_path / "scan[1].h5", "--pixel-size", "0.03", *INLINE)
     assert theirs.is_dir()
     assert not ours.exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_another_result_in_its_place_is_spoken_of(frames: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scan.h5"
+    first = ("detect", frames, "--out", out, "--pixel-size", "0.03", "--step", "20", *INLINE)
+    assert succeeds(*first, "--json").json["replaced"] == {}
+    assert succeeds(*first, "--json").json["replaced"] == {}  # the same again
+    answer = succeeds(*first, "--energy", "200", "--min-spacing", "9", "--step", "40")
+    said = answer.flat.partition("earlier result of other parameters, which was replaced: ")[2]
+    for words in ("detection.min_spacing ", " → 9,", "energy_ev None → 200000", "step 20 → 40"):
+        assert words in said, said
+    answer = succeeds(*first, "--json")
+    assert answer.json["replaced"]["energy_ev"] == [200e3, None]
+
+
+def test_a_file_of_another_program_is_not_replaced(frames: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scan.h5"
+    out.write_bytes(b"mine")
+    says = ("was not made by 'diffractory detect'", "Name another --out")
+    refused("detect", frames, "--out", out, "--pixel-size", "0.03", *INLINE, untouched=tmp_path, says=says)
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -125,6 +125,32 @@ def read_bragg_scan(
     return BraggScan(peaks, shape, in_angstrom, in_ev, str(path), attrs, status)
 
 
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """Return how a scan of Bragg peaks was made, without reading its peaks; None = not by this package.
+
+    Parameters
+    ----------
+    path : Path
+        Any file.
+
+    Returns
+    -------
+    dict or None
+        What :func:`read_bragg_scan` gives as ``provenance``, with ``energy_ev`` and ``step``.
+    """
+    try:
+        with _open(path) as file:
+            _, group = _choose(bragg_lists(file), None, path)
+            notes, calibration = _own_notes(group), _calibration(group)
+    except ScanError:
+        return None
+    provenance = _json_of(notes.get("provenance"))
+    if not isinstance(provenance, dict):
+        return None
+    step = None if calibration is None else _step(calibration)
+    return {**provenance, "energy_ev": notes.get("energy_ev"), "step": step}
+
+
 def _check_options(pixel_size: float | None, center: tuple[float, float] | None) -> None:
     if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0.0):
         raise ScanError(f"--pixel-size {pixel_size}", "it must be finite and above 0", "Give it in Å⁻¹")
