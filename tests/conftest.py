@@ -18,7 +18,8 @@ settings.register_profile("default", deadline=None, derandomize=True, max_exampl
 settings.load_profile("default")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # The speed of the developer's machine must not decide how tests cut their partitions.
-os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="diffractory-tests-")
+_CONFIG = tempfile.TemporaryDirectory(prefix="diffractory-tests-", ignore_cleanup_errors=True)
+os.environ["XDG_CONFIG_HOME"] = _CONFIG.name
 
 
 @pytest.fixture(scope="session")

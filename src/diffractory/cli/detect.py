@@ -420,8 +420,10 @@ def print_setup(scan: FrameScan, setup: DetectionSetup) -> None:
     table.add_row("disk radius", f"{radius:.2f} px", setup.template.origin)
     table.add_row("smallest spacing", f"{spec.min_spacing:g} px", "--min-spacing; 1.5 disk radii")
     table.add_row("edge", f"{spec.edge_boundary} px", "--edge; disk radius")
+    pedestal = spec.noise_pedestal
+    counted = f"(intensity − {pedestal:.3g})" if pedestal else "intensity"
     table.add_row(
-        "noise", f"{spec.noise_variance:.3g} + {spec.noise_gain:.3g} × intensity", "neighbouring frames"
+        "noise", f"{spec.noise_variance:.3g} + {spec.noise_gain:.3g} × {counted}", "neighbouring frames"
     )
     table.add_row("weakest peak", f"{spec.min_significance:g} × noise", "--significance; --false-peaks")
     table.add_row("weakest peak", f"{spec.min_relative_intensity:g} of the strongest", "--min-relative")

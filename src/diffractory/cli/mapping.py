@@ -19,7 +19,7 @@ from diffractory.cli.progress import map_ordered
 from diffractory.errors import SpecError
 from diffractory.execution.engine import Engine
 from diffractory.execution.helper import helper_process
-from diffractory.learning.provenance import told
+from diffractory.learning.provenance import told_number
 from diffractory.learning.saved_model import SavedModel
 from diffractory.patterns.cubic_constant import is_decided
 from diffractory.patterns.lattice_symmetry import fit_families
@@ -107,7 +107,7 @@ def map_with_model(
     """
     provenance = model.provenance
     features, energy_note = features_at_energy(
-        model.features, scan, float(told(provenance, "simulation", "energy_ev"))
+        model.features, scan, told_number(provenance, "simulation", "energy_ev")
     )
     prediction = predict_scan(
         model,

@@ -133,8 +133,9 @@ def figure_of_threshold(setup: DetectionSetup, significance: NDArray[np.float64]
             noise.local[positive], noise.measured[positive], "o", color=_BLUE, label="measured", markersize=4
         )
         line = np.geomspace(noise.local[positive].min(), noise.local[positive].max(), 50)
-        label = f"{noise.variance:.3g} + {noise.gain:.3g} × local intensity"
-        left.loglog(line, noise.variance + noise.gain * line, color=_ORANGE, label=label)
+        counted = f"(local intensity − {noise.pedestal:.3g})" if noise.pedestal else "local intensity"
+        label = f"{noise.variance:.3g} + {noise.gain:.3g} × {counted}"
+        left.loglog(line, noise.at(line), color=_ORANGE, label=label)
         left.legend(frameon=False, fontsize=8, labelcolor=INK)
         for axis in (left.xaxis, left.yaxis):
             axis.set_minor_formatter(NullFormatter())

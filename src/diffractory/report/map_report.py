@@ -27,11 +27,14 @@ from diffractory.report.particle_figures import (
     figure_of_particles,
     part_name,
 )
+from diffractory.report.ring_figure import figure_of_rings
 from diffractory.report.style import save_figure, settle_layout
 from diffractory.scan.mapping.label_map import assumed_system, summarise
 from diffractory.scan.mapping.particle_table import summarise_particles
 
-_NAMES: Final = ("system", "particles", "lattice", "lattice-b", "lattice-c", "domain", "flags", "examples")
+_NAMES: Final = (
+    "system", "particles", "lattice", "lattice-b", "lattice-c", "rings", "domain", "flags", "examples",
+)  # fmt: skip
 #: Every file that a report may hold.
 REPORT_FILES: Final = (*(f"{name}.{kind}" for name in _NAMES for kind in ("svg", "png")), "map.html")
 #: Rows of the table of particles on the page; all of them are in the file.
@@ -58,7 +61,13 @@ _REGIONS = (
 _LATTICE = (
     "Lattice constant {axis} of every labelled position, and its histogram by crystal system with the "
     "median. It is that of the crystal system shown (or assumed): where that is wrong, so is the length. "
-    "It is as exact as the calibration of the scan: an error of 1 % there is one of 1 % here."
+    "It is what the model says of single patterns, which leans towards what is common where they show few "
+    "spots; the constant of a cubic particle is better told by all of its patterns together."
+)
+_RINGS = (
+    "How far from the direct beam the spots of the largest {part} with a decided cubic constant lie, and "
+    "where a cubic lattice of that constant and centring has its rings. Spots between rings are false, or of "
+    "another lattice; an error of 1 % in the scan's calibration is one of 1 % in the constant."
 )
 _DOMAIN = (
     "Where the scan lies among the patterns the model was trained on. Outside, the model has seen nothing "
@@ -209,6 +218,7 @@ def _pictures(
         draw = partial(figure_of_lattice, dataset[["crystal_system", axis]], axis)
         words = _LATTICE.format(axis=axis)
         found.append(_Picture(name, f"Lattice constant {axis}", words, draw, movable=True))
+    found += _rings(dataset, peaks, table)
     located = dataset[["outside_training", "training_component_1", "training_component_2"]]
     draw = partial(figure_of_domain, located, training)
     found.append(_Picture("domain", "Training domain", _DOMAIN, draw))
@@ -217,6 +227,20 @@ def _pictures(
     draw = partial(figure_of_examples, peaks, dataset)
     found.append(_Picture("examples", "Example patterns", _EXAMPLES, draw))
     return found
+
+
+def _rings(dataset: xr.Dataset, peaks: PeakTable, table: pd.DataFrame | None) -> list[_Picture]:
+    """Return the picture of the largest cubic particle's rings, if the constant of one is decided."""
+    decided = None if table is None else table[[is_decided(margin) for margin in table["a_pooled_margin"]]]
+    if decided is None or decided.empty:
+        return []
+    row = decided.nlargest(1, "n_positions", keep="first").iloc[0]
+    part = part_name(dataset)
+    shown = peaks.take(np.flatnonzero(dataset["particle"].to_numpy().ravel() == row["particle"]))
+    radius = np.hypot(*shown.q[shown.scattered].T)
+    words = f"{len(radius):,} spots of {part} {row['particle']}"
+    draw = partial(figure_of_rings, radius, float(row["a_pooled"]), str(row["a_pooled_centring"]), words)
+    return [_Picture("rings", f"Rings of a cubic {part}", _RINGS.format(part=part), draw, movable=True)]
 
 
 def _axes_to_draw(dataset: xr.Dataset) -> list[str]:

@@ -140,9 +140,9 @@ def tidy(axes: Axes) -> None:
         text.set_fontsize(_FONT_SIZE)
 
 
-def title(axes: Axes, text: str) -> None:
-    """Put a bold title at the left end of the axes."""
-    axes.set_title(text, loc="left", fontsize=_FONT_SIZE + 1, fontweight="bold", color=INK)
+def title(axes: Axes, text: str, above: float = 6.0) -> None:
+    """Put a bold title at the left end of the axes, so many points above them."""
+    axes.set_title(text, loc="left", fontsize=_FONT_SIZE + 1, fontweight="bold", color=INK, pad=above)
 
 
 def save_figure(fig: Figure, path: Path | str, dpi: int = 150) -> None:

@@ -24,7 +24,9 @@ from particle_examples import PARTICLE, prediction, scan
 
 TRAINING = np.random.default_rng(0).normal(size=(20, 2))
 #: Every picture a map with particles and unequal a, b and c has.
-PICTURES = ["system", "particles", "lattice", "lattice-b", "lattice-c", "domain", "flags", "examples"]
+PICTURES = [
+    "system", "particles", "lattice", "lattice-b", "lattice-c", "rings", "domain", "flags", "examples",
+]  # fmt: skip
 
 
 def example(step=20.0, overlapping=None, **changes):
@@ -34,6 +36,15 @@ def example(step=20.0, overlapping=None, **changes):
 
 def table_of(step=20.0):
     return particle_table(scan(step), prediction())
+
+
+def with_constant(table, margin=50.0):
+    """The same particles, the first of which has a cubic constant."""
+    told = {"a_pooled": 4.0, "a_pooled_margin": margin, "a_pooled_on_rings": 0.9, "a_pooled_by_chance": 0.3}
+    changed = table.copy()
+    changed.loc[0, list(told)] = list(told.values())
+    changed.loc[0, "a_pooled_centring"] = "F"
+    return changed
 
 
 def texts(figure):
@@ -61,13 +72,25 @@ class Read(HTMLParser):
 def report(tmp_path_factory):
     """A whole report and the names of its files; nobody changes it."""
     folder = tmp_path_factory.mktemp("report")
-    return folder, write_map_report(folder, example(), scan().peaks, TRAINING, table_of())
+    return folder, write_map_report(folder, example(), scan().peaks, TRAINING, with_constant(table_of()))
 
 
 @pytest.fixture
 def only_text(monkeypatch):
     """Have pictures be empty files: drawing takes long, and these tests read the page."""
     monkeypatch.setattr(map_report, "_draw", lambda _, path: path.with_suffix(".png").write_bytes(b""))
+
+
+def test_rings_are_drawn_of_a_decided_constant_alone(tmp_path, only_text):
+    for margin, told, drawn in (
+        (50.0, "4.000 F (90 % on rings, 30 % by chance; 50)", True),
+        (9.0, "undecided", False),
+    ):
+        table = with_constant(table_of(), margin)
+        names = write_map_report(tmp_path, example(), scan().peaks, TRAINING, table)
+        assert told in (tmp_path / "map.html").read_text()
+        assert ("rings.png" in names) is drawn
+    assert "rings.png" not in write_map_report(tmp_path, example(), scan().peaks, TRAINING, None)
 
 
 def test_the_page_holds_every_picture_and_needs_nothing_else(report):

@@ -33,7 +33,10 @@ from diffractory.specs import DetectionSpec
 
 #: False peaks a frame that are accepted by default.
 FALSE_PEAKS: Final = 0.05
-_TRENCH_IN_RADII, _TRENCH_IN_PIXELS = 2.0, 2.0
+#: Outer radius, in disk radii, of the kernel that noise is measured with, and what is added to it, in pixels,
+#: for the one that disks are found with.
+NARROW_TRENCH: Final = 2.0
+_TRENCH_IN_PIXELS: Final = 2.0
 _SPACING_IN_RADII: Final = 1.5
 _MIN_SPACING: Final = 2.0
 _MIN_RELATIVE: Final = 2e-4
@@ -80,6 +83,13 @@ class NoiseModel:
         """Return the variance at local intensities."""
         counted = np.maximum(np.asarray(local, dtype=np.float64) - self.pedestal, 0.0)
         return np.asarray(self.variance + self.gain * counted)
+
+    def scaled(self, factor: float) -> NoiseModel:
+        """Return the noise of a correlation with a kernel whose squares sum to so many times as much."""
+        return NoiseModel(
+            self.variance * factor, self.gain, self.local * factor, self.measured * factor,
+            self.pedestal * factor,
+        )  # fmt: skip
 
 
 def measure_noise(
@@ -141,11 +151,7 @@ def _noise_of_pixels(frames: NDArray[np.generic], kernel: DiskKernel, spec: Dete
         level.append(around.ravel()[::stride])
     # Of three independent pixels, two of them by half: 1.5 times the variance of one; a pair's is 2.
     pixel = _fit_noise(np.concatenate(residual) * math.sqrt(2.0 / 1.5), np.concatenate(level))
-    squared = float(noise_kernel(kernel, spec).sum())
-    return NoiseModel(
-        pixel.variance * squared, pixel.gain, pixel.local * squared, pixel.measured * squared,
-        pixel.pedestal * squared,
-    )  # fmt: skip
+    return pixel.scaled(float(noise_kernel(kernel, spec).sum()))
 
 
 def _fit_noise(difference: NDArray[np.float64], local: NDArray[np.float64]) -> NoiseModel:
@@ -236,7 +242,7 @@ def significance_for(false_peaks: float, kernel: DiskKernel, spec: DetectionSpec
 
 def choose_trench(radius: float) -> float:
     """Return the outer radius of the kernel, in disk radii, for disks of a radius in pixels."""
-    return round(_TRENCH_IN_RADII + _TRENCH_IN_PIXELS / radius, 2)
+    return round(NARROW_TRENCH + _TRENCH_IN_PIXELS / radius, 2)
 
 
 def choose_parameters(
@@ -245,6 +251,7 @@ def choose_parameters(
     kernel: DiskKernel,
     chosen: dict[str, Any],
     false_peaks: float = FALSE_PEAKS,
+    narrow: DiskKernel | None = None,
 ) -> tuple[DetectionSpec, NoiseModel]:
     """Choose the parameters of disk detection on a sample of frames.
 
@@ -257,6 +264,8 @@ def choose_parameters(
         Fields of DetectionSpec that the user has set; they stay.
     false_peaks : float
         Accepted number of false peaks a frame.
+    narrow : DiskKernel, optional
+        Of narrower trench, to measure noise with: where frames differ, fewer pixels feel the disks.
 
     Returns
     -------
@@ -270,7 +279,9 @@ def choose_parameters(
         "min_relative_intensity": _MIN_RELATIVE,
     }
     spec = DetectionSpec(**{**rules, **chosen})
-    noise = measure_noise(first, second, kernel, spec)
+    measuring = kernel if narrow is None else narrow
+    factor = float(noise_kernel(kernel, spec).sum()) / float(noise_kernel(measuring, spec).sum())
+    noise = measure_noise(first, second, measuring, spec).scaled(factor)
     found: dict[str, Any] = {
         "noise_variance": noise.variance, "noise_gain": noise.gain, "noise_pedestal": noise.pedestal,
     }  # fmt: skip

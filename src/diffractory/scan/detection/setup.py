@@ -14,7 +14,13 @@ from scipy.ndimage import gaussian_filter
 from diffractory.errors import ScanError
 from diffractory.scan.detection.detect import Detector, describe_status, sample_pairs
 from diffractory.scan.detection.disk_radius import DiskRadius, measure_radius
-from diffractory.scan.detection.parameters import FALSE_PEAKS, NoiseModel, choose_parameters, choose_trench
+from diffractory.scan.detection.parameters import (
+    FALSE_PEAKS,
+    NARROW_TRENCH,
+    NoiseModel,
+    choose_parameters,
+    choose_trench,
+)
 from diffractory.scan.detection.probe_template import (
     ProbeTemplate,
     check_radius,
@@ -137,7 +143,8 @@ def prepare_detection(scan: FrameScan, request: SetupRequest) -> DetectionSetup:
     template, measured = _template(scan, request, first, bad_pixels)
     chosen = {"trench": choose_trench(template.radius)} | dict(request.chosen)
     kernel = kernel_of(template, chosen["trench"])
-    spec, noise = choose_parameters(first, second, kernel, chosen, request.false_peaks)
+    narrow = kernel_of(template, min(chosen["trench"], NARROW_TRENCH))
+    spec, noise = choose_parameters(first, second, kernel, chosen, request.false_peaks, narrow)
     detector = Detector(kernel, spec, bad_pixels, saturation)
     return DetectionSetup(detector, template, noise, first, positions, measured)
 
