@@ -131,11 +131,11 @@ class Pickling(Executor):
 
 @pytest.mark.parametrize("dies", [False, True])
 def test_pictures_drawn_by_another_process_are_the_same(tmp_path, report, dies):
-    map_parts = example(), scan().peaks, TRAINING, table_of()
+    map_parts = example(), scan().peaks, TRAINING, with_constant(table_of())
     helper, (here, names) = Pickling(dies), report
     begun = begin_pictures(helper, tmp_path, *map_parts)
     there = {path.stem for path in tmp_path.iterdir()}
-    assert there == (set() if dies else {"lattice", "lattice-b", "lattice-c", "flags"})
+    assert there == (set() if dies else {"lattice", "lattice-b", "lattice-c", "rings", "flags"})
     assert write_map_report(tmp_path, *map_parts, begun=begun) == names
     for name in (*(f"{name}.png" for name in PICTURES), "map.html"):
         assert (here / name).read_bytes() == (tmp_path / name).read_bytes()
@@ -166,7 +166,7 @@ def test_without_particles_and_without_a_step(tmp_path):
     assert "particles.png" not in names
     text = (tmp_path / "map.html").read_text()
     assert "The scan step is not known" in text
-    assert len(Read(text).pictures) == len(PICTURES) - 1
+    assert len(Read(text).pictures) == len(PICTURES) - 2
 
 
 @pytest.mark.usefixtures("only_text")
