@@ -5,7 +5,7 @@ against the median of what the model says of every pattern where cubic is assume
 particle gives. Results in results/particle-lattice.json::
 
     python benchmarks/particle_lattice.py RUN
-    python benchmarks/particle_lattice.py RUN --scan SCAN.h5
+    python benchmarks/particle_lattice.py RUN --scan SCAN.h5 --candidates A.cif B.cif
 """
 
 from __future__ import annotations
@@ -17,16 +17,21 @@ from typing import Any
 
 import numpy as np
 from machine import command, describe, write_json
+from pymatgen.core import Structure
 
+from diffractory.crystals.crystal import Crystal
 from diffractory.crystals.systems import system_code
 from diffractory.dataset.protocol_patterns import protocol_patterns
 from diffractory.dataset.run import Run
+from diffractory.errors import DiffractoryError
 from diffractory.learning.accuracies import bootstrap_interval
 from diffractory.learning.saved_model import SavedModel, packaged_model
 from diffractory.patterns.cubic_constant import pool_cubic_constants
 from diffractory.patterns.feature_sets import compute_features
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import SpotLattices, find_spot_lattices
+from diffractory.scan.detection.ring_calibration import fit_pixel_size
+from diffractory.scan.detection.ring_radii import ring_radii
 from diffractory.scan.reading.emd_reader import read_bragg_scan
 from diffractory.specs import InvariantSpec, LabProtocolSpec
 
@@ -38,6 +43,8 @@ PROTOCOLS = {
 NUMBERS, NEAR, SURE = (1, 3, 10), 0.02, 10.0
 #: Parts of the scan's positions that are asked each by itself.
 PARTS = 10
+#: Spots of a scan that candidate phases are compared with, in Å⁻¹, and how far off its calibration may be.
+INNER, SCALES = 0.9, 0.04
 
 
 def cubic_patterns(
@@ -109,6 +116,28 @@ def of_scan(path: Path, spec: InvariantSpec) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def candidates(path: Path, files: list[Path]) -> dict[str, Any]:
+    """Return how many spots of a scan lie on the rings of phases it may be, each at its best scale.
+
+    Spots nearer than 0.9 Å⁻¹: farther out the rings of all of them lie too close to tell.
+    """
+    peaks = read_bragg_scan(path).peaks
+    radius = np.hypot(*peaks.q[peaks.scattered].T)
+    radius, found = radius[radius < INNER], {}
+    for file in files:
+        structure = Structure.from_file(file)
+        crystal = Crystal(
+            structure.lattice.matrix, np.array([site.specie.Z for site in structure]), structure.frac_coords
+        )
+        rings = ring_radii(crystal, 1.1 * INNER)
+        try:
+            fit = fit_pixel_size(radius, rings, (1.0 - SCALES, 1.0 + SCALES))
+            found[file.stem] = {"scale": fit.pixel_size, "on_rings": fit.matched, "by_chance": fit.by_chance}
+        except DiffractoryError as error:
+            found[file.stem] = {"none": str(error)}
+    return found
+
+
 def _listed(lattices: SpotLattices, peaks: PeakTable, particle: np.ndarray, n: int) -> dict[str, Any]:
     found = pool_cubic_constants(lattices, peaks, particle, np.ones(n, bool))
     return {name: np.round(values, 3).tolist() for name, values in vars(found).items()}
@@ -119,6 +148,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--materials", type=int, default=160)
     parser.add_argument("--scan", type=Path)
+    parser.add_argument("--candidates", type=Path, nargs="+", default=[])
     arguments = parser.parse_args()
     run, model = Run.open(arguments.run), SavedModel(packaged_model())
     spec = InvariantSpec(energy_ev=run.plan.simulation.energy_ev)
@@ -129,6 +159,7 @@ def main() -> None:
         content["patterns_a_particle"][name] = recovered(table, truth, model, spec)
     if arguments.scan:
         content["scan"] = of_scan(arguments.scan, spec)
+        content["scan"]["candidates"] = candidates(arguments.scan, arguments.candidates)
     write_json(RESULT, content)
     print(json.dumps(content, indent=1, ensure_ascii=False))
 
