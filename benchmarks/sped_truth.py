@@ -3,7 +3,9 @@
 Overlapping MgO nanocrystals (Fm-3m, a = 4.212 Å) on an amorphous film, 200 keV, 1° of precession, 144 × 144
 pixels, spots of two pixels radius, a direct beam that drifts, an elliptical projection, and a file that
 states a pixel size 9 % too large and no energy. Once on a counting detector with hot pixels, once on an 8-bit
-camera in front of a screen: blurred, not linear, the direct beam clipped. Frames go into a HyperSpy file, and
+camera in front of a screen: blurred, not linear, the direct beam clipped; once on a linear 8-bit detector
+with a pedestal, which the direct beam and the brightest spots fill to their end. Frames go into a HyperSpy
+file, and
 from there on only commands are used, as a stranger would. ``python benchmarks/sped_truth.py`` writes
 ``benchmarks/results/sped.json``.
 """
@@ -120,6 +122,13 @@ def filmed(expected: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.clip(values, 0.0, 255.0).astype(np.uint8)
 
 
+def clipped(expected: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return what an 8-bit detector with a pedestal shows that counts electrons up to its end."""
+    generator = np.random.default_rng(5)
+    values = generator.poisson(expected) + generator.normal(3.0, 1.0, expected.shape)
+    return np.clip(values, 0.0, 255.0).astype(np.uint8)
+
+
 def write_file(path: Path, frames: NDArray[Any]) -> None:
     """Write a HyperSpy file with axes as pyxem writes them, no energy, and a pixel size that is wrong."""
     axes = [
@@ -222,7 +231,8 @@ def main() -> None:
         "command": command(), **describe(), "effects": EFFECTS.model_dump(mode="json"), "film": FILM,
         "a": A, "energy_ev": ENERGY_EV, "precession_deg": PRECESSION, "stated_pixel_size": STATED,
     }  # fmt: skip
-    for name, detector in (("counting detector", counted), ("8-bit camera", filmed)):
+    detectors = {"counting detector": counted, "8-bit camera": filmed, "8-bit detector, clipped": clipped}
+    for name, detector in detectors.items():
         result[name] = whole_path(detector(expected), truth, overlapping)
         print(name, json.dumps(result[name], indent=1), flush=True)
         write_json(options.out, result)

@@ -193,7 +193,7 @@ def print_map(report: dict[str, Any]) -> None:
     note(f"unlike the training patterns: {100 * outside['fraction']:.1f} % of {outside['asked']:,} positions")
     if report["lattice"]["a"]:
         assumed = f", {report['assumed']} assumed" if report["assumed"] else ""
-        note(f"median a{assumed}: {report['lattice']['a']['median']:.2f} Å")
+        note(f"median a{assumed}, of single patterns: {report['lattice']['a']['median']:.2f} Å")
     flags = {name.replace("_", " "): count for name, count in report["flags"].items() if name != "few_spots"}
     note("flagged: " + ", ".join(f"{count:,} {name}" for name, count in flags.items()))
     if "particles" in report:

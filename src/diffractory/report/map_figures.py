@@ -36,6 +36,8 @@ from diffractory.scan.mapping.label_map import (
 _PALEST: Final = 0.15
 #: Colour of positions whose frame could not be used: darker than any system, and than what has no label.
 _BAD_FRAME: Final = "#222222"
+#: Colour of what several patterns tell together.
+_TOGETHER: Final = "#D55E00"
 _RIGHT, _WRONG, _MISSED, _VACUUM = "#8CC6A9", "#A4243B", UNLABELLED_COLOUR, "#FFFFFF"
 
 
@@ -76,7 +78,9 @@ def figure_of_systems(dataset: xr.Dataset) -> Figure:
     return figure_of(left)
 
 
-def figure_of_lattice(dataset: xr.Dataset, axis: str = "a") -> Figure:
+def figure_of_lattice(
+    dataset: xr.Dataset, axis: str = "a", together: tuple[str, float] | None = None
+) -> Figure:
     """Draw one lattice constant of every position, and its histogram with the median.
 
     The histogram is split by crystal system, unless one was assumed: then all lattices are of that one.
@@ -87,6 +91,8 @@ def figure_of_lattice(dataset: xr.Dataset, axis: str = "a") -> Figure:
         As :func:`diffractory.scan.mapping.label_map.to_dataset` makes it.
     axis : {"a", "b", "c"}
         Which lattice constant.
+    together : tuple of str and float, optional
+        What all patterns of something, such as a particle, tell together, in Å: drawn beside the median.
 
     Returns
     -------
@@ -111,7 +117,7 @@ def figure_of_lattice(dataset: xr.Dataset, axis: str = "a") -> Figure:
     assumed = assumed_system(dataset)
     what = f"{axis}, {assumed} assumed" if assumed else f"Lattice constant {axis}"
     title(left, f"{what} (grey: none)")
-    _draw_histogram(right, known, axis, dataset)
+    _draw_histogram(right, known, axis, dataset, together)
     return figure_of(left)
 
 
@@ -259,7 +265,13 @@ def _value_range(known: NDArray[np.float64]) -> tuple[float, float]:
     return (float(low), float(high)) if high - low > 1e-3 else (float(low) - 0.05, float(high) + 0.05)
 
 
-def _draw_histogram(axes: Axes, known: NDArray[np.float64], axis: str, dataset: xr.Dataset) -> None:
+def _draw_histogram(
+    axes: Axes,
+    known: NDArray[np.float64],
+    axis: str,
+    dataset: xr.Dataset,
+    together: tuple[str, float] | None,
+) -> None:
     axes.set_xlabel(f"{axis} (Å)")
     axes.set_ylabel("positions")
     tidy(axes)
@@ -287,6 +299,8 @@ def _draw_histogram(axes: Axes, known: NDArray[np.float64], axis: str, dataset: 
     )  # fmt: skip
     median = float(np.median(known))
     axes.axvline(median, color=INK, linewidth=1.2, linestyle="--", label=f"median {median:.2f} Å")
+    if together is not None:
+        axes.axvline(together[1], color=_TOGETHER, linewidth=1.6, label=f"{together[0]}: {together[1]:.3f} Å")
     axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
     title(axes, f"{axis} of {known.size:,} positions" + (f", {assumed} assumed" if assumed else ""))
 

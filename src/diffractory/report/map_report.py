@@ -62,7 +62,7 @@ _LATTICE = (
     "Lattice constant {axis} of every labelled position, and its histogram by crystal system with the "
     "median. It is that of the crystal system shown (or assumed): where that is wrong, so is the length. "
     "It is what the model says of single patterns, which leans towards what is common where they show few "
-    "spots; the constant of a cubic particle is better told by all of its patterns together."
+    "spots; the constant of a cubic particle (orange) is better told by all of its patterns together."
 )
 _RINGS = (
     "How far from the direct beam the spots of the largest {part} with a decided cubic constant lie, and "
@@ -212,13 +212,19 @@ def _pictures(
         words = _PARTICLES if name == "particle" else _REGIONS.format(part=name)
         draw = partial(figure_of_particles, dataset, table)
         found.append(_Picture("particles", f"{name.capitalize()}s", words, draw))
+    constant = _largest_decided(table)
     for axis in _axes_to_draw(dataset):
         name = "lattice" if axis == "a" else f"lattice-{axis}"
         # What goes to another process is copied: only the arrays that it draws.
-        draw = partial(figure_of_lattice, dataset[["crystal_system", axis]], axis)
+        together = None
+        if axis == "a" and constant is not None:
+            words = f"all spots of {part_name(dataset)} {constant['particle']}, if cubic"
+            together = (words, float(constant["a_pooled"]))
+        draw = partial(figure_of_lattice, dataset[["crystal_system", axis]], axis, together)
         words = _LATTICE.format(axis=axis)
         found.append(_Picture(name, f"Lattice constant {axis}", words, draw, movable=True))
-    found += _rings(dataset, peaks, table)
+    if constant is not None:
+        found.append(_rings(dataset, peaks, constant))
     located = dataset[["outside_training", "training_component_1", "training_component_2"]]
     draw = partial(figure_of_domain, located, training)
     found.append(_Picture("domain", "Training domain", _DOMAIN, draw))
@@ -229,18 +235,22 @@ def _pictures(
     return found
 
 
-def _rings(dataset: xr.Dataset, peaks: PeakTable, table: pd.DataFrame | None) -> list[_Picture]:
-    """Return the picture of the largest cubic particle's rings, if the constant of one is decided."""
+def _largest_decided(table: pd.DataFrame | None) -> pd.Series | None:
+    """Return the row of the largest particle whose cubic constant is decided; None if there is none."""
     decided = None if table is None else table[[is_decided(margin) for margin in table["a_pooled_margin"]]]
     if decided is None or decided.empty:
-        return []
-    row = decided.nlargest(1, "n_positions", keep="first").iloc[0]
+        return None
+    return decided.nlargest(1, "n_positions", keep="first").iloc[0]
+
+
+def _rings(dataset: xr.Dataset, peaks: PeakTable, row: pd.Series) -> _Picture:
+    """Return the picture of a cubic particle's rings."""
     part = part_name(dataset)
     shown = peaks.take(np.flatnonzero(dataset["particle"].to_numpy().ravel() == row["particle"]))
     radius = np.hypot(*shown.q[shown.scattered].T)
     words = f"{len(radius):,} spots of {part} {row['particle']}"
     draw = partial(figure_of_rings, radius, float(row["a_pooled"]), str(row["a_pooled_centring"]), words)
-    return [_Picture("rings", f"Rings of a cubic {part}", _RINGS.format(part=part), draw, movable=True)]
+    return _Picture("rings", f"Rings of a cubic {part}", _RINGS.format(part=part), draw, movable=True)
 
 
 def _axes_to_draw(dataset: xr.Dataset) -> list[str]:

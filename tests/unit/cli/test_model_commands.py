@@ -245,7 +245,7 @@ def test_map_writes_what_it_prints(workshop: Workshop, tmp_path: Path) -> None:
         )
     assert f"labelled: {report['labelled']} of {report['positions']} positions" in text.stderr
     assert f"{report['unlabelled']['few_spots']} few spots" in text.stderr
-    assert f"median a: {report['lattice']['a']['median']:.2f} Å" in text.stderr
+    assert f"median a, of single patterns: {report['lattice']['a']['median']:.2f} Å" in text.stderr
     outside = report["outside_training"]
     assert f"{100 * outside['fraction']:.1f} % of {outside['asked']} positions" in text.stderr
     assert str(tmp_path / "again" / "map.zarr") in text.stdout
