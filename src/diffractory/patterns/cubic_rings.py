@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
@@ -93,8 +94,8 @@ def judge_rings(counts: NDArray[np.float64], grid: ConstantGrid) -> NDArray[np.f
         Natural logarithm of the likelihood ratio, for lattices of centring P, I and F. Every spot counts as
         if it were independent of the others.
     """
-    found = [[np.correlate(table, counts, mode="valid") for table in tables] for tables in _tables(grid)]
-    return np.asarray(np.max(found, axis=1))
+    found: NDArray[np.float64] = _correlate(_tables(grid), counts, grid.count)
+    return np.asarray(found.max(axis=1))
 
 
 def share_on_rings(
@@ -155,8 +156,22 @@ def allowed_numbers(centring: str, largest: int) -> NDArray[np.int64]:
     return np.asarray(numbers[(numbers > 0) & (numbers <= largest)])
 
 
+@njit(nogil=True, cache=True, error_model="numpy")
+def _correlate(tables, counts, n):  # type: ignore[no-untyped-def]
+    """Correlate each table with counts, most of which are 0."""
+    found = np.zeros((*tables.shape[:2], n))
+    for first in range(len(counts)):
+        if counts[first] == 0.0:
+            continue
+        for i in range(tables.shape[0]):
+            for j in range(tables.shape[1]):
+                for k in range(n):
+                    found[i, j, k] += counts[first] * tables[i, j, first + k]
+    return found
+
+
 @lru_cache(maxsize=2)
-def _tables(grid: ConstantGrid) -> list[list[NDArray[np.float64]]]:
+def _tables(grid: ConstantGrid) -> NDArray[np.float64]:
     """Return, for each centring and share, the log likelihood ratio of a spot as a function of ln(q a)."""
     # Beyond both ends as far as the window reaches, for the mean density there.
     beyond = math.ceil(4.0 * _WINDOW / grid.step)
@@ -175,4 +190,4 @@ def _tables(grid: ConstantGrid) -> list[list[NDArray[np.float64]]]:
         # Where there is no ring far and wide a spot lies on none.
         ratio = np.divide(rings, mean, out=np.zeros(n), where=mean > 1e-9)[beyond : n - beyond]
         tables.append([np.log(1.0 - share + share * ratio) for share in _SHARES])
-    return tables
+    return np.array(tables)
