@@ -415,6 +415,8 @@ def print_setup(scan: FrameScan, setup: DetectionSetup) -> None:
     """Print what was chosen, before the long work begins."""
     spec, shape = setup.spec, scan.frames.shape
     note(f"{scan.source}: {shape[0]} × {shape[1]} positions, frames of {shape[2]} × {shape[3]} pixels")
+    for line in scan.doubts():
+        note(line)
     table = Table("parameter", "value", "from")
     radius, measured = setup.template.radius, setup.measured_radius
     table.add_row("disk radius", f"{radius:.2f} px", setup.template.origin)
@@ -451,7 +453,7 @@ def report(
         "frames": describe_status(result.status), "disk_radius": setup.template.radius,
         "bad_pixels": int(setup.detector.bad_pixels.sum()), "detection": setup.spec.model_dump(mode="json"),
         "calibration": summary, "scan": str(out_file), "pictures": [str(path) for path in pictures],
-        "replaced": {name: list(values) for name, values in replaced.items()},
+        "replaced": {name: list(values) for name, values in replaced.items()}, "doubts": result.doubts(),
     }  # fmt: skip
     if as_json:
         print_json(numbers)
@@ -472,6 +474,8 @@ def report(
         named = ", ".join(f"{name} {_short(then)} → {_short(now)}" for name, (then, now) in first)
         more = f", … ({len(replaced)} in all)" if len(replaced) > _NAMED else ""
         note(f"{out_file} held an earlier result of other parameters, which was replaced: {named}{more}")
+    for line in result.doubts():
+        note(line)
     for path in (out_file, *pictures):
         out.print(f"  {path}")
     note(f"next: diffractory map {out_file} --out maps/{out_file.stem}")

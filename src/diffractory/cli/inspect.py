@@ -196,7 +196,7 @@ def _notes(
 ) -> list[str]:
     bad = {name: n for name, n in counts.items() if n and name not in ("good", "with clipped pixels")}
     total = sum(counts.values()) - counts["with clipped pixels"]
-    notes = []
+    notes = scan.doubts()
     if bad:
         named = ", ".join(f"{n:,} {name}" for name, n in bad.items())
         notes.append(f"bad frames: {sum(bad.values()):,} of {total:,} ({named}); left out of the mean")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -28,6 +28,10 @@ def scan_coordinates(shape: tuple[int, int], step: float | None) -> dict[str, xr
         )
         for name, size in zip(SCAN_DIMENSIONS, shape, strict=True)
     }
+
+
+#: Frames smaller than this hardly show a diffraction pattern.
+_SMALL_FRAME: Final = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,3 +99,18 @@ class FrameScan:
     def frame_shape(self) -> tuple[int, int]:
         """Detector pixels (rows, columns)."""
         return self.frames.shape[2], self.frames.shape[3]
+
+    @property
+    def looks_swapped(self) -> bool:
+        """Whether frames are so small, at so many positions, that detector and scan may be swapped."""
+        return max(self.frame_shape) < _SMALL_FRAME and min(self.shape) > 2 * max(self.frame_shape)
+
+    def doubts(self) -> list[str]:
+        """Return what a user should check of what was read, in words."""
+        if not self.looks_swapped:
+            return []
+        return [
+            f"{self.shape[0]} × {self.shape[1]} positions with frames of only {self.frame_shape[0]} × "
+            f"{self.frame_shape[1]} pixels: if that is the other way round, write the file anew with scan_y, "
+            "scan_x before the detector's rows and columns (numpy.moveaxis)"
+        ]

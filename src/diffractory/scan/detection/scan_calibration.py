@@ -34,6 +34,10 @@ from diffractory.scan.inspection.frame_checks import GOOD, NO_DIRECT_BEAM
 #: A direct beam may lie so many disk radii from the fitted origin, at least two pixels.
 _REACH_IN_RADII: Final = 1.0
 _LEAST_REACH: Final = 2.0
+#: A stated pixel size that is changed by more than this is worth a look, as is an origin that is farther off,
+#: in pixels.
+_SURPRISING: Final = 0.03
+_RESTLESS: Final = 0.5
 #: How far a stated pixel size may be wrong where a known material tells it.
 _STATED_ERROR: Final = 0.15
 #: Reach in Å⁻¹ of the farthest spots that is believed of a detector where nothing is stated.
@@ -106,6 +110,24 @@ class CalibratedScan:
         """Status of each position."""
         assert self.scan.status is not None
         return self.scan.status
+
+    def doubts(self) -> list[str]:
+        """Return what a user should check of the calibration, in words."""
+        found = []
+        if self.pixel is not None and self.stated is not None:
+            change = self.pixel_size / self.stated - 1.0
+            # A size far off, such as 1, was no statement.
+            if _SURPRISING < abs(change) <= _STATED_ERROR:
+                found.append(
+                    f"the stated size of a pixel was changed by {100.0 * change:+.1f} %, which is right if "
+                    f"{self.request.material} is there: a wrong phase changes it as well; look at rings.png"
+                )
+        if self.origin.residual > _RESTLESS:
+            found.append(
+                f"direct beams lie {self.origin.residual:.1f} pixels (rms) from the fitted origin: look at "
+                "origin.png; --origin parabola or measured may follow them, --disk-radius find them better"
+            )
+        return found
 
     def summary(self) -> dict[str, Any]:
         """Return the calibration as JSON values."""

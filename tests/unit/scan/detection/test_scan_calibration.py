@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,15 @@ def test_a_stated_size_that_a_known_material_contradicts(detected, stated, error
     result = calibrate(detected, wrong, ellipse=(1.03, 40.0), rings=RINGS)
     assert result.pixel_size == pytest.approx(0.03, rel=0.003)
     assert result.summary()["pixel_size_stated"] == stated
+    assert ["changed by -9.1 %" in line for line in result.doubts()] == [True] * (stated == 0.033)
+
+
+def test_an_origin_that_does_not_fit_is_worth_a_look(detected):
+    result = calibrate(detected, ellipse=(1.03, 40.0))
+    assert result.doubts() == []
+    wander = np.random.default_rng(0).normal(0.0, 1.0, result.origin.measured.shape)
+    restless = replace(result.origin, measured=result.origin.measured + wander)
+    assert "from the fitted origin" in " ".join(replace(result, origin=restless).doubts())
 
 
 def test_few_grains_that_fill_no_ring_but_all_rings_together(detected):

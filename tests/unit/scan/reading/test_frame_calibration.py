@@ -142,3 +142,18 @@ def test_options_go_first_and_are_checked():
 def test_frames_that_are_no_scan(shape, dims, options, says):
     with pytest.raises(ScanError, match=says):
         FrameScan(xr.DataArray(np.zeros(shape), dims=dims), **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "swapped"),
+    [
+        ((144, 144, 12, 12), True),
+        ((12, 12, 144, 144), False),
+        ((20, 30, 12, 12), False),
+        ((64, 64, 32, 32), False),
+    ],
+)
+def test_small_frames_at_many_positions_may_be_the_scan(shape, swapped):
+    scan = FrameScan(xr.DataArray(np.zeros(shape, np.uint8), dims=FRAME_DIMENSIONS))
+    assert scan.looks_swapped is swapped
+    assert ["the other way round" in line for line in scan.doubts()] == [True] * swapped
