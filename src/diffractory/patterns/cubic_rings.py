@@ -23,6 +23,9 @@ from diffractory.patterns.peak_table import PeakTable
 CENTRINGS: Final = ("P", "I", "F")
 #: Radii that are asked, in Å⁻¹: nearer is the direct beam, and farther rings lie too close to tell.
 _NEAREST, _FARTHEST = 0.05, 1.6
+#: How far, rms in Å⁻¹, reciprocal vectors of spots that are seen lie off the detector's plane; at most this
+#: share of their length, since the innermost ones of a zone axis lie in it.
+_OFF_PLANE, _STEEPEST = 0.02, 0.08
 #: Standard deviation of a ring in ln q, and of the window within which a spot may lie anywhere.
 _WIDTH, _WINDOW = 0.008, 0.12
 #: Shares of spots that may lie on rings; the others lie anywhere.
@@ -73,9 +76,9 @@ def count_radii(peaks: PeakTable, grid: ConstantGrid) -> NDArray[np.float64]:
         Direct beams, and spots nearer than 0.05 or farther than 1.6 Å⁻¹, are left out.
     """
     radius = np.hypot(*peaks.q[peaks.scattered].T)
-    # Radius in the detector's plane for length of the vector: 2e-4 Å⁻¹ apart at 1.6 Å⁻¹ and 200 keV.
-    bins = np.floor(np.log(np.maximum(radius, 1e-12) / _NEAREST) / grid.step).astype(np.int64)
-    inside = (bins >= 0) & (bins < grid.n_radii)
+    length = np.hypot(radius, np.minimum(_OFF_PLANE, _STEEPEST * radius))
+    bins = np.floor(np.log(np.maximum(length, 1e-12) / _NEAREST) / grid.step).astype(np.int64)
+    inside = (radius >= _NEAREST) & (bins < grid.n_radii)
     return np.bincount(bins[inside], minlength=grid.n_radii).astype(np.float64)
 
 
