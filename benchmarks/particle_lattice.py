@@ -140,7 +140,10 @@ def candidates(path: Path, files: list[Path]) -> dict[str, Any]:
 
 def _listed(lattices: SpotLattices, peaks: PeakTable, particle: np.ndarray, n: int) -> dict[str, Any]:
     found = pool_cubic_constants(lattices, peaks, particle, np.ones(n, bool))
-    return {name: np.round(values, 3).tolist() for name, values in vars(found).items()}
+    return {
+        name: (values if values.dtype.kind == "U" else np.round(values, 3)).tolist()
+        for name, values in vars(found).items()
+    }
 
 
 def main() -> None:

@@ -119,7 +119,8 @@ def detect(
     trench: Annotated[
         float | None,
         typer.Option(
-            help="Outer radius of the kernel in disk radii; 0 = a plain disk.", rich_help_panel=_PROBE
+            help="Outer radius of the kernel in disk radii, by default 2 + 2 px / radius; 0 = a plain disk.",
+            rich_help_panel=_PROBE,
         ),
     ] = None,
     false_peaks: Annotated[
@@ -473,7 +474,7 @@ def report(
         first = list(replaced.items())[:_NAMED]
         named = ", ".join(f"{name} {_short(then)} → {_short(now)}" for name, (then, now) in first)
         more = f", … ({len(replaced)} in all)" if len(replaced) > _NAMED else ""
-        note(f"{out_file} held an earlier result of other parameters, which was replaced: {named}{more}")
+        note(f"{out_file} held an earlier result, which was replaced; what differs: {named}{more}")
     for line in result.doubts():
         note(line)
     for path in (out_file, *pictures):

@@ -206,7 +206,8 @@ def _notes(
             f"clipped: {counts['with clipped pixels']:,} frames have pixels at the largest value, {highest:,}"
         )
     if problem is not None:
-        return [*notes, f"'diffractory detect' would refuse this scan as it is: {problem}"]
+        why = ": ".join(part for part in (problem.what, problem.why) if part)
+        return [*notes, f"'diffractory detect' would probably refuse this scan as it is: {why}"]
     y, x = beam.center
     where = f"direct beam: row {y:.1f}, column {x:.1f}, radius {beam.radius:.1f} pixels"
     notes.append(where + (", touches the edge of the frame" if beam.at_edge else ""))

@@ -118,8 +118,8 @@ WorkersOption = Annotated[
     ),
 ]
 
-#: Beam energies of electron microscopes, in keV.
-_KEV = (1.0, 1000.0)
+#: Beam energies that are taken, in keV, and the lowest that is meant where a number may be one in eV.
+_KEV, _LOWEST_MEANT = (1.0, 1000.0), 30.0
 
 
 def in_kev(value: float | None) -> float | None:
@@ -128,14 +128,14 @@ def in_kev(value: float | None) -> float | None:
     Raises
     ------
     SpecError
-        If no microscope has it, as where it was given in eV.
+        If it lies outside what is computed, as where it was given in eV.
     """
     if value is not None and not _KEV[0] <= value <= _KEV[1]:
         raise SpecError(
-            f"--energy {value:g} is no beam energy in keV",
-            f"it lies between {_KEV[0]:g} and {_KEV[1]:,g} keV",
+            f"--energy {value:g} is no beam energy in keV that is computed",
+            f"that lies between {_KEV[0]:g} and {_KEV[1]:,g} keV",
             f"Give it in keV: --energy {value / 1e3:g}"
-            if _KEV[0] <= value / 1e3 <= _KEV[1]
+            if _LOWEST_MEANT <= value / 1e3 <= _KEV[1]
             else "Give it in keV, such as --energy 200",
         )
     return value

@@ -34,8 +34,8 @@ _NOTE = (
     "'baseline' always answers with what was most frequent (lattice: the median) in training. "
     "Space-group accuracies over all patterns count a wrong crystal system as wrong. Lattice errors "
     "are of patterns whose crystal system was predicted right; so are those of 'cubic_constant', where "
-    "'median' is what the model says of single patterns, 'pooled' what explains their spots together, and "
-    "'both' takes the first for what is expected of the second."
+    "'median' is what the model says of single patterns, 'pooled' what explains their lattices and spots, "
+    "and 'both' takes the first for what is expected of the second."
 )
 
 
@@ -113,7 +113,7 @@ def evaluate(
         error for 1, 3, 10 and 30 patterns together by the model's own rule, full groups only;
         ``system_by_difference``: by the paper's rule; ``without_triclinic``: both, of patterns of other
         systems, where triclinic is no possible answer; ``cubic_constant``: errors of the constant of cubic
-        materials for 1, 3, 10 and 30 patterns, by the model's ``median``, the spots ``pooled``, and
+        materials for 1, 3, 10 and 30 patterns, by the model's ``median``, all spots ``pooled``, and
         ``both``, None without ``lattices``; ``conditions`` and ``subsets``: as asked for, a subset with its
         ``counts``, accuracies and those ``without_triclinic``. ``note`` says how to read the numbers.
 

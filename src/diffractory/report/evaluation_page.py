@@ -18,7 +18,7 @@ from diffractory.report.page import Page
 #: Protocols, and what they are called.
 PROTOCOLS = {"paper": "paper protocol", "turned": "the same, turned", "lab": "lab protocol"}
 #: Answers for the cubic constant, and what they are called.
-ANSWERS = {"median": "the model's median", "pooled": "lattices pooled", "both": "both"}
+ANSWERS = {"median": "the model's median", "pooled": "lattices and spots pooled", "both": "both"}
 _SIX = "triclinic neither asked nor answered"
 #: Finds a number of ours: of an evaluation, its "single" or "aggregated" part, and the number of patterns.
 _Ours = Callable[[Mapping[str, Any], str, str], str]

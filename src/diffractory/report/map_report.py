@@ -27,13 +27,13 @@ from diffractory.report.particle_figures import (
     figure_of_particles,
     part_name,
 )
-from diffractory.report.ring_figure import figure_of_rings
+from diffractory.report.ring_figure import figure_of_cubic_rings
 from diffractory.report.style import save_figure, settle_layout
 from diffractory.scan.mapping.label_map import assumed_system, summarise
 from diffractory.scan.mapping.particle_table import summarise_particles
 
 _NAMES: Final = (
-    "system", "particles", "lattice", "lattice-b", "lattice-c", "rings", "domain", "flags", "examples",
+    "system", "particles", "lattice", "lattice-b", "lattice-c", "cubic-rings", "domain", "flags", "examples",
 )  # fmt: skip
 #: Every file that a report may hold.
 REPORT_FILES: Final = (*(f"{name}.{kind}" for name in _NAMES for kind in ("svg", "png")), "map.html")
@@ -218,7 +218,7 @@ def _pictures(
         # What goes to another process is copied: only the arrays that it draws.
         together = None
         if axis == "a" and constant is not None:
-            words = f"all spots of {part_name(dataset)} {constant['particle']}, if cubic"
+            words = f"all patterns of {part_name(dataset)} {constant['particle']}, if cubic"
             together = (words, float(constant["a_pooled"]))
         draw = partial(figure_of_lattice, dataset[["crystal_system", axis]], axis, together)
         words = _LATTICE.format(axis=axis)
@@ -237,8 +237,10 @@ def _pictures(
 
 def _largest_decided(table: pd.DataFrame | None) -> pd.Series | None:
     """Return the row of the largest particle whose cubic constant is decided; None if there is none."""
-    decided = None if table is None else table[[is_decided(margin) for margin in table["a_pooled_margin"]]]
-    if decided is None or decided.empty:
+    if table is None or "a_pooled_centring" not in table:
+        return None
+    decided = table[[is_decided(margin) for margin in table["a_pooled_margin"]]]
+    if decided.empty:
         return None
     return decided.nlargest(1, "n_positions", keep="first").iloc[0]
 
@@ -249,8 +251,10 @@ def _rings(dataset: xr.Dataset, peaks: PeakTable, row: pd.Series) -> _Picture:
     shown = peaks.take(np.flatnonzero(dataset["particle"].to_numpy().ravel() == row["particle"]))
     radius = np.hypot(*shown.q[shown.scattered].T)
     words = f"{len(radius):,} spots of {part} {row['particle']}"
-    draw = partial(figure_of_rings, radius, float(row["a_pooled"]), str(row["a_pooled_centring"]), words)
-    return _Picture("rings", f"Rings of a cubic {part}", _RINGS.format(part=part), draw, movable=True)
+    draw = partial(
+        figure_of_cubic_rings, radius, float(row["a_pooled"]), str(row["a_pooled_centring"]), words
+    )
+    return _Picture("cubic-rings", f"Rings of a cubic {part}", _RINGS.format(part=part), draw, movable=True)
 
 
 def _axes_to_draw(dataset: xr.Dataset) -> list[str]:

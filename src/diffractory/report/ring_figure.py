@@ -19,7 +19,7 @@ _SPOTS, _RINGS = "#0072B2", "#D55E00"
 _APART: Final = 0.02
 
 
-def figure_of_rings(radius: NDArray[np.float64], a: float, centring: str, words: str) -> Figure:
+def figure_of_cubic_rings(radius: NDArray[np.float64], a: float, centring: str, words: str) -> Figure:
     """Draw at which distances from the direct beam spots lie, and where a cubic lattice has its rings.
 
     Parameters

@@ -150,6 +150,15 @@ def test_lattice_states_its_median(tmp_path, axis):
     assert_drawn(figure, tmp_path / "lattice.png")
 
 
+def test_what_patterns_tell_together_stands_beside_the_median():
+    axes = figure_of_lattice(example(), "a", ("all patterns of particle 1", 4.1234)).axes[1]
+    assert "all patterns of particle 1: 4.123 Å" in [
+        text.get_text() for text in axes.get_legend().get_texts()
+    ]
+    assert 4.1234 in [line.get_xdata()[0] for line in axes.lines]
+    assert "together" not in texts(figure_of_lattice(example()))
+
+
 def test_lattices_of_an_assumed_system_are_called_nothing_else(tmp_path):
     dataset = example()
     dataset.attrs["map_spec"] = MapSpec(assume="cubic").to_json()

@@ -25,7 +25,7 @@ from particle_examples import PARTICLE, prediction, scan
 TRAINING = np.random.default_rng(0).normal(size=(20, 2))
 #: Every picture a map with particles and unequal a, b and c has.
 PICTURES = [
-    "system", "particles", "lattice", "lattice-b", "lattice-c", "rings", "domain", "flags", "examples",
+    "system", "particles", "lattice", "lattice-b", "lattice-c", "cubic-rings", "domain", "flags", "examples",
 ]  # fmt: skip
 
 
@@ -89,8 +89,8 @@ def test_rings_are_drawn_of_a_decided_constant_alone(tmp_path, only_text):
         table = with_constant(table_of(), margin)
         names = write_map_report(tmp_path, example(), scan().peaks, TRAINING, table)
         assert told in (tmp_path / "map.html").read_text()
-        assert ("rings.png" in names) is drawn
-    assert "rings.png" not in write_map_report(tmp_path, example(), scan().peaks, TRAINING, None)
+        assert ("cubic-rings.png" in names) is drawn
+    assert "cubic-rings.png" not in write_map_report(tmp_path, example(), scan().peaks, TRAINING, None)
 
 
 def test_the_page_holds_every_picture_and_needs_nothing_else(report):
@@ -135,7 +135,7 @@ def test_pictures_drawn_by_another_process_are_the_same(tmp_path, report, dies):
     helper, (here, names) = Pickling(dies), report
     begun = begin_pictures(helper, tmp_path, *map_parts)
     there = {path.stem for path in tmp_path.iterdir()}
-    assert there == (set() if dies else {"lattice", "lattice-b", "lattice-c", "rings", "flags"})
+    assert there == (set() if dies else {"lattice", "lattice-b", "lattice-c", "cubic-rings", "flags"})
     assert write_map_report(tmp_path, *map_parts, begun=begun) == names
     for name in (*(f"{name}.png" for name in PICTURES), "map.html"):
         assert (here / name).read_bytes() == (tmp_path / name).read_bytes()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffractory.patterns.cubic_rings import allowed_numbers
-from diffractory.report.ring_figure import figure_of_rings, miller_indices
+from diffractory.report.ring_figure import figure_of_cubic_rings, miller_indices
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_an_absent_ring_has_none():
 def test_spots_are_counted_and_first_rings_named():
     a = 4.0
     radius = np.repeat(np.sqrt([3.0, 4.0, 8.0]) / a, [5, 3, 2])
-    axes = figure_of_rings(radius, a, "F", "10 spots of particle 1").axes[0]
+    axes = figure_of_cubic_rings(radius, a, "F", "10 spots of particle 1").axes[0]
     assert sum(patch.get_height() for patch in axes.patches) == 10
     assert {text.get_text() for text in axes.texts} >= {"111", "200", "220"}
     assert "10 spots of particle 1" in axes.get_title(loc="left")
@@ -47,4 +47,4 @@ def test_spots_are_counted_and_first_rings_named():
     low, high = axes.get_xlim()
     assert (low, high) == (0.0, pytest.approx(1.0))
     # Without spots in reach there are the rings alone.
-    assert figure_of_rings(np.empty(0), a, "P", "0 spots").axes[0].texts
+    assert figure_of_cubic_rings(np.empty(0), a, "P", "0 spots").axes[0].texts

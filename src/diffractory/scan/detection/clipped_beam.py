@@ -15,6 +15,8 @@ from scipy.ndimage import label
 
 #: A plateau has so many times the area of a disk at least; a smaller one is no hindrance.
 _WIDER: Final = 1.2
+#: Maxima so many pixels off the plateau are still its own.
+_RIM: Final = 1.5
 #: Largest share of a frame that is a direct beam.
 _LARGEST: Final = 0.1
 
@@ -51,7 +53,7 @@ def centre_clipped_beam(
         return maxima
     beam = np.argwhere(parts == 1 + int(sizes.argmax()))
     middle = beam.mean(axis=0)
-    reach = math.sqrt(len(beam) / math.pi) + radius
+    reach = math.sqrt(len(beam) / math.pi) + _RIM
     on = np.flatnonzero(np.hypot(maxima["x"] - middle[0], maxima["y"] - middle[1]) <= reach)
     if not len(on):
         return maxima

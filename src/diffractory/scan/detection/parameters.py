@@ -8,8 +8,9 @@
 * **Noise**: frames of neighbouring positions differ in little but noise. The scatter of the difference of
   their correlations, against the local intensity, gives a constant (the detector's) and a gain (counting).
   The half of the pairs that is most alike counts; if even they show different crystals, pixels are
-  compared with those beside them instead. A camera's pedestal, which does not count, is looked for.
-  Where that is no line it is raised until it covers nine tenths of what was measured.
+  compared with those beside them instead. Where that is no line it is raised until it covers nine tenths of
+  what was measured. A camera's pedestal, which does not count, is looked for; it is taken to be the same all
+  over the scan.
 * **Threshold**: a peak must exceed so many standard deviations of that noise that in a frame without
   disks the chosen number of false peaks is found. For a smooth Gaussian field the number of maxima
   above z is known (Adler 1981, *The Geometry of Random Fields*, §6.2).
@@ -181,6 +182,9 @@ def _fit_noise(difference: NDArray[np.float64], local: NDArray[np.float64]) -> N
         other = _fit_line(np.maximum(x[seen] - tried, 0.0), v[seen])
         if other[2] < (residual if pedestal else _CLEARLY * residual):
             (constant, gain, residual), pedestal = other, float(tried)
+    if pedestal:
+        # It may be lower elsewhere: what lies below it is no less noisy than the quietest that was seen.
+        constant = max(constant, float(v[seen].min()))
     line = constant + gain * np.maximum(x[seen] - pedestal, 0.0)
     # Where a line does not describe the noise (a camera's dark corners), nearly the noisiest bins decide.
     short = float(np.quantile(v[seen] / np.maximum(line, 1e-300), 0.9))

@@ -41,8 +41,8 @@ def ring_background(
     Returns
     -------
     ndarray of shape (n,)
-        Mean height of the ring that a maximum lies on; 0 where three quarters of its circle are not above 0,
-        or do not lie in the frame, and for the strongest itself.
+        Mean height of the ring that a maximum lies on; 0 unless a quarter of its circle lies in the frame and
+        three quarters of that part are above 0, and for the strongest itself.
     """
     if not len(rows):
         return np.empty(0)

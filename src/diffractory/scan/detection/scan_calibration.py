@@ -125,7 +125,7 @@ class CalibratedScan:
         if self.origin.residual > _RESTLESS:
             found.append(
                 f"direct beams lie {self.origin.residual:.1f} pixels (rms) from the fitted origin: look at "
-                "origin.png; --origin parabola or measured may follow them, --disk-radius find them better"
+                "origin.png; another --origin may follow them, --disk-radius find them better"
             )
         return found
 

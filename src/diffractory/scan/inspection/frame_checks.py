@@ -110,7 +110,8 @@ def fill_bad_pixels(frames: NDArray[np.generic], bad_pixels: NDArray[np.bool_]) 
     Returns
     -------
     ndarray of shape (n, rows, columns)
-        The same array where no pixel is bad; else float64.
+        The same array where no pixel is bad; else a copy, of the same type where that is one of integers, or
+        float64.
 
     Raises
     ------
@@ -132,4 +133,5 @@ def fill_bad_pixels(frames: NDArray[np.generic], bad_pixels: NDArray[np.bool_]) 
             if good.any():
                 filled[:, row, column] = np.median(filled[:, *window][:, good], axis=1)
                 break
-    return filled
+    # What is clipped is told by the type: integers stay integers.
+    return np.rint(filled).astype(frames.dtype) if frames.dtype.kind in "iu" else filled

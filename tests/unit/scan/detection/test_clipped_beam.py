@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from diffractory.scan.detection.clipped_beam import centre_clipped_beam
+from diffractory.scan.detection.detect import Detector
 from diffractory.scan.detection.disk_detection import detect_block
 from diffractory.scan.detection.disk_radius import measure_radius
 from diffractory.scan.detection.probe_template import disk_template, kernel_of
@@ -38,6 +39,21 @@ def test_the_beam_is_in_the_middle_of_its_plateau(center):
     # Not clipped, it is left to the correlation.
     plain = detect_block(camera(center).astype(np.float64)[None], KERNEL, SPEC)
     assert np.hypot(*(plain.pattern(0)[0] - center).T).min() > 0.3
+
+
+def test_a_bad_pixel_does_not_hide_that_the_beam_is_clipped():
+    bad = np.zeros(SHAPE, bool)
+    bad[3, 4] = True
+    found = Detector(KERNEL, SPEC, bad, None).find(camera((47.3, 50.6))[None])
+    q, _ = found.peaks.pattern(0)
+    assert np.hypot(*(q - (47.3, 50.6)).T).min() < 0.3
+
+
+def test_a_disk_beside_the_plateau_is_kept():
+    frame = np.zeros(SHAPE, np.uint8)
+    frame[np.hypot(*(np.indices(SHAPE) - 40)) <= 7.0] = 255
+    beside = np.array([(44.0, 40.0, 9.0), (48.6, 40.0, 8.0)], dtype=MAXIMA.dtype)
+    assert centre_clipped_beam(frame, beside, 3.0).tolist() == [(40.0, 40.0, 9.0), (48.6, 40.0, 8.0)]
 
 
 def test_what_is_no_wide_plateau_is_left_as_it_is():

@@ -88,5 +88,8 @@ def test_bad_pixels_are_filled_from_good_neighbours():
     assert (filled[1] == 3.0).all()
     assert frames[0, 0, 0] == 1e9  # the input stays
     assert fill_bad_pixels(frames, NONE) is frames
+    counts = np.arange(2 * 20 * 20).reshape(2, 20, 20).astype(np.uint16)
+    assert fill_bad_pixels(counts, bad).dtype == np.uint16
+    assert fill_bad_pixels(counts, bad)[0, 0, 0] == np.rint(np.median([1, 20, 21]))
     with pytest.raises(ScanError, match="mask"):
         fill_bad_pixels(frames, np.zeros((3, 3), dtype=bool))
