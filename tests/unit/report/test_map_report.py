@@ -7,6 +7,7 @@ from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from html.parser import HTMLParser
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -281,17 +282,37 @@ def test_examples_of_a_map_without_labels(tmp_path):
     save_figure(figure, tmp_path / "examples.png", dpi=50)
 
 
+def in_browser(profile, page, *options):
+    """Open a page in a window that holds all of it, and return what the browser prints."""
+    return subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+         "--window-size=1280,9000", f"--user-data-dir={profile}", *options, page.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_a_browser_renders_every_picture(tmp_path, report):
     page, text = tmp_path / "map.html", (report[0] / "map.html").read_text()
-    measure = "document.title = [...document.images].map(i => i.complete * i.naturalWidth).join(' ')"
+    measure = (
+        "document.title = [...document.images].map(i => { const r = i.getBoundingClientRect();"
+        " return [i.complete * i.naturalWidth, r.x, r.y, r.width, r.height].map(Math.round) }).join(' ')"
+    )
     page.write_text(text.replace("</body>", f"<script>{measure}</script></body>"))
-    seen = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update",
-         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
-    widths = [int(width) for width in re.search("<title>([0-9 ]+)</title>", seen).group(1).split()]
-    assert len(widths) == len(PICTURES)
-    assert min(widths) > 300
+    seen = in_browser(tmp_path / "profile", page, "--dump-dom")
+    places = [
+        [int(number) for number in place.split(",")]
+        for place in re.search("<title>([0-9 ,]+)</title>", seen).group(1).split()
+    ]
+    assert len(places) == len(PICTURES)
+    in_browser(tmp_path / "profile", page, f"--screenshot={tmp_path / 'seen.png'}")
+    screen = plt.imread(tmp_path / "seen.png")[..., :3]
+    for (width, x, y, shown, height), name in zip(places, PICTURES, strict=True):
+        assert width > 300, name
+        assert min(shown, height) > 100, name
+        picture = screen[y : y + height, x : x + shown]
+        # All of it lies in the window, and is neither blank nor of one colour.
+        assert picture.shape[:2] == (height, shown), name
+        assert len(np.unique((picture * 15).round().reshape(-1, 3), axis=0)) > 8, name
+        assert (picture.min(axis=2) < 0.5).mean() > 0.002, name
