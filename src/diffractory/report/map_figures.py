@@ -301,7 +301,8 @@ def _draw_histogram(
     axes.axvline(median, color=INK, linewidth=1.2, linestyle="--", label=f"median {median:.2f} Å")
     if together is not None:
         axes.axvline(together[1], color=_TOGETHER, linewidth=1.6, label=f"{together[0]}: {together[1]:.3f} Å")
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
+    # Lines of constants may pass behind it.
+    axes.legend(facecolor="white", edgecolor="none", fontsize=8, labelcolor=INK, loc="upper right")
     title(axes, f"{axis} of {known.size:,} positions" + (f", {assumed} assumed" if assumed else ""))
 
 
