@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from diffractory.patterns.peak_table import PeakTable
@@ -132,6 +132,16 @@ def share_on_rings(
     return float(counts[near].sum() / counts.sum()), float(near[seen[0] : seen[-1] + 1].mean())
 
 
+def is_allowed(h: ArrayLike, k: ArrayLike, l: ArrayLike, centring: str) -> NDArray[np.bool_]:
+    """Tell which reflections a cubic lattice has: P all, I those of even h + k + l, F the unmixed ones."""
+    parity = np.stack([np.asarray(index) % 2 for index in (h, k, l)])
+    if centring == "I":
+        return np.asarray(parity.sum(axis=0) % 2 == 0)
+    if centring == "F":
+        return np.asarray((parity == parity[0]).all(axis=0))
+    return np.ones(parity.shape[1:], dtype=bool)
+
+
 @lru_cache(maxsize=16)
 def allowed_numbers(centring: str, largest: int) -> NDArray[np.int64]:
     """Return the numbers N = h² + k² + l² of a cubic lattice's reflections, without 0.
@@ -149,13 +159,7 @@ def allowed_numbers(centring: str, largest: int) -> NDArray[np.int64]:
     """
     side = np.arange(math.isqrt(largest) + 1)
     h, k, l = (axis.ravel() for axis in np.meshgrid(side, side, side, indexing="ij"))
-    if centring == "I":
-        allowed = (h + k + l) % 2 == 0
-    elif centring == "F":
-        allowed = (h % 2 == k % 2) & (k % 2 == l % 2)
-    else:
-        allowed = np.ones(len(h), dtype=bool)
-    numbers = np.unique((h * h + k * k + l * l)[allowed])
+    numbers = np.unique((h * h + k * k + l * l)[is_allowed(h, k, l, centring)])
     return np.asarray(numbers[(numbers > 0) & (numbers <= largest)])
 
 

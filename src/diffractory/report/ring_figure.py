@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from diffractory.patterns.cubic_rings import allowed_numbers
+from diffractory.patterns.cubic_rings import allowed_numbers, is_allowed
 from diffractory.report.style import new_figure, tidy, title
 
 _BIN: Final = 0.004
@@ -83,9 +83,6 @@ def miller_indices(number: int, centring: str) -> str:
         for k in range(h, -1, -1):
             left = number - h * h - k * k
             l = math.isqrt(max(left, 0))
-            if l <= k and l * l == left:
-                even = (h + k + l) % 2 == 0
-                alike = h % 2 == k % 2 == l % 2
-                if centring == "P" or (centring == "I" and even) or (centring == "F" and alike):
-                    return f"{h}{k}{l}" if h < 10 else f"{h} {k} {l}"
+            if l <= k and l * l == left and is_allowed(h, k, l, centring):
+                return f"{h}{k}{l}" if h < 10 else f"{h} {k} {l}"
     raise ValueError(f"a cubic {centring} lattice has no reflection of N = {number}")
