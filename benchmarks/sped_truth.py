@@ -208,6 +208,7 @@ def whole_path(frames: NDArray[Any], truth: FrameTruth, overlapping: NDArray[np.
             "on_grains": int((overlapping > 0).sum()), "overlapping": int((overlapping > 1).sum()),
             "with_five_spots": int(enough.sum()), "of_them_on_film": int((enough & (overlapping == 0)).sum()),
             "labelled": labelled, "cubic": labelled.get("cubic", 0) / max(sum(labelled.values()), 1),
+            "a_of_cubic": summary["systems"]["cubic"]["lattice"]["a"], "a_from": summary["lattice_sources"],
         },
         "outside_training": summary["outside_training"]["fraction"],
         "largest_particle": json.loads(table[kept].to_json(orient="records"))[0],

@@ -193,7 +193,9 @@ def print_map(report: dict[str, Any]) -> None:
     note(f"unlike the training patterns: {100 * outside['fraction']:.1f} % of {outside['asked']:,} positions")
     if report["lattice"]["a"]:
         assumed = f", {report['assumed']} assumed" if report["assumed"] else ""
-        note(f"median a{assumed}, of single patterns: {report['lattice']['a']['median']:.2f} Å")
+        rings = report["lattice_sources"]["rings"]
+        near = f"; {rings:,} of them from spots near the constant of their particle" if rings else ""
+        note(f"median a{assumed}, of single patterns: {report['lattice']['a']['median']:.2f} Å{near}")
     flags = {name.replace("_", " "): count for name, count in report["flags"].items() if name != "few_spots"}
     note("flagged: " + ", ".join(f"{count:,} {name}" for name, count in flags.items()))
     if "particles" in report:
@@ -209,8 +211,9 @@ def print_map(report: dict[str, Any]) -> None:
 def _constant_of(cubic: dict[str, Any]) -> str:
     """Return what the patterns of a particle say of its cubic constant."""
     if not is_decided(cubic["margin"]):
-        return "a undecided"
+        return f"a undecided by its {cubic['patterns']} distinct patterns"
     return (
         f"{cubic['centring']}, a = {cubic['a']:.3f} Å, {100 * cubic['on_rings']:.0f} % of its spots on rings "
-        f"of that lattice ({100 * cubic['by_chance']:.0f} % by chance), margin {cubic['margin']:.0f}"
+        f"of that lattice ({100 * cubic['by_chance']:.0f} % by chance), margin {cubic['margin']:.0f} from "
+        f"{cubic['patterns']} distinct patterns"
     )

@@ -19,22 +19,29 @@ from typing import Final, Self
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from diffractory.patterns.cubic_rings import (
     CENTRINGS,
     ConstantGrid,
     count_radii,
     judge_rings,
+    judge_rings_near,
     share_on_rings,
 )
 from diffractory.patterns.peak_table import PeakTable
+from diffractory.patterns.similarity import distinct_patterns
 from diffractory.patterns.spot_lattice import SpotLattices
 
 #: Smallest and largest constant that is an answer, in Å, and the relative distance of those that are tried.
 _SMALLEST, _LARGEST, _STEP = 2.4, 18.0, 0.002
 #: Constants up to this one are tried, so that an answer shows whether it is one or only the end of the range.
 _BEYOND = 25.0
+#: They begin at half of the smallest, for smaller cells that the coarse ones are.
+_GRID: Final = ConstantGrid(0.5 * _SMALLEST, math.ceil(math.log(2.0 * _BEYOND / _SMALLEST) / _STEP), _STEP)
+#: The constant of one pattern lies this near its particle's, relatively, by a normal distribution that ends
+#: at so many of its standard deviations.
+_SPREAD, _END = 0.01, 3.0
 #: Most patterns of a particle that are asked.
 _MOST: Final = 2000
 #: Share of patterns whose lattice is believed to be wrong …
@@ -53,8 +60,9 @@ _VAGUE = 0.45
 #: Logarithms of densities: below the first nothing is added up any more, below the second it is 0.
 _HOPELESS, _NOTHING = -60.0, -30.0
 _FIRST, _SECOND = np.array([0, 1, 2, 0, 0, 1]), np.array([0, 1, 2, 1, 2, 2])
-#: Natural logarithm of the odds from which on a constant is an answer.
-_DECIDED = 10.0
+#: Natural logarithm of the odds from which on a constant is an answer: about nine of ten are right from here
+#: to the double, more beyond.
+_DECIDED = 5.0
 #: Constants this near, relatively, are the same.
 _SAME = 0.02
 #: What is expected is off by little in this share of cases, its logarithm by a Laplace distribution of the
@@ -64,22 +72,25 @@ _KNOWN, _LITTLE, _MUCH, _ANYTHING = 0.58, 0.009, 0.27, 1e-4
 
 @dataclass(frozen=True, eq=False)
 class CubicConstants:
-    """Pooled cubic lattice constants of n particles; NaN where no pattern has a lattice and none is expected.
+    """Pooled cubic lattice constants of n particles; NaN where no pattern has a spot and none is expected.
 
     Parameters
     ----------
     a : ndarray of shape (n,)
         In Å.
     support : ndarray of shape (n,)
-        Share of the patterns whose lattice this constant explains better than chance does.
+        Share of the patterns with a lattice whose lattice it explains better than chance does.
     margin : ndarray of shape (n,)
-        Natural logarithm of the likelihood over that of the best constant that is 2 % or more off; negative
-        where one beyond the largest answer is more likely.
+        Natural logarithm of the likelihood over that of the best constant 2 % or more off, for as many
+        patterns as are distinct: those of one grain repeat each other. Negative where a constant beyond the
+        largest answer is more likely.
     centring : ndarray of shape (n,), str
-        P, I or F, whichever has the rings that spots lie on; empty where no pattern has a lattice.
+        P, I or F, whichever has the rings that spots lie on; empty where no pattern has a spot.
     on_rings, by_chance : ndarray of shape (n,)
         Share of the spots within 1 % of a ring of that lattice, and the share that would be if they lay
         anywhere.
+    patterns : ndarray of shape (n,), int64
+        How many patterns were asked of which no two are alike.
     """
 
     a: NDArray[np.float64]
@@ -88,17 +99,19 @@ class CubicConstants:
     centring: NDArray[np.str_]
     on_rings: NDArray[np.float64]
     by_chance: NDArray[np.float64]
+    patterns: NDArray[np.int64]
 
     @classmethod
     def unknown(cls, n: int) -> Self:
         """Return n particles of which nothing is known."""
         a, support, margin, on_rings, by_chance = (np.full(n, np.nan) for _ in range(5))
-        return cls(a, support, margin, np.full(n, "", dtype="<U1"), on_rings, by_chance)
+        centring, patterns = np.full(n, "", dtype="<U1"), np.zeros(n, dtype=np.int64)
+        return cls(a, support, margin, centring, on_rings, by_chance, patterns)
 
 
-def is_decided(margin: float) -> bool:
-    """Tell whether a pooled constant is an answer: its margin is known and 10 or more."""
-    return margin >= _DECIDED
+def is_decided(margin: ArrayLike) -> NDArray[np.bool_]:
+    """Tell whether pooled constants are answers: their margin is known and 5 or more."""
+    return np.asarray(np.asarray(margin) >= _DECIDED)
 
 
 def pool_cubic_constants(
@@ -115,14 +128,14 @@ def pool_cubic_constants(
     lattices : SpotLattices
         Of n patterns.
     peaks : PeakTable
-        The same patterns; only those with a lattice are asked.
+        The same patterns. Those without a lattice are asked for their spots alone.
     particle : ndarray of shape (n,), int32
         Number of the particle of each pattern, 0 = none.
     wanted : ndarray of shape (n_particles,), bool
         Particles that are cubic.
     expected : ndarray of shape (n_particles,), optional
         Constants in Å that something else tells, NaN where it does not. They weigh as much as one more
-        pattern, and are the answer where no pattern has a lattice.
+        pattern, and are the answer where no pattern has a spot.
 
     Returns
     -------
@@ -132,12 +145,9 @@ def pool_cubic_constants(
     result = CubicConstants.unknown(len(wanted))
     told = np.full(len(wanted), np.nan) if expected is None else np.where(wanted, expected, np.nan)
     result.a[:] = told
-    # From half of the smallest on, for smaller cells that the coarse ones are.
-    first = 0.5 * _SMALLEST
-    grid = ConstantGrid(first, math.ceil(math.log(_BEYOND / first) / _STEP), _STEP)
-    tried = grid.constants
+    grid, tried = _GRID, _GRID.constants
     too_small, too_large = tried < _SMALLEST, tried >= _LARGEST
-    usable = np.flatnonzero((particle > 0) & (lattices.score > 0.0))
+    usable = np.flatnonzero((particle > 0) & (peaks.counts > 1))
     members = np.split(
         usable[np.argsort(particle[usable], kind="stable")],
         np.cumsum(np.bincount(particle[usable], minlength=len(wanted) + 1))[:-1],
@@ -147,12 +157,17 @@ def pool_cubic_constants(
             continue
         # Evenly from all over the particle: more say nothing new.
         chosen = member[np.linspace(0, len(member) - 1, min(len(member), _MOST)).round().astype(np.int64)]
-        shown = peaks.take(chosen)
-        products, errors = _products(lattices.take(chosen), shown.counts)
-        total, explains = _judge(products, errors, tried**2)
+        shown, read = peaks.take(chosen), lattices.score[chosen] > 0.0
         radii = count_radii(shown, grid)
+        if not (read.any() or radii.any()):
+            continue
+        products, errors = _products(lattices.take(chosen[read]), shown.counts[read])
+        total, explains = _judge(products, errors, tried**2)
         rings = judge_rings(radii, grid)
         total += _A_SPOT * rings.max(axis=0)
+        # All of them for the constant, but no more evidence than the distinct ones are.
+        distinct = len(distinct_patterns(shown, _MOST))
+        total *= distinct / len(chosen)
         if np.isfinite(told[number]):
             total += _log_expected(tried, told[number])
         total[too_small] = -np.inf
@@ -160,8 +175,10 @@ def pool_cubic_constants(
         other = np.abs(tried / tried[best] - 1.0) >= _SAME
         # Near the end of the range the best answer may be the flank of one that is none.
         other |= too_large & (total > total[best])
-        result.a[number] = min(tried[best] * math.exp(_STEP * _vertex(total, best)), _LARGEST)
-        result.support[number] = explains[best] / len(chosen)
+        off = _vertex(total[None], np.array([best]))[0]
+        result.a[number] = min(tried[best] * math.exp(_STEP * off), _LARGEST)
+        result.patterns[number] = distinct
+        result.support[number] = explains[best] / read.sum() if read.any() else np.nan
         result.margin[number] = total[best] - total[other].max()
         centring = CENTRINGS[int(rings[:, best].argmax())]
         result.centring[number] = centring
@@ -171,13 +188,55 @@ def pool_cubic_constants(
     return result
 
 
-def _vertex(total: NDArray[np.float64], best: int) -> float:
-    """Return how many steps, at most half a one, the top of a parabola lies beside the best constant."""
-    if not 0 < best < len(total) - 1 or not np.isfinite(total[best - 1]):
-        return 0.0
-    before, here, after = total[best - 1 : best + 2]
+def refine_cubic_constants(
+    peaks: PeakTable, known: NDArray[np.float64], centring: NDArray[np.str_]
+) -> NDArray[np.float64]:
+    """Tell the constant of every single pattern from its spots, where that of its particle is known.
+
+    What is known of the particle is a normal distribution of 1 % around its constant; the rings that the
+    spots lie on decide the rest.
+
+    Parameters
+    ----------
+    peaks : PeakTable
+        Of n patterns.
+    known : ndarray of shape (n,)
+        Constant of the particle of each pattern in Å; NaN = not asked.
+    centring : ndarray of shape (n,), str
+        P, I or F: the lattice of the particle.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        In Å, at most 3 % from what was known; NaN where not asked, and where the spots are no likelier on the
+        rings of any such constant than anywhere: they are not of this lattice.
+    """
+    result = np.full(len(known), np.nan)
+    reach = round(_END * _SPREAD / _STEP)
+    inside = (known > _GRID.constants[reach]) & (known < _GRID.constants[-1 - reach])
+    asked = np.flatnonzero(inside)
+    if len(asked) == 0:
+        return result
+    middle = np.rint(np.log(known[asked] / _GRID.first) / _STEP).astype(np.int64)
+    columns = middle[:, None] + np.arange(-reach, reach + 1)
+    evidence = judge_rings_near(peaks.take(asked), _GRID, columns[:, 0], columns.shape[1], centring[asked])
+    tried = _GRID.constants[columns]
+    total = evidence - 0.5 * (np.log(tried / known[asked, None]) / _SPREAD) ** 2
+    best, rows = total.argmax(axis=1), np.arange(len(asked))
+    found = tried[rows, best] * np.exp(_STEP * _vertex(total, best))
+    result[asked] = np.where(evidence[rows, best] > 0.0, found, np.nan)
+    return result
+
+
+def _vertex(total: NDArray[np.float64], best: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return how many steps, at most half a one, the top of a parabola lies beside the best of each row."""
+    rows, middle = np.arange(len(best)), np.clip(best, 1, total.shape[1] - 2)
+    before, here, after = (total[rows, middle + step] for step in (-1, 0, 1))
     curvature = 2.0 * here - before - after
-    return min(max(float(0.5 * (after - before) / curvature), -0.5), 0.5) if curvature > 0.0 else 0.0
+    peaked = (best == middle) & np.isfinite(before) & (curvature > 0.0)
+    return np.clip(
+        np.divide(0.5 * (after - before), curvature, out=np.zeros(len(best)), where=peaked), -0.5, 0.5
+    )
 
 
 def _log_expected(tried: NDArray[np.float64], expected: float) -> NDArray[np.float64]:

@@ -75,10 +75,7 @@ def count_radii(peaks: PeakTable, grid: ConstantGrid) -> NDArray[np.float64]:
     ndarray of shape (grid.n_radii,)
         Direct beams, and spots nearer than 0.05 or farther than 1.6 Å⁻¹, are left out.
     """
-    radius = np.hypot(*peaks.q[peaks.scattered].T)
-    length = np.hypot(radius, np.minimum(_OFF_PLANE, _STEEPEST * radius))
-    bins = np.floor(np.log(np.maximum(length, 1e-12) / _NEAREST) / grid.step).astype(np.int64)
-    inside = (radius >= _NEAREST) & (bins < grid.n_radii)
+    bins, inside = _bins(peaks.q[peaks.scattered], grid)
     return np.bincount(bins[inside], minlength=grid.n_radii).astype(np.float64)
 
 
@@ -132,6 +129,38 @@ def share_on_rings(
     return float(counts[near].sum() / counts.sum()), float(near[seen[0] : seen[-1] + 1].mean())
 
 
+def judge_rings_near(
+    peaks: PeakTable, grid: ConstantGrid, first: NDArray[np.int64], count: int, centring: NDArray[np.str_]
+) -> NDArray[np.float64]:
+    """Return how much likelier each pattern's own spots are on the rings of some constants than anywhere.
+
+    Parameters
+    ----------
+    peaks : PeakTable
+        Of n patterns.
+    grid : ConstantGrid
+    first : ndarray of shape (n,), int64
+        The first constant of the grid that is asked of each pattern.
+    count : int
+        How many are asked; all of them lie in the grid.
+    centring : ndarray of shape (n,), str
+        P, I or F: the lattice of each pattern.
+
+    Returns
+    -------
+    ndarray of shape (n, count)
+        Natural logarithm of the likelihood ratio, as :func:`judge_rings` tells it of many patterns; NaN
+        where a pattern has no spot that is asked.
+    """
+    scattered = peaks.scattered
+    owner = np.repeat(np.arange(len(peaks)), peaks.counts)[scattered]
+    bins, inside = _bins(peaks.q[scattered], grid)
+    row = np.array([CENTRINGS.index(name) for name in centring.tolist()], dtype=np.int64)
+    found = _correlate_near(_tables(grid), row, first, owner[inside], bins[inside], count).max(axis=1)
+    found[np.bincount(owner[inside], minlength=len(peaks)) == 0] = np.nan
+    return np.asarray(found)
+
+
 def is_allowed(h: ArrayLike, k: ArrayLike, l: ArrayLike, centring: str) -> NDArray[np.bool_]:
     """Tell which reflections a cubic lattice has: P all, I those of even h + k + l, F the unmixed ones."""
     parity = np.stack([np.asarray(index) % 2 for index in (h, k, l)])
@@ -140,6 +169,14 @@ def is_allowed(h: ArrayLike, k: ArrayLike, l: ArrayLike, centring: str) -> NDArr
     if centring == "F":
         return np.asarray((parity == parity[0]).all(axis=0))
     return np.ones(parity.shape[1:], dtype=bool)
+
+
+def _bins(q: NDArray[np.float64], grid: ConstantGrid) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the bin of ln q of each spot, and whether it lies in the range that is asked."""
+    radius = np.hypot(*q.T)
+    length = np.hypot(radius, np.minimum(_OFF_PLANE, _STEEPEST * radius))
+    bins = np.floor(np.log(np.maximum(length, 1e-12) / _NEAREST) / grid.step).astype(np.int64)
+    return bins, (radius >= _NEAREST) & (bins < grid.n_radii)
 
 
 @lru_cache(maxsize=16)
@@ -174,6 +211,19 @@ def _correlate(tables, counts, n):  # type: ignore[no-untyped-def]
             for j in range(tables.shape[1]):
                 for k in range(n):
                     found[i, j, k] += counts[first] * tables[i, j, first + k]
+    return found
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _correlate_near(tables, columns, starts, owners, bins, n):  # type: ignore[no-untyped-def]
+    """Return the log likelihood of n constants of each pattern, from its first one on, for every share."""
+    found = np.zeros((len(columns), tables.shape[1], n))
+    for spot in range(len(owners)):
+        pattern = owners[spot]
+        start = bins[spot] + starts[pattern]
+        for j in range(tables.shape[1]):
+            for k in range(n):
+                found[pattern, j, k] += tables[columns[pattern], j, start + k]
     return found
 
 

@@ -11,6 +11,8 @@ from diffractory.patterns.peak_table import PeakTable
 
 #: Spots nearer than this, in Å⁻¹, are the same: positions vary by a third of it from pattern to pattern.
 SAME_SPOT = 0.015
+#: Patterns at least this alike are of one grain.
+_ALIKE = 0.4
 
 
 def pattern_similarity(
@@ -48,6 +50,49 @@ def pattern_similarity(
     _compare(table.q, np.maximum(table.intensity, 0.0), table.offsets, table.direct, first, second,
              tolerance, result)  # fmt: skip
     return result
+
+
+def distinct_patterns(table: PeakTable, most: int) -> NDArray[np.int64]:
+    """Choose patterns of which no two are alike: positions of one grain repeat each other.
+
+    Parameters
+    ----------
+    table : PeakTable
+        Positions in Å⁻¹.
+    most : int
+        Of more patterns, so many are asked, evenly from all of them.
+
+    Returns
+    -------
+    ndarray of int64
+        Indices, ascending: the first pattern with a spot, and each one after it whose similarity to all that
+        were chosen before is below 0.4.
+    """
+    asked = np.linspace(0, len(table) - 1, min(len(table), most)).round().astype(np.int64)
+    kept = np.zeros(len(asked), dtype=np.int64)
+    n = _choose(table.q, np.maximum(table.intensity, 0.0), table.offsets, table.direct, asked, SAME_SPOT,
+                _ALIKE, kept)  # fmt: skip
+    return kept[:n]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _choose(q, intensity, offsets, direct, asked, tolerance, alike, kept):  # type: ignore[no-untyped-def]
+    n, one, other, result = 0, np.empty(1, np.int64), np.empty(1, np.int64), np.empty(1)
+    for pattern in asked:
+        first, stop = offsets[pattern], offsets[pattern + 1]
+        if stop - first - (direct[pattern] >= 0) <= 0:
+            continue
+        new, one[0] = True, pattern
+        for i in range(n):
+            other[0], result[0] = kept[i], 0.0
+            _compare(q, intensity, offsets, direct, one, other, tolerance, result)
+            if result[0] >= alike:
+                new = False
+                break
+        if new:
+            kept[n] = pattern
+            n += 1
+    return n
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from diffractory.patterns.cubic_constant import is_decided, pool_cubic_constants
+from diffractory.patterns.cubic_constant import is_decided, pool_cubic_constants, refine_cubic_constants
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import SpotLattices
 
@@ -28,8 +30,9 @@ def lattices_of(bases, noise=0.001, seed=0):
 
 
 def spots_of(n):
-    """Patterns of 25 spots at radii where none is asked: what lattices say is looked at alone."""
-    return PeakTable.from_lists(np.full((n, 25, 2), 3.0), np.ones((n, 25)), [-1] * n)
+    """Patterns of 25 spots at radii where none is asked, no two alike: lattices alone are looked at."""
+    q = np.random.default_rng(4).uniform(2.0, 4.0, (n, 25, 2))
+    return PeakTable.from_lists(q, np.ones((n, 25)), [-1] * n)
 
 
 def pooled(lattices, particle=None, wanted=YES, expected=None, peaks=None):
@@ -164,18 +167,60 @@ def test_spots_tell_what_wrong_lattices_do_not(name):
     assert found.by_chance[0] < 0.65
 
 
-def test_spots_of_other_particles_and_without_a_lattice_are_not_asked():
-    lattices = lattices_of([P / 5.0] * 20)
+def test_spots_of_other_particles_are_not_asked_and_those_without_a_lattice_are():
+    lattices = lattices_of([P / 5.0] * 40)
     lattices.score[10:] = 0.0
-    peaks = PeakTable.concatenate([scattered(5.0, P, 10), scattered(3.3, F, 10, seed=1)])
+    nothing = PeakTable.from_lists([np.zeros((1, 2))] * 10, [np.ones(1)] * 10, [0] * 10)
+    peaks = PeakTable.concatenate([scattered(5.0, P, 10), scattered(3.3, F, 20, seed=1), nothing])
     alone = pooled(lattices.take(np.arange(10)), peaks=peaks.take(np.arange(10)))
-    for owner in (np.ones(20), np.repeat([1, 2], 10)):
-        found = pooled(lattices, owner, np.ones(2, bool), peaks=peaks)
-        assert found.margin[0] == alone.margin[0]
-        assert found.on_rings[0] == alone.on_rings[0]
-    assert found.centring.tolist() == ["P", ""]
-    assert np.isnan(found.on_rings[1])
+    found = pooled(lattices, np.repeat([1, 2, 2, 3], 10), np.ones(3, bool), peaks=peaks)
+    assert found.margin[0] == alone.margin[0]
+    assert found.on_rings[0] == alone.on_rings[0]
+    # No lattice was read from any pattern of the second particle; the third has no spots either.
+    assert found.centring.tolist() == ["P", "F", ""]
+    np.testing.assert_allclose(found.a, [5.0, 3.3, np.nan], rtol=0.004)
+    assert is_decided(found.margin).tolist() == [True, True, False]
+    assert np.isnan(found.support).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("name", "PFI")
+@settings(max_examples=15, deadline=None)
+@given(a=st.floats(3.0, 9.0), off=st.floats(-0.012, 0.012), seed=st.integers(0, 99))
+def test_single_patterns_tell_how_far_they_are_from_their_particle(name, a, off, seed):
+    here = scattered(a * (1.0 + off), {"P": P, "F": F, "I": I}[name], 20, seed, false=1)
+    found = refine_cubic_constants(here, np.full(20, a), np.full(20, name))
+    assert np.nanmedian(found) == pytest.approx(a * (1.0 + off), rel=0.006)
+    assert np.all(np.abs(found[np.isfinite(found)] / a - 1.0) < 0.031)
+
+
+def test_patterns_of_no_such_lattice_keep_what_they_had():
+    asked, known = scattered(4.2, F, 30), np.full(60, 4.2)
+    mixed = PeakTable.concatenate([asked, scattered(5.43, F, 30, seed=2)])
+    found = refine_cubic_constants(mixed, known, np.full(60, "F"))
+    np.testing.assert_array_equal(np.isfinite(found[:30]), True)
+    assert np.isnan(found[30:]).mean() > 0.8
+    alone = refine_cubic_constants(asked, known[:30], np.full(30, "F"))
+    np.testing.assert_array_equal(found[:30], alone)
+
+
+def test_patterns_of_one_grain_are_one_pattern_of_evidence():
+    lattices, one = lattices_of([F / 4.2] * 30), scattered(4.2, F, 1)
+    repeated = pooled(lattices, peaks=one.take([0] * 30))
+    single = pooled(lattices.take([0]), peaks=one)
+    assert repeated.patterns.tolist() == single.patterns.tolist() == [1]
+    assert repeated.margin[0] < 3.0 * max(single.margin[0], 1.0)
+    assert pooled(lattices, peaks=scattered(4.2, F, 30)).margin[0] > 8.0 * single.margin[0]
+
+
+def test_nothing_is_told_where_nothing_is_known():
+    peaks = PeakTable.concatenate(
+        [scattered(4.2, F, 3), PeakTable.from_lists([np.zeros((1, 2))], [[1.0]], [0])]
+    )
+    known = np.array([np.nan, 1.25, 24.9, 4.2])
+    assert np.isnan(refine_cubic_constants(peaks, known, np.full(4, "F"))).all()
+    assert len(refine_cubic_constants(peaks.take([]), known[:0], np.full(0, "F"))) == 0
 
 
 def test_an_unknown_margin_decides_nothing():
-    assert [is_decided(margin) for margin in (np.nan, 9.9, 10.0)] == [False, False, True]
+    assert [bool(is_decided(margin)) for margin in (np.nan, 4.9, 5.0)] == [False, False, True]
+    np.testing.assert_array_equal(is_decided([np.nan, 4.9, 5.0]), [False, False, True])

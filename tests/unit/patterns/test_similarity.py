@@ -3,7 +3,7 @@ import pytest
 
 from diffractory.errors import DiffractoryError
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.patterns.similarity import pattern_similarity
+from diffractory.patterns.similarity import distinct_patterns, pattern_similarity
 from lattices import table_of
 
 PAIR = (np.array([0]), np.array([1]))
@@ -53,3 +53,27 @@ def test_pairs_that_are_not_there_are_refused(first, second):
     table = PeakTable.from_lists([np.zeros((1, 2))] * 2, [np.ones(1)] * 2, [0, 0])
     with pytest.raises(DiffractoryError, match="of a table of 2"):
         pattern_similarity(table, np.array(first), np.array(second))
+
+
+@pytest.mark.parametrize("most", [1, 7, 1000])
+def test_distinct_patterns_are_alike_to_none_before(most):
+    generator = np.random.default_rng(2)
+    kinds = [generator.uniform(-1.0, 1.0, (6, 2)) for _ in range(5)]
+    which = generator.integers(0, 5, 60)
+    q = [
+        np.zeros((1, 2)) if n == 3 else kinds[k] + generator.normal(0.0, 0.002, (6, 2))
+        for n, k in enumerate(which)
+    ]
+    table = PeakTable.from_lists(
+        q, [np.ones(len(each)) for each in q], [0 if n == 3 else -1 for n in range(60)]
+    )
+    chosen = distinct_patterns(table, most)
+    asked = np.linspace(0, 59, min(60, most)).round().astype(int)
+    first = [
+        next(n for n in asked if which[n] == k and n != 3) for k in dict.fromkeys(which[asked[asked != 3]])
+    ]
+    assert chosen.tolist() == sorted(first)
+
+
+def test_of_no_patterns_none_is_distinct():
+    assert distinct_patterns(PeakTable.from_lists([], [], []), 10).tolist() == []

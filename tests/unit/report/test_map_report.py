@@ -85,7 +85,7 @@ def only_text(monkeypatch):
 def test_rings_are_drawn_of_a_decided_constant_alone(tmp_path, only_text):
     for margin, told, drawn in (
         (50.0, "4.000 F (90 % on rings, 30 % by chance; 50)", True),
-        (9.0, "undecided", False),
+        (4.0, "undecided", False),
     ):
         table = with_constant(table_of(), margin)
         names = write_map_report(tmp_path, example(), scan().peaks, TRAINING, table)

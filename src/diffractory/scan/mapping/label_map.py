@@ -32,6 +32,8 @@ REASONS: Final = ("labelled", "few_spots", "low_difference", "bad_frame")
 LATTICE_AXES: Final = ("a", "b", "c")
 _CLASS: Final = "crystal_system_class"
 _PACKAGES: Final = ("diffractory", "numpy", "scikit-image", "scikit-learn", "xarray", "zarr")
+#: Where the lattice of a position comes from; the index is the code.
+LATTICE_SOURCES: Final = ("none", "model", "rings")
 _OVERLAPS: Final = ("overlapping grains were not looked for", "overlapping grains were looked for")
 
 
@@ -55,6 +57,9 @@ class ScanPrediction:
         Where two grains likely lie above each other; None = not looked for.
     particles : ParticlePrediction or None
         The same scan by particle; None = not divided.
+    refined : ndarray of shape (n,), bool, or None
+        Cubic positions whose lattice is not the model's, but told from their own spots near the constant of
+        their particle; None = nowhere.
     """
 
     systems: SystemBlock
@@ -64,6 +69,7 @@ class ScanPrediction:
     columns: tuple[int, ...]
     overlapping: NDArray[np.bool_] | None = None
     particles: ParticlePrediction | None = None
+    refined: NDArray[np.bool_] | None = None
 
 
 def median_labels(codes: NDArray[np.int8], size: int) -> NDArray[np.int8]:
@@ -201,6 +207,13 @@ def to_dataset(
         variables["particle"] = grid(divided.particle, name, {"units": "1"})
     for axis, values in zip(LATTICE_AXES, within.lattice.T, strict=True):
         variables[axis] = grid(values, f"lattice constant {axis}", {"units": "angstrom"})
+    source = np.isfinite(within.lattice[:, 0]).astype(np.int8)
+    if prediction.refined is not None:
+        source[prediction.refined] = LATTICE_SOURCES.index("rings")
+    comment = "rings: the spots of the position, near the cubic constant of its particle"
+    variables["lattice_source"] = grid(
+        source, "what the lattice was told from", {**_flags(LATTICE_SOURCES, 0), "comment": comment}
+    )
     long_name = "share of trees that voted for each crystal system, or its calibrated probability"
     shares = systems.share.reshape(*scan.shape, -1)
     variables["system_share"] = xr.Variable(
@@ -272,7 +285,8 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
     dict
         Number of positions and of labelled ones; for each crystal system its count, its fraction
         of the labelled positions, the same weighted by confidence, and the quartiles of a, b, c in
-        Å; the quartiles over all labelled positions, and the system they were assumed to be of; how many
+        Å; the quartiles over all labelled positions, how many of them were told from what, and the system
+        they were assumed to be of; how many
         positions are unlabelled why; how many of those with spots enough lie outside the training domain;
         how many carry each flag; and, where that is known, how many frames are flagged as what.
     """
@@ -300,6 +314,7 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         "labelled": int(labelled.sum()),
         "systems": systems,
         "lattice": _quartiles(dataset, labelled),
+        "lattice_sources": _sources(dataset, labelled),
         "assumed": assumed_system(dataset),
         "unlabelled": {name: int((reasons == code).sum()) for code, name in enumerate(REASONS) if code},
         "outside_training": {"asked": asked, "count": outside, "fraction": outside / max(asked, 1)},
@@ -308,6 +323,11 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         },
         **_flagged_frames(dataset),
     }
+
+
+def _sources(dataset: xr.Dataset, chosen: NDArray[np.bool_]) -> dict[str, int]:
+    source = dataset["lattice_source"].to_numpy()[chosen]
+    return {name: int((source == code).sum()) for code, name in enumerate(LATTICE_SOURCES) if code}
 
 
 def _flagged_frames(dataset: xr.Dataset) -> dict[str, dict[str, int]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffractory.learning.aggregation import AggregatedLabels, EvidenceRule, aggregate_labels
-from diffractory.patterns.cubic_constant import CubicConstants
+from diffractory.patterns.cubic_constant import CubicConstants, is_decided, refine_cubic_constants
+from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.mapping.label_map import UNLABELLED
 from diffractory.scan.mapping.position_blocks import SystemBlock, WithinBlock
 from diffractory.specs import ParticleSpec
@@ -56,7 +57,8 @@ class ParticlePrediction:
     within_system : ndarray of shape (n_particles,), int8
         System whose space groups and lattices were asked for: the answer, or the assumed one.
     within : WithinBlock
-        Of n positions, what the models of that system say.
+        Of n positions, what the models of that system say; lattices of cubic particles as
+        :func:`refine_positions` tells them.
     cubic : CubicConstants or None
         Lattice constants that explain all patterns of a particle whose system is cubic; None where the
         model reads no lattices.
@@ -135,6 +137,51 @@ def pool_particles(
     else:
         evidence = rule.pool(systems.share[member], asked[member], spec.patterns)
     return _by_number(difference, asked[drawn], n), _by_number(evidence, asked[member], n)
+
+
+def refine_positions(
+    within: WithinBlock,
+    is_cubic: NDArray[np.bool_],
+    particle: NDArray[np.int32],
+    cubic: CubicConstants | None,
+    peaks: PeakTable,
+) -> tuple[WithinBlock, NDArray[np.bool_]]:
+    """Tell the lattice of cubic positions from their own spots, where their particle's constant is decided.
+
+    Few spots leave whole factors of a constant open, and a model guesses; the particle knows them.
+
+    Parameters
+    ----------
+    within : WithinBlock
+        Of n positions.
+    is_cubic : ndarray of shape (n,), bool
+        Positions whose lattice in ``within`` is cubic.
+    particle : ndarray of shape (n,), int32
+        Number of the particle of each position, 0 = none.
+    cubic : CubicConstants or None
+        Of the particles.
+    peaks : PeakTable
+        Of the positions.
+
+    Returns
+    -------
+    within : WithinBlock
+        A copy with these lattices.
+    refined : ndarray of shape (n,), bool
+        Where they are. Not where the spots are not on the rings of such a lattice.
+    """
+    refined = np.zeros(len(particle), dtype=bool)
+    if cubic is None:
+        return within, refined
+    known = np.where(is_decided(cubic.margin), cubic.a, np.nan)
+    asked = np.flatnonzero(is_cubic & (particle > 0) & np.isfinite(within.lattice[:, 0]))
+    owner = particle[asked] - 1
+    a = refine_cubic_constants(peaks.take(asked), known[owner], cubic.centring[owner])
+    found = np.isfinite(a)
+    refined[asked[found]] = True
+    lattice = within.lattice.copy()
+    lattice[asked[found]] = a[found, None]
+    return replace(within, lattice=lattice), refined
 
 
 def quantile_by_particle(

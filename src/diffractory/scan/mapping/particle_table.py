@@ -73,6 +73,8 @@ def particle_table(scan: BraggScan, prediction: ScanPrediction) -> pd.DataFrame:
         ``a_pooled_centring``, ``a_pooled_on_rings``, ``a_pooled_by_chance``
             P, I or F, whichever has the rings that the spots lie on; the share of spots within 1 % of one;
             and the share that would be if they lay anywhere.
+        ``a_pooled_patterns``
+            How many of its patterns are distinct, on which the margin rests; 0 = not asked.
         ``outside_share``, ``overlap_share``, ``flags``
             Shares of its patterns that are flagged, and the flags of most of them, as text.
 
@@ -130,7 +132,7 @@ def summarise_particles(table: pd.DataFrame) -> dict[str, Any]:
 def _constants(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return what the patterns of the largest cubic particles say of their constant together."""
     largest = table[table["a_pooled"].notna()].nlargest(_NAMED, "n_positions", keep="first")
-    names = ["support", "margin", "centring", "on_rings", "by_chance"]
+    names = ["support", "margin", "centring", "on_rings", "by_chance", "patterns"]
     renamed = {"particle": "particle", "a_pooled": "a"} | {f"a_pooled_{name}": name for name in names}
     listed = largest[list(renamed)].rename(columns=renamed).astype(object)
     rows = listed.where(listed.notna(), None).to_numpy()
@@ -199,6 +201,7 @@ def _pooled(divided: ParticlePrediction, n: int) -> dict[str, Any]:
         "a_pooled_centring": [centring or None for centring in pooled.centring.tolist()],
         "a_pooled_on_rings": pooled.on_rings,
         "a_pooled_by_chance": pooled.by_chance,
+        "a_pooled_patterns": pooled.patterns,
     }
 
 

@@ -34,6 +34,7 @@ from diffractory.scan.mapping.particle_prediction import (
     ParticlePrediction,
     pool_particles,
     quantile_by_particle,
+    refine_positions,
 )
 from diffractory.scan.mapping.particles import dark_field, divide_scan
 from diffractory.scan.mapping.position_blocks import (
@@ -247,8 +248,12 @@ def predict_scan(
             "it was trained on fewer than two materials of them",
             "Assume another crystal system, or train a model on more crystals",
         )
-    divided = None if particles is None else _by_particle(second, labels, particles)
-    return ScanPrediction(found.systems, labels, reason, within, columns, found.overlapping, divided)
+    divided, refined = None, np.zeros(len(labels), dtype=bool)
+    if particles is not None:
+        divided = _by_particle(second, labels, particles)
+        is_cubic = (labels if assumed is None else np.full(len(labels), assumed)) == system_code("cubic")
+        within, refined = refine_positions(within, is_cubic, divided.particle, divided.cubic, scan.peaks)
+    return ScanPrediction(found.systems, labels, reason, within, columns, found.overlapping, divided, refined)
 
 
 def _by_particle(second: _SecondPhase, labels: NDArray[np.int8], spec: ParticleSpec) -> ParticlePrediction:
@@ -263,14 +268,17 @@ def _by_particle(second: _SecondPhase, labels: NDArray[np.int8], spec: ParticleS
     of_positions[systems.system < 0] = UNLABELLED
     within = second.within(of_positions)
     of_within = system if second.assumed is None else np.where(system >= 0, second.assumed, UNLABELLED)
-    cubic = None
+    is_cubic, cubic = of_within == system_code("cubic"), None
     if second.found.lattices is not None:
-        is_cubic = of_within == system_code("cubic")
         # What the model reads from intensities too decides between whole factors that lattices leave open;
         # without any lattice there is nothing to decide.
         read = np.where(second.found.lattices.score > 0.0, within.lattice[:, 0], np.nan)
         expected = quantile_by_particle(read, particle, len(system), 0.5)
-        cubic = pool_cubic_constants(second.found.lattices, scan.peaks, particle, is_cubic, expected)
+        # Too few spots are as likely false ones.
+        asked = np.where(systems.system >= 0, particle, 0).astype(np.int32)
+        cubic = pool_cubic_constants(second.found.lattices, scan.peaks, asked, is_cubic, expected)
+        there = np.append(is_cubic, False)[particle - 1]
+        within, _ = refine_positions(within, there, particle, cubic, scan.peaks)
     return ParticlePrediction(
         spec, image, particle, difference, evidence, system, of_within.astype(np.int8), within, cubic
     )

@@ -6,10 +6,17 @@ import pytest
 from diffractory.errors import ScanError
 from diffractory.learning.aggregation import aggregate_labels, pool_evidence
 from diffractory.patterns.cubic_constant import CubicConstants
+from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.mapping.flags import FLAG_MASKS, flag_texts, particle_flags, position_flags
 from diffractory.scan.mapping.label_map import ScanPrediction, summarise, to_dataset
-from diffractory.scan.mapping.particle_prediction import ParticlePrediction, draw_patterns, pool_particles
+from diffractory.scan.mapping.particle_prediction import (
+    ParticlePrediction,
+    draw_patterns,
+    pool_particles,
+    refine_positions,
+)
 from diffractory.scan.mapping.particle_table import particle_table, summarise_particles
+from diffractory.scan.mapping.position_blocks import WithinBlock
 from diffractory.specs import MapSpec, ParticleSpec
 from particle_examples import PARTICLE, RULE, SHAPE, prediction, scan, votes
 
@@ -189,6 +196,7 @@ def test_pooled_constants_are_listed_where_there_are_any():
         a=np.array([4.0, np.nan, 5.0]), support=np.array([0.9, np.nan, 0.4]),
         margin=np.array([30.0, np.nan, 2.0]), centring=np.array(["F", "", ""]),
         on_rings=np.array([0.8, np.nan, np.nan]), by_chance=np.array([0.2, np.nan, np.nan]),
+        patterns=np.array([12, 0, 2]),
     )  # fmt: skip
     table = particle_table(scan(), replace(predicted, particles=replace(predicted.particles, cubic=cubic)))
     np.testing.assert_array_equal(table["a_pooled"], cubic.a)
@@ -200,6 +208,40 @@ def test_pooled_constants_are_listed_where_there_are_any():
         (4.0, 30.0, "F"),
         (5.0, 2.0, None),
     ]
-    assert [item["on_rings"] for item in named] == [0.8, None]
+    assert [(item["on_rings"], item["patterns"]) for item in named] == [(0.8, 12), (None, 2)]
     assert list(table["a_pooled_by_chance"].dropna()) == [0.2]
     assert summarise_particles(none)["cubic_constants"] == []
+
+
+def test_cubic_positions_of_a_decided_particle_tell_their_own_lattice():
+    radius = np.sqrt([3.0, 4.0, 8.0, 11.0, 12.0])
+    q = [np.stack([radius / (4.212 * (1.0 + 0.001 * n)), np.zeros(5)], axis=1) for n in range(6)]
+    peaks = PeakTable.from_lists(q, [np.ones(5)] * 6, [-1] * 6)
+    particle = np.array([1, 1, 1, 2, 0, 1], np.int32)
+    cubic = replace(
+        CubicConstants.unknown(2), a=np.array([4.212, 4.212]), margin=np.array([50.0, 4.0]),
+        centring=np.array(["F", "F"]),
+    )  # fmt: skip
+    within = WithinBlock(*(np.zeros(6, int) for _ in range(3)), np.full((6, 3), [6.0, 6.0, 7.0]))
+    within.lattice[2] = np.nan
+    is_cubic = np.array([True, True, True, True, True, False])
+    found, refined = refine_positions(within, is_cubic, particle, cubic, peaks)
+    assert refined.tolist() == [True, True, False, False, False, False]
+    np.testing.assert_allclose(found.lattice[:2], [[4.212] * 3, [4.216] * 3], rtol=0.002)
+    np.testing.assert_array_equal(found.lattice[2:], within.lattice[2:])
+    np.testing.assert_array_equal(within.lattice[:2], [[6.0, 6.0, 7.0]] * 2)
+    unchanged, nowhere = refine_positions(within, is_cubic, particle, None, peaks)
+    assert unchanged is within
+    assert not nowhere.any()
+
+
+def test_the_dataset_says_what_a_lattice_was_told_from():
+    whole, refined = prediction(), np.arange(24) < 2
+    dataset = to_dataset(scan(), replace(whole, refined=refined), MapSpec())
+    source = dataset["lattice_source"]
+    meaning = dict(zip(source.attrs["flag_meanings"].split(), source.attrs["flag_values"], strict=True))
+    has_lattice = np.isfinite(whole.within.lattice[:, 0])
+    np.testing.assert_array_equal(source.to_numpy().ravel() == meaning["rings"], refined)
+    np.testing.assert_array_equal(source.to_numpy().ravel() == meaning["none"], ~has_lattice)
+    labelled = int((whole.labels[has_lattice] >= 0).sum())
+    assert summarise(dataset)["lattice_sources"] == {"model": labelled - 2, "rings": 2}
