@@ -103,18 +103,7 @@ def told(provenance: Mapping[str, Any], *keys: str) -> Any:
 
 
 def told_number(provenance: Mapping[str, Any], *keys: str) -> float:
-    """Return a number above 0 that a model says of where it comes from.
-
-    Parameters
-    ----------
-    provenance : mapping
-        As given by :func:`load_model`.
-    *keys : str
-        Such as ``"training", "thickness"``.
-
-    Returns
-    -------
-    float
+    """Return what :func:`told` does, as a number above 0.
 
     Raises
     ------

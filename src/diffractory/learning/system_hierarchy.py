@@ -139,15 +139,59 @@ class SystemHierarchy(ABC):
     def vote_systems(self, X: ArrayLike) -> SystemVotes:
         """Return the crystal system of each row of X (n, n_features), with the share of each.
 
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+            Features of n patterns.
+
+        Returns
+        -------
+        SystemVotes
+            Of n patterns.
+
         Raises
         ------
         ModelError
             If the model is not trained or the features do not fit it.
         """
 
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the share of each crystal system, of shape (n, n_systems).
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+            Features of n patterns.
+
+        Returns
+        -------
+        ndarray of shape (n, n_systems)
+            The ``share`` of :meth:`vote_systems`: of the trees' votes, which is not calibrated, or of boosted
+            models the calibrated probability. Columns in the order of ``systems_``; rows add up to 1.
+
+        Raises
+        ------
+        ModelError
+            If the model is not trained or the features do not fit it.
+        """
+        return self.vote_systems(X).share
+
     @abstractmethod
     def pool_systems(self, votes: SystemVotes, groups: NDArray[Any]) -> AggregatedLabels:
-        """Return the crystal system of each group of patterns by the model's own rule."""
+        """Return the crystal system of each group of patterns by the model's own rule.
+
+        Parameters
+        ----------
+        votes : SystemVotes
+            Of n patterns.
+        groups : ndarray of shape (n,)
+            Group of each pattern.
+
+        Returns
+        -------
+        AggregatedLabels
+            One for each group, sorted by group.
+        """
 
     @property
     def evidence_rule(self) -> EvidenceRule | None:
@@ -159,7 +203,17 @@ class SystemHierarchy(ABC):
         """Apply the models of one crystal system to features (n, n_features)."""
 
     def predict(self, X: ArrayLike) -> NDArray[np.int8]:
-        """Return the code of the crystal system with the largest share for each row, of shape (n,)."""
+        """Return the code of the crystal system with the largest share for each row.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+            Features of n patterns.
+
+        Returns
+        -------
+        ndarray of shape (n,), int8
+        """
         return self.vote_systems(X).system
 
     def predict_within(self, X: ArrayLike, system: ArrayLike) -> WithinSystem:
@@ -168,8 +222,14 @@ class SystemHierarchy(ABC):
         Parameters
         ----------
         X : array_like of shape (n, n_features)
+            Features of n patterns.
         system : array_like of shape (n,), int
             Code of the crystal system to use; −1 = none.
+
+        Returns
+        -------
+        WithinSystem
+            Of n patterns.
 
         Raises
         ------
@@ -196,6 +256,11 @@ class SystemHierarchy(ABC):
 
     def locate(self, X: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Return where rows of X (n, n_features) lie among the training patterns.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_features)
+            Features of n patterns.
 
         Returns
         -------

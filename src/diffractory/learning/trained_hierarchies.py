@@ -79,26 +79,6 @@ class TrainedForests(SystemHierarchy):
         # From whole votes: shares would round.
         return SystemVotes(share, self.systems_[top], share.max(axis=1), difference_confidence(votes))
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the share of the trees that vote for each crystal system, of shape (n, n_systems).
-
-        Parameters
-        ----------
-        X : array_like of shape (n, n_features)
-            Features of n patterns.
-
-        Returns
-        -------
-        ndarray of shape (n, n_systems)
-            Columns in the order of ``systems_``; rows add up to 1. Not calibrated.
-
-        Raises
-        ------
-        ModelError
-            If the model is not trained or the features do not fit it.
-        """
-        return self.vote_systems(X).share
-
     @property
     def group_classes_(self) -> dict[int, NDArray[Any]]:
         """Space groups that are told apart within each crystal system."""
@@ -179,26 +159,6 @@ class TrainedBoosting(SystemHierarchy):
         features = check_features_of(self, X)
         return scaled(self.system_model_.predict_log_proba(features), self.calibration_.temperature)
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the calibrated probability of each crystal system, of shape (n, n_systems).
-
-        Parameters
-        ----------
-        X : array_like of shape (n, n_features)
-            Features of n patterns.
-
-        Returns
-        -------
-        ndarray of shape (n, n_systems)
-            Columns in the order of ``systems_``; rows add up to 1.
-
-        Raises
-        ------
-        ModelError
-            If the model is not trained or the features do not fit it.
-        """
-        return np.asarray(np.exp(self.predict_log_proba(X)))
-
     def vote_systems(self, X: ArrayLike) -> SystemVotes:
         """Return crystal system and calibrated probabilities of each row of X (n, n_features).
 
@@ -217,7 +177,7 @@ class TrainedBoosting(SystemHierarchy):
         ModelError
             If the model is not trained or the features do not fit it.
         """
-        return SystemVotes.from_share(self.predict_proba(X), self.systems_)
+        return SystemVotes.from_share(np.exp(self.predict_log_proba(X)), self.systems_)
 
     @property
     def group_classes_(self) -> dict[int, NDArray[Any]]:
