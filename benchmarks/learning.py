@@ -41,11 +41,11 @@ from diffractory.learning.provenance import training_runs
 from diffractory.learning.system_hierarchy import SystemVotes
 from diffractory.learning.trained_hierarchies import TrainedForests
 from diffractory.learning.training import Subset, feature_sets_of, split_of, training_set
-from diffractory.patterns.feature_sets import names_of_features
 from diffractory.settings import usable_cores
-from diffractory.specs import BoostingSpec, ForestSpec, InvariantSpec, LabProtocolSpec, TrainingSpec
+from diffractory.specs import BoostingSpec, ForestSpec, LabProtocolSpec, TrainingSpec
 
 RESULT = Path(__file__).parent / "results" / "learning.json"
+PROTOCOLS = ("paper", "turned", "lab")
 #: Positions with enough spots in the paper's scan of 256 × 256.
 PATTERNS = 44_600
 SHARES, ORIENTATIONS = (0.125, 0.25, 0.5, 1.0), (1, 3, 9)
@@ -83,7 +83,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     if len(section) == 2:
         section["robust_minus_paper"] = {
             name: {number: _difference(section, name, number) for number in ("1", "3", "10")}
-            for name in ("paper", "turned", "lab")
+            for name in PROTOCOLS
         }
     return section
 
@@ -100,7 +100,7 @@ def _read_evaluation(model: Path) -> dict[str, Any]:
 
 def _of_protocols(model: Path) -> dict[str, Any]:
     results = _read_evaluation(model)
-    return {name: _of_protocol(results[name]) for name in ("paper", "turned", "lab")}
+    return {name: _of_protocol(results[name]) for name in PROTOCOLS}
 
 
 def beside(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -117,19 +117,13 @@ def beside(arguments: argparse.Namespace) -> dict[str, Any]:
         provenance = header["provenance"]
         section[model.name] = {
             "diffractory": provenance["diffractory"],
-            "features": len(names_of_features(InvariantSpec(**provenance["features"]))),
+            "features": header["n_features"],
             "trained_along": _axes(provenance),
             "tested_along": _read_evaluation(model)["orientations"],
             "training_patterns": provenance["training_patterns"],
             "training_materials": len(provenance["training_materials"]),
             "training_seconds": _seconds(model.parent / f"{model.name}-training.json"),
-            **{
-                name: {
-                    part: found[part]
-                    for part in ("counts", "all_systems", "calibration_error", "by_system", "conditions")
-                }
-                for name, found in _of_protocols(model).items()
-            },
+            **{name: _in_short(_read_evaluation(model)[name]) for name in PROTOCOLS},
             "collected": {"command": command(), **describe()},
         }
     return section
@@ -150,23 +144,31 @@ def _difference(section: dict[str, Any], protocol: str, number: str) -> dict[str
     }
 
 
-def _of_protocol(results: dict[str, Any]) -> dict[str, Any]:
+def _in_short(results: dict[str, Any]) -> dict[str, Any]:
+    """Return what evaluations of any date tell."""
     return {
         "counts": results["counts"],
-        "systems": results["systems"],
         "all_systems": results["system_by_number"],
-        "six_systems": results["without_triclinic"]["system_by_number"],
-        "six_systems_by_difference": results["without_triclinic"]["system_by_difference"],
-        "unseen_families": _of_unseen(results["subsets"]["unseen_families"]),
         "calibration_error": {
             part: results[part]["system"]["reliability"]["expected_calibration_error"]
             for part in ("single", "aggregated")
         },
+        "by_system": {part: results[part]["system"]["by_system"] for part in ("single", "aggregated")},
+        "conditions": results["conditions"],
+    }
+
+
+def _of_protocol(results: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **_in_short(results),
+        "systems": results["systems"],
+        "six_systems": results["without_triclinic"]["system_by_number"],
+        "six_systems_by_difference": results["without_triclinic"]["system_by_difference"],
+        "unseen_families": _of_unseen(results["subsets"]["unseen_families"]),
         "confidence": {
             part: [results[part]["system"][f"confidence_{which}"] for which in ("right", "wrong")]
             for part in ("single", "aggregated")
         },
-        "by_system": {part: results[part]["system"]["by_system"] for part in ("single", "aggregated")},
         "confusion": {part: results[part]["system"]["confusion"] for part in ("single", "aggregated")},
         "confidence_matrix": {
             part: results[part]["system"]["confidence"] for part in ("single", "aggregated")
@@ -177,7 +179,6 @@ def _of_protocol(results: dict[str, Any]) -> dict[str, Any]:
         "cubic_constant": results["cubic_constant"],
         "space_group": {part: results[part]["space_group"] for part in ("single", "aggregated")},
         "lattice": {part: results[part]["lattice"] for part in ("single", "aggregated")},
-        "conditions": results["conditions"],
     }
 
 
