@@ -9,6 +9,7 @@ Each part writes its section of results/learning.json, so they can be run one at
     python benchmarks/learning.py votes RUN models/paper
     python benchmarks/learning.py scaling RUN
     python benchmarks/learning.py curves RUN
+    python benchmarks/learning.py cubic_curves RANDOM-AXES-RUN RUN
 
 The features of both presets must be computed: `diffractory features RUN --thickness 200` and
 `diffractory features RUN --preset robust`. What training took is kept if its answer lies beside the model:
@@ -26,9 +27,10 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-from cubic_constant import calibrates
+from cubic_constant import CUBIC, calibrates
+from cubic_curves import SUBSETS, CubicTest, cubic_fits, cubic_point
+from error_law import LAW, fit_law, law
 from machine import command, describe, write_json
-from scipy.optimize import curve_fit
 
 from diffractory.dataset.run import Run
 from diffractory.learning.accuracies import SystemAccuracies
@@ -38,8 +40,9 @@ from diffractory.learning.forests import VoteForestClassifier
 from diffractory.learning.growing import training_memory
 from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, protocol_features, targets_of
 from diffractory.learning.provenance import training_runs
+from diffractory.learning.saved_model import packaged_model
 from diffractory.learning.system_hierarchy import SystemVotes
-from diffractory.learning.trained_hierarchies import TrainedForests
+from diffractory.learning.trained_hierarchies import TrainedBoosting, TrainedForests
 from diffractory.learning.training import Subset, feature_sets_of, split_of, training_set
 from diffractory.settings import usable_cores
 from diffractory.specs import BoostingSpec, ForestSpec, LabProtocolSpec, TrainingSpec
@@ -393,22 +396,55 @@ def _fits(points: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _fit(sizes: np.ndarray, errors: np.ndarray) -> dict[str, Any]:
-    def law(x: np.ndarray, floor: float, a: float, alpha: float, b: float, beta: float) -> np.ndarray:
-        return floor + a * (x[0] / 1000.0) ** -alpha + b * x[1] ** -beta
-
-    bounds = ([0.0, 0.0, 0.05, 0.0, 0.05], [1.0, 2.0, 2.0, 2.0, 2.0])
-    best, _ = curve_fit(law, sizes, errors, p0=[0.1, 0.1, 0.5, 0.1, 0.5], bounds=bounds, max_nfev=20_000)
-    residual = float(np.abs(law(sizes, *best) - errors).max())
+    best, residual = fit_law(sizes, errors, 0.1)
     if residual > LARGEST_RESIDUAL:
         # A law that does not hold where it was measured says nothing beyond.
         return {"fits": False, "largest_residual": round(residual, 4)}
     there = np.array([[PAPER_MATERIALS], [PAPER_ORIENTATIONS]], dtype=float)
     return {
-        "law": "error = floor + a (materials / 1000)^-alpha + b orientations^-beta",
+        "law": LAW,
         "floor_a_alpha_b_beta": [round(float(value), 4) for value in best],
         "largest_residual": round(residual, 4),
         "EXTRAPOLATED_accuracy_at_27000_x_75": round(1.0 - float(law(there, *best)[0]), 4),
     }
+
+
+def cubic_curves(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train the included model's lattice model of cubic crystals on parts of its training patterns.
+
+    The runs are those that it was trained on. Tested on the cubic materials it never saw along the axes of
+    the first one, lab protocol; kept point by point.
+    """
+    runs = [Run.open(path) for path in arguments.runs]
+    model, provenance = load_model(packaged_model())
+    assert isinstance(model, TrainedBoosting)
+    axes = [run.plan.orientations.model_dump(mode="json") for run in runs]
+    known = [{"axes": "even", **each} for each in _axes(provenance)]
+    assert [{"axes": "even", **each} for each in axes] == known, "not the runs of the included model"
+    test = CubicTest.of_run(runs[0], model)
+    kept: dict[str, Any] = _read().get(arguments.section, {"points": []})
+    kept |= {
+        "trained_along": axes,
+        "tested_along": axes[0],
+        "asked": "called_cubic: by the included model at every point; all_cubic: whatever they are called",
+        "pixel_sizes_alone": test.floor(),
+    }
+    for subset in SUBSETS:
+        key = {"materials": subset.materials, "orientations_of_each_run": subset.orientations}
+        if any(key.items() <= point.items() for point in kept["points"]):
+            continue
+        kept["points"].append(key | cubic_point(runs, test, subset))
+        _write(arguments.section, kept)
+    # As large a part of the paper's materials is cubic as of those here.
+    systems = targets_of(runs[0].catalogue, np.flatnonzero(~split_of(runs[0], model.spec))).system
+    cubic = PAPER_MATERIALS * float(np.mean(systems[systems != TRICLINIC] == CUBIC))
+    kept["fits"] = cubic_fits(kept["points"], cubic, PAPER_ORIENTATIONS)
+    kept["extrapolated_to"] = {
+        "materials": PAPER_MATERIALS,
+        "cubic_materials": round(cubic),
+        "orientations": PAPER_ORIENTATIONS,
+    }
+    return kept
 
 
 def _read() -> dict[str, Any]:
@@ -439,6 +475,11 @@ def main() -> None:
     drawn.add_argument("run", type=Path)
     drawn.add_argument("--section", default="curves", help="of results/learning.json, one for each run")
     drawn.add_argument("--preset", action="append", choices=("paper", "robust"), help="both by default")
+    cubic = parts.add_parser("cubic_curves")
+    cubic.add_argument(
+        "runs", type=Path, nargs="+", help="those of the included model; the first is tested along"
+    )
+    cubic.add_argument("--section", default="cubic_curves", help="of results/learning.json")
     arguments = parser.parse_args()
     section = getattr(arguments, "section", arguments.part)
     _write(section, globals()[arguments.part](arguments))

@@ -205,15 +205,19 @@ class BoostedHierarchy(BaseEstimator, TrainedBoosting):
             chosen = rows_of(features, rows)
             groups = self._classifier(spec.group_rounds, spec.group_leaves, 1, code)
             self.group_models_[code] = groups.fit(chosen, part.space_group)
-            off = np.log(part.lattice / self._cells(code, chosen))
-            regressor = BoostedRegressor(
-                spec.lattice_rounds,
-                n_leaves=spec.lattice_leaves,
-                n_jobs=self.n_jobs,
-                random_state=seed_of(spec.seed, 2, code) % 2**31,
-            )
-            limit = np.log(_LARGEST_RATIO)
-            self.lattice_models_[code] = regressor.fit(chosen, np.clip(off, -limit, limit))
+            self._fit_lattice(code, chosen, part)
+
+    def _fit_lattice(self, code: int, features: NDArray[np.float32], targets: Targets) -> None:
+        """Train what tells by what factor the cells of one crystal system are off, on its patterns alone."""
+        off = np.log(targets.lattice / self._cells(code, features))
+        regressor = BoostedRegressor(
+            self.spec.lattice_rounds,
+            n_leaves=self.spec.lattice_leaves,
+            n_jobs=self.n_jobs,
+            random_state=seed_of(self.spec.seed, 2, code) % 2**31,
+        )
+        limit = np.log(_LARGEST_RATIO)
+        self.lattice_models_[code] = regressor.fit(features, np.clip(off, -limit, limit))
 
     def _classifier(self, rounds: int, leaves: int, role: int, code: int) -> BoostedClassifier:
         return BoostedClassifier(

@@ -122,6 +122,15 @@ def test_cells_read_from_the_spots_are_corrected_by_what_they_are_off(data):
     assert np.isfinite(found).all()
 
 
+def test_a_lattice_model_trained_alone_is_the_one_trained_with_all(model: BoostedHierarchy, data, held):
+    features, targets, _ = data
+    rows = np.flatnonzero((targets.system == 6) & ~held)
+    alone = BoostedHierarchy(SMALL, FEATURES, 1)
+    alone.training_, alone.lattice_models_ = model.training_, {}
+    alone._fit_lattice(6, features[rows], targets.take(rows))
+    assert_same_trees(alone.lattice_models_[6].trees_, model.lattice_models_[6].trees_)
+
+
 def test_a_boosted_hierarchy_is_reproducible_and_can_be_cloned(model: BoostedHierarchy, data, held):
     again = clone(model).fit(*data, held)
     np.testing.assert_array_equal(again.predict_proba(data[0]), model.predict_proba(data[0]))
