@@ -38,7 +38,9 @@ _SMALLEST, _LARGEST, _STEP = 2.4, 18.0, 0.002
 #: Constants up to this one are tried, so that an answer shows whether it is one or only the end of the range.
 _BEYOND = 25.0
 #: They begin at half of the smallest, for smaller cells that the coarse ones are.
-_GRID: Final = ConstantGrid(0.5 * _SMALLEST, math.ceil(math.log(2.0 * _BEYOND / _SMALLEST) / _STEP), _STEP)
+CONSTANTS: Final = ConstantGrid(
+    0.5 * _SMALLEST, math.ceil(math.log(2.0 * _BEYOND / _SMALLEST) / _STEP), _STEP
+)
 #: The constant of one pattern lies this near its particle's, relatively, by a normal distribution that ends
 #: at so many of its standard deviations.
 _SPREAD, _END = 0.01, 3.0
@@ -145,7 +147,7 @@ def pool_cubic_constants(
     result = CubicConstants.unknown(len(wanted))
     told = np.full(len(wanted), np.nan) if expected is None else np.where(wanted, expected, np.nan)
     result.a[:] = told
-    grid, tried = _GRID, _GRID.constants
+    grid, tried = CONSTANTS, CONSTANTS.constants
     too_small, too_large = tried < _SMALLEST, tried >= _LARGEST
     usable = np.flatnonzero((particle > 0) & (peaks.counts > 1))
     members = np.split(
@@ -211,21 +213,47 @@ def refine_cubic_constants(
         In Å, at most 3 % from what was known; NaN where not asked, and where the spots are no likelier on the
         rings of any such constant than anywhere: they are not of this lattice.
     """
-    result = np.full(len(known), np.nan)
+    a, evidence = judge_near(peaks, known, centring)
+    return np.where(evidence > 0.0, a, np.nan)
+
+
+def judge_near(
+    peaks: PeakTable, known: NDArray[np.float64], centring: NDArray[np.str_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the likeliest constant of each pattern near a known one, and what its spots say for it.
+
+    Parameters
+    ----------
+    peaks, known, centring
+        As for :func:`refine_cubic_constants`.
+
+    Returns
+    -------
+    a : ndarray of shape (n,)
+        In Å, at most 3 % from what was known.
+    evidence : ndarray of shape (n,)
+        Natural logarithm of how much likelier the spots are on its rings than anywhere; both NaN where not
+        asked, and where there is no spot.
+    """
+    a, evidence = np.full(len(known), np.nan), np.full(len(known), np.nan)
     reach = round(_END * _SPREAD / _STEP)
-    inside = (known > _GRID.constants[reach]) & (known < _GRID.constants[-1 - reach])
+    inside = (known > CONSTANTS.constants[reach]) & (known < CONSTANTS.constants[-1 - reach])
     asked = np.flatnonzero(inside)
     if len(asked) == 0:
-        return result
-    middle = np.rint(np.log(known[asked] / _GRID.first) / _STEP).astype(np.int64)
+        return a, evidence
+    middle = np.rint(np.log(known[asked] / CONSTANTS.first) / _STEP).astype(np.int64)
     columns = middle[:, None] + np.arange(-reach, reach + 1)
-    evidence = judge_rings_near(peaks.take(asked), _GRID, columns[:, 0], columns.shape[1], centring[asked])
-    tried = _GRID.constants[columns]
-    total = evidence - 0.5 * (np.log(tried / known[asked, None]) / _SPREAD) ** 2
+    likelier = judge_rings_near(
+        peaks.take(asked), CONSTANTS, columns[:, 0], columns.shape[1], centring[asked]
+    )
+    tried = CONSTANTS.constants[columns]
+    total = likelier - 0.5 * (np.log(tried / known[asked, None]) / _SPREAD) ** 2
     best, rows = total.argmax(axis=1), np.arange(len(asked))
-    found = tried[rows, best] * np.exp(_STEP * _vertex(total, best))
-    result[asked] = np.where(evidence[rows, best] > 0.0, found, np.nan)
-    return result
+    evidence[asked] = likelier[rows, best]
+    a[asked] = np.where(
+        np.isnan(evidence[asked]), np.nan, tried[rows, best] * np.exp(_STEP * _vertex(total, best))
+    )
+    return a, evidence
 
 
 def _vertex(total: NDArray[np.float64], best: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,0 +1,167 @@
+"""A cubic lattice that most of a scan has, and how far it makes single patterns cubic.
+
+Few spots do not tell a crystal system. But once many grains of a scan show one cubic lattice, as if they were
+a powder, a pattern whose spots all lie on its rings is one more grain of it, whatever it looks like by
+itself: along [111] the spots of any cubic crystal are a hexagonal net.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffractory.errors import SpecError
+from diffractory.patterns.cubic_constant import (
+    CONSTANTS,
+    is_decided,
+    judge_near,
+    pool_cubic_constants,
+)
+from diffractory.patterns.cubic_rings import CENTRINGS, count_radii, judge_rings, share_on_rings
+from diffractory.patterns.peak_table import PeakTable
+from diffractory.patterns.similarity import distinct_patterns
+from diffractory.patterns.spot_lattice import SpotLattices
+
+#: Patterns of which no two are alike that a phase is seen in, and how much likelier a spot of them lies on
+#: its rings than anywhere, as a natural logarithm: hardly any crystal reaches it that is not cubic.
+_FEWEST, _CUBIC = 5, 0.3
+#: Most patterns that are asked.
+_MOST = 2000
+#: The log odds that a pattern is cubic, where cubic crystals are of a known phase: a constant, and what the
+#: model's log odds, the evidence of all its spots, and that of a spot in the mean add to it. By logistic
+#: regression on materials that only calibrated the model (benchmarks/cubic_phase.py).
+_ODDS: Final = (-3.63, 0.935, 0.248, 10.3)
+#: Probabilities nearer to 0 and 1 than this count as so near.
+_SURE = 1e-4
+#: Share of cubic positions that are of that phase, and not of another cubic one.
+_KNOWN = 0.9
+
+
+@dataclass(frozen=True)
+class CubicPhase:
+    """The lattice of a cubic phase.
+
+    Parameters
+    ----------
+    a : float
+        In Å.
+    centring : {"P", "I", "F"}
+    on_rings, by_chance : float
+        Share of the scan's spots within 1 % of a ring of it, and the share that would be if they lay
+        anywhere.
+    patterns : int
+        Patterns of the scan of which no two are alike.
+    margin : float
+        Natural logarithm of the odds against the next best constant; NaN where the phase was told.
+    """
+
+    a: float
+    centring: str
+    on_rings: float = math.nan
+    by_chance: float = math.nan
+    patterns: int = 0
+    margin: float = math.nan
+
+
+def told_phase(text: str, peaks: PeakTable) -> CubicPhase:
+    """Return the phase that somebody names, and how well the spots of a scan lie on its rings.
+
+    Parameters
+    ----------
+    text : str
+        Constant in Å and centring, such as ``4.212:F``; D is F here.
+    peaks : PeakTable
+
+    Raises
+    ------
+    SpecError
+        If it is no such text.
+    """
+    number, _, letter = text.partition(":")
+    centring = letter.strip().upper().replace("D", "F")
+    try:
+        a = float(number)
+    except ValueError:
+        a = math.nan
+    if centring not in CENTRINGS or not 2.4 <= a < 18.0:
+        raise SpecError(
+            f"the phase {text!r} cannot be read",
+            "it is a cubic lattice constant of 2.4 to 18 Å with its centring P, I, F or D, auto, or none",
+            "Write 4.212:F, say",
+        )
+    on_rings, by_chance = share_on_rings(count_radii(peaks, CONSTANTS), CONSTANTS, a, centring)
+    return CubicPhase(a, centring, on_rings, by_chance, len(distinct_patterns(peaks, _MOST)))
+
+
+def find_cubic_phase(
+    lattices: SpotLattices, peaks: PeakTable, expected: float = math.nan
+) -> CubicPhase | None:
+    """Find the cubic lattice that most patterns of a scan have.
+
+    Parameters
+    ----------
+    lattices : SpotLattices
+        Of n patterns.
+    peaks : PeakTable
+        The same patterns.
+    expected : float, optional
+        Constant in Å that something else tells; see
+        :func:`~diffractory.patterns.cubic_constant.pool_cubic_constants`.
+
+    Returns
+    -------
+    CubicPhase or None
+        None where there are fewer than five distinct patterns, where no constant is decided, and where spots
+        do not lie on its rings as those of hardly any crystal do that is not cubic.
+    """
+    n = len(peaks)
+    found = pool_cubic_constants(
+        lattices, peaks, np.ones(n, np.int32), np.ones(1, dtype=bool), np.array([expected])
+    )
+    if not is_decided(found.margin[0]) or found.patterns[0] < _FEWEST:
+        return None
+    a, centring = float(found.a[0]), str(found.centring[0])
+    radii = count_radii(peaks.take(distinct_patterns(peaks, _MOST)), CONSTANTS)
+    likelier = judge_rings(radii, CONSTANTS)[CENTRINGS.index(centring)]
+    near = np.abs(CONSTANTS.constants / a - 1.0) < 0.01
+    if likelier[near].max() < _CUBIC * radii.sum():
+        return None
+    return CubicPhase(
+        a, centring, float(found.on_rings[0]), float(found.by_chance[0]),
+        int(found.patterns[0]), float(found.margin[0]),
+    )  # fmt: skip
+
+
+def phase_probability(
+    probability: NDArray[np.float64], peaks: PeakTable, phase: CubicPhase
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the probability that patterns are cubic, where a cubic phase of the scan is known.
+
+    Parameters
+    ----------
+    probability : ndarray of shape (n,)
+        The model's, calibrated, that each pattern is cubic.
+    peaks : PeakTable
+        Of the n patterns.
+    phase : CubicPhase
+
+    Returns
+    -------
+    probability : ndarray of shape (n,)
+        Nine of ten cubic patterns are taken to be of that phase, one to be of another that says nothing.
+    evidence : ndarray of shape (n,)
+        Natural logarithm of how much likelier a spot is on a ring of the phase than anywhere, the mean over
+        the spots of each pattern; NaN where there is none, and the probability is the model's.
+    """
+    _, total = judge_near(peaks, np.full(len(peaks), phase.a), np.full(len(peaks), phase.centring))
+    spots = np.maximum(peaks.counts - (peaks.direct >= 0), 1)
+    sure = np.clip(probability, _SURE, 1.0 - _SURE)
+    before = np.log(sure / (1.0 - sure))
+    constant, by_model, by_all, by_spot = _ODDS
+    gain = constant + (by_model - 1.0) * before + by_all * total + by_spot * total / spots
+    odds = np.exp(before) * (_KNOWN * np.exp(np.minimum(gain, 50.0)) + (1.0 - _KNOWN))
+    return np.where(np.isnan(total), probability, odds / (1.0 + odds)), total / spots
