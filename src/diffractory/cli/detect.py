@@ -58,6 +58,7 @@ from diffractory.scan.detection.scan_calibration import (
 from diffractory.scan.detection.setup import DetectionSetup, SetupRequest, prepare_detection
 from diffractory.scan.frame_scan import FrameScan
 from diffractory.scan.reading.emd_reader import read_settings
+from diffractory.scan.reading.example_frames import record_of
 from diffractory.scan.reading.file_kinds import FileState
 from diffractory.scan.reading.frame_blocks import FrameBlock, FrameSource, frame_blocks
 from diffractory.specs import sha256_of
@@ -232,6 +233,7 @@ def detect(
         "detection": setup.spec.model_dump(mode="json"),
         "template": setup.template.origin,
         "frames": str(file),
+        "frames_file": record_of(source),
     }
     result = calibrate_scan(found, scan, setup.template.radius, calibration, attrs, setup.brightest)
     earlier = read_settings(out_file) if out_file.exists() else None

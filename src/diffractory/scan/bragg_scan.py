@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from diffractory.dataset.bragg_vectors import write_bragg_vectors
 from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
+from diffractory.scan.frame_places import FramePlaces
 
 #: No detected spot lies further out, in Å⁻¹: 10 Å⁻¹ is 200 mrad at 300 keV.
 MAX_REACH = 10.0
@@ -45,6 +46,8 @@ class BraggScan:
     status : ndarray of shape (n_y * n_x,), int8, or None
         What became of each position's frame, codes of
         :data:`~diffractory.scan.inspection.frame_checks.FRAME_STATUS` (0 = good); None = not known.
+    places : FramePlaces or None
+        Where the peaks lie in the frames they were found in; None = not known.
 
     Raises
     ------
@@ -59,6 +62,7 @@ class BraggScan:
     source: str = ""
     attrs: Mapping[str, Any] = field(default_factory=dict)
     status: NDArray[np.int8] | None = None
+    places: FramePlaces | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(int(n) for n in self.shape)
@@ -75,6 +79,8 @@ class BraggScan:
                 raise ScanError(f"{name} = {value} {unit}", "it must be finite and above 0, or None")
         if self.status is not None and self.status.shape != (len(self.peaks),):
             raise ScanError(f"{len(self.peaks)} positions with a status of shape {self.status.shape}")
+        if self.places is not None and len(self.places.origin) != len(self.peaks):
+            raise ScanError(f"{len(self.peaks)} positions with origins of {len(self.places.origin)} frames")
         _check_peaks(self.peaks)
 
     def __len__(self) -> int:
@@ -176,6 +182,11 @@ def write_bragg_emd(scan: BraggScan, path: Path) -> None:
     }
     if scan.status is not None:
         notes["frame_status"] = np.asarray(scan.status, dtype=np.int8)
+    if (places := scan.places) is not None and places.matrix.ndim == 2 and places.frame_shape is not None:
+        notes["frame_origin"] = places.origin.astype(np.float32)
+        notes["frame_matrix"] = places.matrix
+        notes["frame_shape"] = np.array(places.frame_shape)
+        notes["disk_radius"] = math.nan if places.disk_radius is None else places.disk_radius
     try:
         write_bragg_vectors(scan.peaks, scan.shape, path, notes, scan.step)
     except OSError as error:

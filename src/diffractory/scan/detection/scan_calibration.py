@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +28,7 @@ from diffractory.scan.detection.ring_calibration import (
     fit_pixel_size,
     refine_on_rings,
 )
+from diffractory.scan.frame_places import FramePlaces
 from diffractory.scan.frame_scan import FrameScan
 from diffractory.scan.inspection.frame_checks import GOOD, NO_DIRECT_BEAM
 
@@ -250,10 +251,11 @@ def calibrate_scan(
     status = found.status.copy()
     status[(status == GOOD) & (origin.direct < 0)] = NO_DIRECT_BEAM
     table = calibrated(peaks, origin, ellipse, size)
-    scan = BraggScan(table, frames.shape, frames.step, frames.energy_ev, frames.source, {}, status)
+    places = FramePlaces(origin.fitted.reshape(-1, 2), ellipse.matrix / size, frames.frame_shape, radius)
+    scan = BraggScan(table, frames.shape, frames.step, frames.energy_ev, frames.source, {}, status, places)
     result = CalibratedScan(scan, peaks, origin, ellipse, pixel, size, request, frames.pixel_size)
     whole = {**attrs, "calibration": result.summary()}
-    scan = BraggScan(table, frames.shape, frames.step, frames.energy_ev, frames.source, whole, status)
+    scan = replace(scan, attrs=whole)
     return CalibratedScan(scan, peaks, origin, ellipse, pixel, size, request, frames.pixel_size)
 
 

@@ -74,6 +74,12 @@ class Calibration:
         """Whether the detector's axes are exchanged."""
         return bool(self._stated.get("QR_flip"))
 
+    def without_origin(self) -> Calibration:
+        """Return the same with the origin where the positions have it."""
+        return Calibration(
+            {name: value for name, value in self._stated.items() if name not in ("qx0", "qy0")}
+        )
+
     def set_origin(self, center: tuple[float, float]) -> None:
         """Put another origin in the place of the stated one."""
         self._stated["qx0"], self._stated["qy0"] = center

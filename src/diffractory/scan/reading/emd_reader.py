@@ -28,6 +28,7 @@ from diffractory.scan.bragg_scan import BraggScan, measured_peaks
 from diffractory.scan.reading.bragg_calibration import Calibration, apply_calibration
 from diffractory.scan.reading.file_kinds import PEAK_FIELDS, bragg_lists, names_matching
 from diffractory.scan.reading.frame_calibration import Calibrated, chosen, overruled
+from diffractory.scan.reading.peak_places import foreign_places, own_places, stated_frame_shape
 from diffractory.scan.reading.unit_texts import length_unit
 
 #: Reach up to which centred positions without any stated unit are taken as Å⁻¹.
@@ -91,6 +92,7 @@ def read_bragg_scan(
         raw, shape = _raw_peaks(group, name, path)
         calibration = _calibration(group)
         notes = _own_notes(group)
+        frame_shape = stated_frame_shape(group)
     if not len(raw.intensity):
         raise ScanError(
             f"{path} holds no Bragg peak: all {shape[0] * shape[1]} positions of '{name}' are empty"
@@ -98,9 +100,15 @@ def read_bragg_scan(
     stated = calibration is not None
     calibration = calibration if calibration is not None else Calibration({})
     settled = _settled({"step": (_step(calibration), step), "energy_ev": (notes.get("energy_ev"), energy_ev)})
+    stored = calibration.origin, calibration.pixel_size
     units = _settle_units(calibration, stated, raw, pixel_size, center, path)
     try:
         apply_calibration(raw, shape, calibration)
+        places = (
+            own_places(notes, stored, calibration, shape)
+            if notes
+            else foreign_places(calibration, shape, frame_shape)
+        )
     except (IndexError, ValueError, TypeError) as error:
         raise ScanError(
             f"the calibration in {path} does not fit its {shape[0]} × {shape[1]} positions",
@@ -122,7 +130,7 @@ def read_bragg_scan(
     if status is not None:
         status = np.asarray(status, dtype=np.int8).ravel()
     in_angstrom, in_ev = (settled[name][1].value for name in ("step", "energy_ev"))
-    return BraggScan(peaks, shape, in_angstrom, in_ev, str(path), attrs, status)
+    return BraggScan(peaks, shape, in_angstrom, in_ev, str(path), attrs, status, places)
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
