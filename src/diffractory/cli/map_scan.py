@@ -67,6 +67,13 @@ def map_scan(
     energy: EnergyOption = None,
     center: PeakCenterOption = None,
     dataset: DatasetOption = None,
+    frames: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Frames to draw example peaks on; by default those they were found in.",
+        ),
+    ] = None,
     with_particles: Annotated[
         bool,
         typer.Option(
@@ -167,6 +174,11 @@ def map_scan(
             step=step,
             energy_ev=in_ev(energy),
         )
+        recorded = None
+        if frames is not None:
+            from diffractory.scan.reading.example_frames import named_frames
+
+            recorded = named_frames(loaded, frames)
         with (
             compiling(saved, cluster, flag_overlap, helper),
             engine_here(cluster, workers, folder, slurm) as engine,
@@ -180,6 +192,7 @@ def map_scan(
                 particles=particles if with_particles else None,
                 flag_overlap=flag_overlap,
                 with_report=with_report,
+                frames=recorded,
                 helper=helper,
             )
     if as_json:

@@ -8,7 +8,7 @@ from concurrent.futures import BrokenExecutor, Executor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import xarray as xr
@@ -16,7 +16,7 @@ from rich.table import Table
 
 from diffractory.cli.console import note, out
 from diffractory.cli.progress import map_ordered
-from diffractory.errors import SpecError
+from diffractory.errors import DiffractoryError, SpecError
 from diffractory.execution.engine import Engine
 from diffractory.execution.helper import helper_process
 from diffractory.learning.provenance import told_number
@@ -26,7 +26,9 @@ from diffractory.patterns.lattice_symmetry import fit_families
 from diffractory.patterns.spot_lattice import search_is_compiled
 from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
 from diffractory.scan.bragg_scan import BraggScan
+from diffractory.scan.frame_places import ExampleFrames
 from diffractory.scan.mapping.beam_energy import features_at_energy
+from diffractory.scan.mapping.examples import example_positions
 from diffractory.scan.mapping.label_map import summarise, to_dataset
 from diffractory.scan.mapping.map_files import PARTICLE_FILES, write_map, write_netcdf, write_particles
 from diffractory.scan.mapping.particle_table import particle_table, summarise_particles
@@ -34,6 +36,9 @@ from diffractory.scan.mapping.prediction import predict_scan
 from diffractory.settings import usable_cores
 from diffractory.specs import InvariantSpec, MapSpec, ParticleSpec
 from diffractory.storage import write_atomic
+
+if TYPE_CHECKING:
+    from diffractory.scan.frame_scan import FrameScan
 
 #: Files of a map, and what writes each.
 _MAP_FILES: Final = (("map.zarr", write_map), ("map.nc", write_netcdf))
@@ -99,11 +104,13 @@ def map_with_model(
     particles: ParticleSpec | None = None,
     flag_overlap: bool | None = None,
     with_report: bool = True,
+    frames: FrameScan | None = None,
     helper: Executor | None = None,
 ) -> FinishedMap:
     """Predict a scan and write map, particles, summary and report to a folder.
 
-    A helper, another process, writes the map and draws some of the pictures.
+    A helper, another process, writes the map and draws some of the pictures. Example patterns are drawn on
+    the frames that are given, or on those that the scan's file notes, if they are still there.
     """
     provenance = model.provenance
     features, energy_note = features_at_energy(
@@ -139,13 +146,32 @@ def map_with_model(
     write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
     files.append("summary.json")
     if with_report:
-        files += write_map_report(*drawn, notes=notes, begun=begun)
+        examples = example_frames(scan, labelled, frames)
+        files += write_map_report(*drawn, notes=notes, examples=examples, begun=begun)
     for wait in waits:
         wait()
     for name in {*PARTICLE_FILES, *REPORT_FILES} - set(files) if again else ():
         # Of the earlier map in this folder: beside this one it would be taken for its own.
         (folder / name).unlink(missing_ok=True)
     return FinishedMap(labelled, summary, files)
+
+
+def example_frames(scan: BraggScan, labelled: xr.Dataset, frames: FrameScan | None) -> ExampleFrames:
+    """Read the frames of a map's example patterns; where they cannot be had, tell why."""
+    record = scan.attrs.get("provenance")
+    if frames is None and not (isinstance(record, dict) and "frames_file" in record):
+        # Most scans: what reads frames takes a second to import.
+        return ExampleFrames(missing="the file of peaks does not say in which frames they were found")
+    from diffractory.scan.reading.example_frames import read_examples, recorded_frames
+
+    try:
+        found = recorded_frames(scan) if frames is None else frames
+        read = read_examples(scan, found, example_positions(labelled).ravel())
+    except (DiffractoryError, OSError, MemoryError) as error:
+        # The map is made: no picture may cost it.
+        why = error.what if isinstance(error, DiffractoryError) else str(error) or type(error).__name__
+        return ExampleFrames(missing=f"their frames are not shown, as {why}")
+    return ExampleFrames(read, Path(found.source).name)
 
 
 def _write(

@@ -15,6 +15,7 @@ from scipy.ndimage import maximum_filter
 
 from diffractory.errors import ScanError
 from diffractory.patterns.peak_table import PeakTable
+from diffractory.report.frame_image import draw_frame
 from diffractory.report.style import INK, UNLABELLED_COLOUR, frame, new_figure, patch, tidy, title
 from diffractory.scan.detection.peak_calibration import centred
 from diffractory.scan.detection.probe_template import align_frames, measure_disk
@@ -40,7 +41,7 @@ def figure_of_template(setup: DetectionSetup) -> Figure:
     figure = new_figure(10.4, 3.5)
     left, middle, right = figure.subplots(1, 3)
     mean = align_frames(setup.sample)
-    _draw_frame(left, mean)
+    draw_frame(left, mean)
     bad = np.argwhere(setup.detector.bad_pixels)
     if len(bad):
         left.plot(
@@ -102,7 +103,7 @@ def figure_of_disks(setup: DetectionSetup, found: PeakTable, n: int = _EXAMPLES)
     figure = new_figure(10.4, 3.5 * rows)
     axes = np.atleast_1d(np.asarray(figure.subplots(rows, 3), dtype=object)).ravel()
     for ax, index in zip(axes, chosen, strict=False):
-        _draw_frame(ax, setup.sample[index])
+        draw_frame(ax, setup.sample[index])
         positions, _ = found.pattern(int(index))
         for row, column in positions:
             ax.add_patch(
@@ -355,16 +356,6 @@ def _spots(result: CalibratedScan) -> NDArray[np.float64]:
     """Return all spots but the direct beams, in pixels from the origin."""
     vectors: NDArray[np.float64] = centred(result.raw, result.origin)[result.scan.peaks.scattered]
     return vectors
-
-
-def _draw_frame(ax: Axes, pixels: NDArray[Any]) -> None:
-    values = np.asarray(pixels, dtype=np.float64)
-    low, high = np.quantile(values, [0.01, 0.9995])
-    if high <= low:
-        high = float(values.max()) if values.max() > low else low + 1.0
-    shown = np.clip(values - low, 0.0, None)
-    ax.imshow(shown, cmap="gray_r", norm=PowerNorm(0.35, 0.0, float(high - low)), interpolation="nearest")
-    _plain(ax)
 
 
 def _around_middle(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:

@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 
 from diffractory.patterns.cubic_constant import is_decided
 from diffractory.patterns.peak_table import PeakTable
+from diffractory.report.example_figures import figure_of_examples
 from diffractory.report.map_figures import figure_of_domain, figure_of_lattice, figure_of_systems
 from diffractory.report.page import Page
 from diffractory.report.particle_figures import (
-    figure_of_examples,
     figure_of_flags,
     figure_of_particles,
     part_name,
 )
 from diffractory.report.ring_figure import figure_of_cubic_rings
 from diffractory.report.style import save_figure, settle_layout
+from diffractory.scan.frame_places import ExampleFrames
 from diffractory.scan.mapping.label_map import assumed_system, summarise
 from diffractory.scan.mapping.particle_table import summarise_particles
 
@@ -83,7 +84,13 @@ _EXAMPLES = (
     "Peaks of two positions of every crystal system in the map: the surest, and one of middling confidence. "
     "Rows of the detector run down, columns to the right, as in its frames. The area of a spot grows with "
     "the logarithm of its intensity, the direct beam is orange. They are the peaks the model was given, not "
-    "the detector's image."
+    "the detector's image{why}."
+)
+_FRAMES = (
+    "Recorded frames (of {source}) of two positions of every crystal system in the map: the surest, and one "
+    "of middling confidence. A circle is a peak that was found and the model was given, the direct beam's is "
+    "orange. Rows of the detector run down, columns to the right; grey grows with the logarithm of "
+    "intensity, on a scale of its own in each frame, which ends at its half per mille of brightest pixels."
 )
 
 
@@ -109,6 +116,7 @@ def write_map_report(
     table: pd.DataFrame | None = None,
     *,
     notes: Sequence[str] = (),
+    examples: ExampleFrames | None = None,
     begun: Mapping[str, Future[None]] = MappingProxyType({}),
 ) -> list[str]:
     """Write the pictures of a map and the page ``map.html``, which needs no other file and no network.
@@ -127,6 +135,8 @@ def write_map_report(
         Particles; None where the scan was not divided.
     notes : sequence of str, optional
         What whoever looks at the map should know, such as what was assumed; at the top of the page.
+    examples : ExampleFrames, optional
+        Recorded frames of the example patterns, or why there are none.
     begun : mapping of str to concurrent.futures.Future, optional
         What :func:`begin_pictures` gave for the same map; pictures whose process has died are drawn here.
 
@@ -140,7 +150,7 @@ def write_map_report(
     DiffractoryError
         If a file cannot be written.
     """
-    pictures = _pictures(dataset, peaks, training, table)
+    pictures = _pictures(dataset, peaks, training, table, examples)
     for picture in pictures:
         if picture.name not in begun:
             _draw(picture.figure, folder / picture.name)
@@ -204,7 +214,11 @@ def _draw(figure: Callable[[], Figure], path: Path) -> None:
 
 
 def _pictures(
-    dataset: xr.Dataset, peaks: PeakTable, training: NDArray[np.float64], table: pd.DataFrame | None
+    dataset: xr.Dataset,
+    peaks: PeakTable,
+    training: NDArray[np.float64],
+    table: pd.DataFrame | None,
+    examples: ExampleFrames | None = None,
 ) -> list[_Picture]:
     """Return what is to be drawn; a figure is made when it is drawn, so that one at a time is in memory."""
     found = [_Picture("system", "Crystal systems", _SYSTEMS, partial(figure_of_systems, dataset))]
@@ -231,9 +245,17 @@ def _pictures(
     found.append(_Picture("domain", "Training domain", _DOMAIN, draw))
     draw = partial(figure_of_flags, dataset[["flags"]])
     found.append(_Picture("flags", "Flags", _FLAGS, draw, movable=True))
-    draw = partial(figure_of_examples, peaks, dataset)
-    found.append(_Picture("examples", "Example patterns", _EXAMPLES, draw))
+    found.append(_examples(dataset, peaks, ExampleFrames() if examples is None else examples))
     return found
+
+
+def _examples(dataset: xr.Dataset, peaks: PeakTable, examples: ExampleFrames) -> _Picture:
+    """Return the picture of example patterns."""
+    words = _EXAMPLES.format(why=f": {examples.missing}" if examples.missing else "")
+    if examples.frames:
+        words = _FRAMES.format(source=examples.source)
+    draw = partial(figure_of_examples, peaks, dataset, examples.frames)
+    return _Picture("examples", "Example patterns", words, draw)
 
 
 def _largest_decided(table: pd.DataFrame | None) -> pd.Series | None:

@@ -1,4 +1,4 @@
-"""Figures of particles, of flags, and of example patterns of a map."""
+"""Figures of particles and of flags of a map."""
 
 from __future__ import annotations
 
@@ -17,13 +17,9 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
-from diffractory.patterns.peak_table import PeakTable
 from diffractory.report.map_axes import draw_map, system_image
-from diffractory.report.pattern_figures import draw_pattern
-from diffractory.report.scale_bar import draw_scale_bar
-from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, frame, new_figure, patch, title
+from diffractory.report.style import INK, SYSTEM_COLOURS, UNLABELLED_COLOUR, new_figure, patch, title
 from diffractory.scan.mapping.flags import FLAG_MASKS
-from diffractory.scan.mapping.label_map import label_confidence
 
 #: More particles than this are not all numbered: the largest are.
 _NUMBERED: Final = 60
@@ -31,8 +27,6 @@ _NUMBERED: Final = 60
 _PALEST: Final = 0.25
 _PARTS: Final = {"particles": "particle", "grains": "grain", "labels": "region", "grid": "block"}
 _OUTLINE: Final = "#E69F00"
-#: Inches of a panel of example patterns, of its title, of the words beside the panels, and below each.
-_PANEL, _ABOVE, _LEFT, _BELOW, _AROUND = 2.3, 0.5, 0.45, 0.25, 0.1
 #: Kinds of positions in the figure of flags, and their colours: told apart by lightness too.
 _KINDS: Final = {
     "few spots": UNLABELLED_COLOUR,
@@ -132,71 +126,6 @@ def figure_of_flags(dataset: xr.Dataset) -> Figure:
     ]
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9, labelcolor=INK)
     return figure
-
-
-def figure_of_examples(peaks: PeakTable, dataset: xr.Dataset) -> Figure:
-    """Draw example patterns of every crystal system in a map: the surest one and one of middling confidence.
-
-    Parameters
-    ----------
-    peaks : PeakTable
-        Peaks of the scan, in row-major order.
-    dataset : xarray.Dataset
-        Its map.
-
-    Returns
-    -------
-    Figure
-        A column a crystal system, patterns as the detector shows them: qx (rows) down, qy (columns) to
-        the right; spots as disks whose area grows with the logarithm of intensity, the one nearest the
-        origin, the direct beam, in orange.
-    """
-    labels = dataset["crystal_system"].to_numpy().ravel()
-    present = [code for code in range(len(CRYSTAL_SYSTEMS)) if np.any(labels == code)]
-    if not present:
-        figure = new_figure(5.0, 1.2)
-        axes = figure.subplots()
-        axes.set_axis_off()
-        title(axes, "No position has a label: there is no example to show")
-        return figure
-    confidence = label_confidence(dataset).ravel()
-    width, height = _LEFT + _PANEL * len(present) + _AROUND, 2.0 * (_PANEL + _ABOVE + _BELOW)
-    figure = new_figure(width, height)
-    # All panels are alike: places that are known need not be found, which takes as long as drawing them.
-    figure.set_layout_engine("none")
-    grid = figure.subplots(
-        2, len(present), squeeze=False, sharex=True, sharey=True,
-        gridspec_kw={
-            "left": _LEFT / width, "right": 1.0 - _AROUND / width, "wspace": 0.06,
-            "bottom": _BELOW / height, "top": 1.0 - _ABOVE / height, "hspace": (_ABOVE + _BELOW) / _PANEL,
-        },
-    )  # fmt: skip
-    chosen = np.array(
-        [_surest_and_middling(np.flatnonzero(labels == code), confidence) for code in present]
-    ).T
-    reach = 1.05 * max(float(np.abs(peaks.pattern(index)[0]).max(initial=0.1)) for index in chosen.ravel())
-    for axes, index in zip(grid.ravel(), chosen.ravel(), strict=True):
-        q, intensity = peaks.pattern(index)
-        # As on the detector: qx, its rows, run down, qy, its columns, to the right.
-        draw_pattern(axes, q[:, ::-1], intensity)
-        axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal", xticks=[], yticks=[])
-        frame(axes)
-        y, x = divmod(int(index), dataset.sizes["scan_x"])
-        words = f"{CRYSTAL_SYSTEMS[labels[index]]}, {100 * confidence[index]:.0f} %"
-        title(axes, words + "\n")
-        axes.annotate(
-            f"y {y}, x {x}: {len(q)} spots", (0.0, 1.0), xytext=(0.0, 5.0), xycoords="axes fraction",
-            textcoords="offset points", fontsize=8, color=INK,
-        )  # fmt: skip
-        draw_scale_bar(axes, 2.0 * reach, "Å⁻¹", (1, 1))
-    for axes, words in zip(grid[:, 0], ("surest", "middling"), strict=True):
-        axes.set_ylabel(words, fontsize=9, color=INK)
-    return figure
-
-
-def _surest_and_middling(rows: NDArray[np.int64], confidence: NDArray[np.float64]) -> tuple[int, int]:
-    ranked = rows[np.argsort(-confidence[rows], kind="stable")]
-    return int(ranked[0]), int(ranked[len(ranked) // 2])
 
 
 def _outlines(particle: NDArray[np.int32]) -> Path:

@@ -18,7 +18,8 @@ from diffractory.report.style import INK, new_figure, tidy, title
 #: Spots this much weaker than the strongest are the smallest drawn.
 _DYNAMIC_RANGE: Final = 1e-5
 _LARGEST_AREA: Final = 90.0
-_SPOT, _DIRECT = "#0072B2", "#D55E00"
+#: Colours of spots and of the direct beam.
+SPOT_COLOUR, DIRECT_COLOUR = "#0072B2", "#D55E00"
 
 
 def figure_of_patterns(
@@ -78,7 +79,7 @@ def draw_pattern(axes: Axes, q: NDArray[np.float64], intensity: NDArray[np.float
     q, intensity = q[visible], intensity[visible]
     decades = np.log10(np.maximum(intensity / intensity.max(), _DYNAMIC_RANGE))
     area = 1.5 + _LARGEST_AREA * (1.0 - decades / np.log10(_DYNAMIC_RANGE)) ** 2.5
-    colours = np.where(np.arange(len(q)) == np.hypot(*q.T).argmin(), _DIRECT, _SPOT)
+    colours = np.where(np.arange(len(q)) == np.hypot(*q.T).argmin(), DIRECT_COLOUR, SPOT_COLOUR)
     axes.scatter(q[:, 0], q[:, 1], s=area, c=colours.tolist(), linewidths=0.3, edgecolors=INK)
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 
 from cli_runs import Answer, diffractory, fingerprint, refused, succeeds
 from diffractory.cli import detect as command
+from diffractory.cli import mapping
 from diffractory.errors import SpecError
+from diffractory.report import map_report
 from diffractory.scan.detection.detect import DetectBlocks
 from diffractory.scan.reading.emd_reader import read_bragg_scan
 from frame_scans import POWDER_A, frames_of, powder_patterns
@@ -73,6 +77,81 @@ def test_it_draws_every_step(done: tuple[Path, Answer]) -> None:
 
 def test_nothing_is_left_behind(done: tuple[Path, Answer]) -> None:
     assert {path.name for path in done[0].parent.iterdir()} == {"scan.h5", "scan-detection"}
+
+
+@pytest.fixture
+def examples(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Of a report draw the example patterns alone, and keep that figure."""
+    drawn: list[Figure] = []
+
+    def draw(figure: Callable[[], Figure], path: Path) -> None:
+        if path.name == "examples":
+            drawn.append(figure())
+        path.with_suffix(".png").write_bytes(b"")
+
+    monkeypatch.setattr(map_report, "_draw", draw)
+    return drawn
+
+
+def test_example_patterns_are_recorded_frames_with_circles_on_their_disks(
+    frames: Path, done: tuple[Path, Answer], tmp_path: Path, examples: list[Figure]
+) -> None:
+    note = json.loads((done[0].with_name("scan-detection") / "detection.json").read_text())["frames_file"]
+    assert note == {"path": str(frames), "files": 1, "bytes": frames.stat().st_size}
+    succeeds("map", done[0], "--out", tmp_path, *INLINE)
+    assert "Recorded frames (of frames.npy)" in (tmp_path / "map.html").read_text()
+    recorded = np.load(frames)
+    checked = 0
+    for axes in examples[0].axes:
+        (words,) = (
+            found for text in axes.texts if (found := re.match(r"y (\d+), x (\d+): ", text.get_text()))
+        )
+        pixels = recorded[int(words[1]), int(words[2])]
+        (image,) = axes.images
+        shown = np.asarray(image.get_array())
+        # The scale is clipped at both ends, and changes no order.
+        assert np.all(np.diff(shown.ravel()[np.argsort(pixels, axis=None)]) >= -1e-6)
+        left, right, bottom, top = image.get_extent()
+        at = np.asarray(axes.collections[0].get_offsets())
+        row = np.rint((at[:, 1] - top) / (bottom - top) * pixels.shape[0] - 0.5).astype(int)
+        column = np.rint((at[:, 0] - left) / (right - left) * pixels.shape[1] - 0.5).astype(int)
+        assert np.abs(at).min(axis=0).max() < 0.03
+        for y, x in zip(row, column, strict=True):
+            around = pixels[max(y - 8, 0) : y + 9, max(x - 8, 0) : x + 9]
+            # A disk has a radius of 3 pixels.
+            assert pixels[y - 1 : y + 2, x - 1 : x + 2].mean() > 1.5 * np.median(around)
+            checked += 1
+    assert checked >= 4 * len(examples[0].axes)
+
+
+def test_frames_that_have_gone_cost_the_map_nothing(
+    frames: Path, done: tuple[Path, Answer], tmp_path: Path, examples: list[Figure]
+) -> None:
+    scan, here = tmp_path / "scan.h5", tmp_path / "frames.npy"
+    np.save(here, np.load(frames))
+    succeeds("detect", here, "--out", scan, "--pixel-size", "0.03", *INLINE)
+    np.save(here, np.load(frames)[:-1])
+    succeeds("map", scan, "--out", tmp_path / "maps", *INLINE)
+    page = (tmp_path / "maps" / "map.html").read_text()
+    assert "their frames are not shown, as frames.npy has changed since the peaks were found in it." in page
+    assert not any(axes.images for axes in examples[0].axes)
+    # The same frames under another name are taken where somebody names them.
+    succeeds("map", scan, "--out", tmp_path / "maps", "--frames", frames, *INLINE)
+    assert all(axes.images for axes in examples[1].axes)
+
+
+def test_named_frames_of_another_scan_are_refused_before_the_work(
+    done: tuple[Path, Answer], frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping, "predict_scan", lambda *_, **__: pytest.fail("the work has begun"))
+    other = tmp_path / "other.npy"
+    np.save(other, np.load(frames)[:, :-1])
+    for file, told in (
+        (other, "other.npy has 10 × 11 positions, the peaks were found in 10 × 12"),
+        (tmp_path / "none.npy", "none.npy does not exist"),
+    ):
+        command_line = ("map", done[0], "--out", tmp_path / "maps", "--frames", file, *INLINE)
+        refused(*command_line, untouched=tmp_path, says=(told,))
 
 
 def test_json(frames: Path, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from matplotlib.colors import to_rgb
 from diffractory.errors import DiffractoryError
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.report import map_report
+from diffractory.report.example_figures import figure_of_examples
 from diffractory.report.map_report import REPORT_FILES, begin_pictures, write_map_report
-from diffractory.report.particle_figures import figure_of_examples, figure_of_flags, figure_of_particles
+from diffractory.report.particle_figures import figure_of_flags, figure_of_particles
 from diffractory.report.style import SYSTEM_COLOURS, UNLABELLED_COLOUR, save_figure
 from diffractory.scan.mapping.label_map import ScanPrediction, to_dataset
 from diffractory.scan.mapping.particle_table import particle_table
