@@ -52,6 +52,13 @@ def map_scan(
     assume: Annotated[
         str | None, typer.Option(metavar="SYSTEM", help="Use this system's lattice model everywhere.")
     ] = None,
+    phase: Annotated[
+        str,
+        typer.Option(
+            metavar="A:F",
+            help="A cubic phase of the scan, such as 4.212:F; auto = if it shows one; none.",
+        ),
+    ] = "auto",
     min_spots: Annotated[int, typer.Option(help="Fewer spots: unlabelled.", rich_help_panel=_FILTERS)] = 5,
     median_size: Annotated[
         int, typer.Option(help="Side of the median filter; 1 = none.", rich_help_panel=_FILTERS)
@@ -151,6 +158,7 @@ def map_scan(
             min_difference=min_difference,
             total_intensity=total_intensity,
             assume=assume,
+            phase=phase,
         )
         particles = ParticleSpec(
             **parse_regions(regions),

@@ -220,10 +220,12 @@ def print_map(report: dict[str, Any]) -> None:
     if report["lattice"]["a"]:
         assumed = f", {report['assumed']} assumed" if report["assumed"] else ""
         rings = report["lattice_sources"]["rings"]
-        near = f"; {rings:,} of them from spots near the constant of their particle" if rings else ""
+        near = f"; {rings:,} of them from spots near the constant of their particle or phase" if rings else ""
         note(f"median a{assumed}, of single patterns: {report['lattice']['a']['median']:.2f} Å{near}")
     flags = {name.replace("_", " "): count for name, count in report["flags"].items() if name != "few_spots"}
     note("flagged: " + ", ".join(f"{count:,} {name}" for name, count in flags.items()))
+    if phase := report["phase"]:
+        note(f"cubic phase of the scan: {_phase(phase)}")
     if "particles" in report:
         found = report["particles"]
         kinds = ", ".join(f"{count:,} {name}" for name, count in found["systems"].items() if count)
@@ -232,6 +234,16 @@ def print_map(report: dict[str, Any]) -> None:
             note(f"particle {cubic['particle']}, if cubic, all patterns together: {_constant_of(cubic)}")
     for line in report["notes"]:
         note(line)
+
+
+def _phase(phase: dict[str, Any]) -> str:
+    """Return what is known of the cubic phase of a scan, and what it did."""
+    told = "told" if phase["margin"] is None else f"margin {phase['margin']:.0f}"
+    return (
+        f"{phase['centring']}, a = {phase['a']:.3f} Å ({told}, {phase['patterns']} distinct patterns); "
+        f"{100 * phase['on_rings']:.0f} % of the spots lie on its rings ({100 * phase['by_chance']:.0f} % by "
+        f"chance); {phase['changed']:,} positions have another system by that (--phase none: without)"
+    )
 
 
 def _constant_of(cubic: dict[str, Any]) -> str:

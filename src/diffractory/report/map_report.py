@@ -30,7 +30,7 @@ from diffractory.report.particle_figures import (
 from diffractory.report.ring_figure import figure_of_cubic_rings
 from diffractory.report.style import save_figure, settle_layout
 from diffractory.scan.frame_places import ExampleFrames
-from diffractory.scan.mapping.label_map import assumed_system, summarise
+from diffractory.scan.mapping.label_map import assumed_system, cubic_phase, summarise
 from diffractory.scan.mapping.particle_table import summarise_particles
 
 _NAMES: Final = (
@@ -70,6 +70,13 @@ _RINGS = (
     "How far from the direct beam the spots of the largest {part} with a decided cubic constant lie, and "
     "where a cubic lattice of that constant and centring has its rings. Spots between rings are false, or of "
     "another lattice; an error of 1 % in the scan's calibration is one of 1 % in the constant."
+)
+_PHASE = (
+    "How far from the direct beam the spots of the scan lie, and where its cubic phase ({how}) has its "
+    "rings: {on:.0f} % of the spots lie within 1 % of one, {chance:.0f} % would by chance. Positions whose "
+    "spots lie on them are called cubic more readily, others less: {changed:,} have another system by that. "
+    "Crystals of another lattice with spots on these rings are taken for this phase; map --phase none leaves "
+    "it out."
 )
 _DOMAIN = (
     "Where the scan lies among the patterns the model was trained on. Outside, the model has seen nothing "
@@ -227,18 +234,22 @@ def _pictures(
         words = _PARTICLES if name == "particle" else _REGIONS.format(part=name)
         draw = partial(figure_of_particles, dataset, table)
         found.append(_Picture("particles", f"{name.capitalize()}s", words, draw))
-    constant = _largest_decided(table)
+    constant, phase = _largest_decided(table), cubic_phase(dataset)
     for axis in _axes_to_draw(dataset):
         name = "lattice" if axis == "a" else f"lattice-{axis}"
         # What goes to another process is copied: only the arrays that it draws.
         together = None
-        if axis == "a" and constant is not None:
+        if axis == "a" and phase is not None:
+            together = ("cubic phase of the scan", float(phase["a"]))
+        elif axis == "a" and constant is not None:
             words = f"all patterns of {part_name(dataset)} {constant['particle']}, if cubic"
             together = (words, float(constant["a_pooled"]))
         draw = partial(figure_of_lattice, dataset[["crystal_system", axis]], axis, together)
         words = _LATTICE.format(axis=axis)
         found.append(_Picture(name, f"Lattice constant {axis}", words, draw, movable=True))
-    if constant is not None:
+    if phase is not None:
+        found.append(_phase_rings(dataset, peaks, phase))
+    elif constant is not None:
         found.append(_rings(dataset, peaks, constant))
     located = dataset[["outside_training", "training_component_1", "training_component_2"]]
     draw = partial(figure_of_domain, located, training)
@@ -278,6 +289,20 @@ def _rings(dataset: xr.Dataset, peaks: PeakTable, row: pd.Series) -> _Picture:
         figure_of_cubic_rings, radius, float(row["a_pooled"]), str(row["a_pooled_centring"]), words
     )
     return _Picture("cubic-rings", f"Rings of a cubic {part}", _RINGS.format(part=part), draw, movable=True)
+
+
+def _phase_rings(dataset: xr.Dataset, peaks: PeakTable, phase: dict[str, Any]) -> _Picture:
+    """Return the picture of the rings of the scan's cubic phase."""
+    asked = np.flatnonzero(np.isfinite(dataset["phase_evidence"].to_numpy().ravel()))
+    shown = peaks.take(asked)
+    radius = np.hypot(*shown.q[shown.scattered].T)
+    words = f"{len(radius):,} spots of the scan"
+    draw = partial(figure_of_cubic_rings, radius, float(phase["a"]), str(phase["centring"]), words)
+    how = "told" if phase["margin"] is None else f"found in {phase['patterns']} distinct patterns"
+    caption = _PHASE.format(
+        how=how, on=100.0 * phase["on_rings"], chance=100.0 * phase["by_chance"], changed=phase["changed"]
+    )
+    return _Picture("cubic-rings", "Rings of the scan's cubic phase", caption, draw, movable=True)
 
 
 def _axes_to_draw(dataset: xr.Dataset) -> list[str]:

@@ -24,6 +24,10 @@ class MapSpec(Spec):
         Summed intensity, direct beam included, to which each pattern is scaled.
     assume : str or None
         Crystal system whose lattice model is used everywhere; None = the predicted one.
+    phase : str
+        A cubic phase that the scan holds, such as ``4.212:F`` (constant in Å and centring P, I, F or D);
+        ``auto`` = one that it shows, ``none`` = none. Positions whose spots lie on its rings are called cubic
+        more readily.
     """
 
     min_spots: int = Field(5, ge=1)
@@ -31,6 +35,7 @@ class MapSpec(Spec):
     min_difference: float = Field(0.005, ge=0.0, le=1.0)
     total_intensity: float = Field(0.3, gt=0.0, le=1e6)
     assume: str | None = None
+    phase: str = "auto"
 
     @field_validator("median_size")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,6 +23,7 @@ from diffractory.specs import MapSpec
 
 if TYPE_CHECKING:
     from diffractory.scan.mapping.particle_prediction import ParticlePrediction
+    from diffractory.scan.mapping.scan_phase import ScanPhase
 
 #: Code of a position without a label.
 UNLABELLED: Final = -1
@@ -59,7 +60,9 @@ class ScanPrediction:
         The same scan by particle; None = not divided.
     refined : ndarray of shape (n,), bool, or None
         Cubic positions whose lattice is not the model's, but told from their own spots near the constant of
-        their particle; None = nowhere.
+        their particle or of the scan; None = nowhere.
+    phase : ScanPhase or None
+        A cubic phase of the scan, which counts in the votes; None = none is known.
     """
 
     systems: SystemBlock
@@ -70,6 +73,7 @@ class ScanPrediction:
     overlapping: NDArray[np.bool_] | None = None
     particles: ParticlePrediction | None = None
     refined: NDArray[np.bool_] | None = None
+    phase: ScanPhase | None = None
 
 
 def median_labels(codes: NDArray[np.int8], size: int) -> NDArray[np.int8]:
@@ -210,10 +214,13 @@ def to_dataset(
     source = np.isfinite(within.lattice[:, 0]).astype(np.int8)
     if prediction.refined is not None:
         source[prediction.refined] = LATTICE_SOURCES.index("rings")
-    comment = "rings: the spots of the position, near the cubic constant of its particle"
+    comment = "rings: the spots of the position, near the cubic constant of its particle or of the scan"
     variables["lattice_source"] = grid(
         source, "what the lattice was told from", {**_flags(LATTICE_SOURCES, 0), "comment": comment}
     )
+    if prediction.phase is not None:
+        name = "ln of how much likelier a spot is on a ring of the scan's cubic phase than anywhere, mean"
+        variables["phase_evidence"] = grid(prediction.phase.evidence, name, {"units": "1"})
     long_name = "share of trees that voted for each crystal system, or its calibrated probability"
     shares = systems.share.reshape(*scan.shape, -1)
     variables["system_share"] = xr.Variable(
@@ -224,6 +231,10 @@ def to_dataset(
     names = np.array([CRYSTAL_SYSTEMS[code] for code in prediction.columns], dtype=object)
     coords[_CLASS] = xr.Variable(_CLASS, names, {"long_name": "crystal system"})
     attrs = _provenance(scan, map_spec, provenance or {})
+    if prediction.phase is not None:
+        told = {**asdict(prediction.phase.phase), "changed": prediction.phase.changed}
+        finite = {key: None if value != value else value for key, value in told.items()}
+        attrs["cubic_phase"] = json.dumps(finite)
     if prediction.particles is not None:
         attrs["particle_spec"] = prediction.particles.spec.to_json()
     return xr.Dataset(variables, coords, attrs)
@@ -272,6 +283,18 @@ def assumed_system(dataset: xr.Dataset) -> str | None:
     return assumed
 
 
+def cubic_phase(dataset: xr.Dataset) -> dict[str, Any] | None:
+    """Return the cubic phase that counted in a map, with how many positions it changed; None = there is none.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`to_dataset` makes it.
+    """
+    told: dict[str, Any] | None = json.loads(dataset.attrs.get("cubic_phase", "null"))
+    return told
+
+
 def summarise(dataset: xr.Dataset) -> dict[str, Any]:
     """Count what a map shows, as plain JSON data.
 
@@ -286,7 +309,7 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         Number of positions and of labelled ones; for each crystal system its count, its fraction
         of the labelled positions, the same weighted by confidence, and the quartiles of a, b, c in
         Å; the quartiles over all labelled positions, how many of them were told from what, and the system
-        they were assumed to be of; how many
+        they were assumed to be of, and the cubic phase that counted; how many
         positions are unlabelled why; how many of those with spots enough lie outside the training domain;
         how many carry each flag; and, where that is known, how many frames are flagged as what.
     """
@@ -316,6 +339,7 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         "lattice": _quartiles(dataset, labelled),
         "lattice_sources": _sources(dataset, labelled),
         "assumed": assumed_system(dataset),
+        "phase": cubic_phase(dataset),
         "unlabelled": {name: int((reasons == code).sum()) for code, name in enumerate(REASONS) if code},
         "outside_training": {"asked": asked, "count": outside, "fraction": outside / max(asked, 1)},
         "flags": {

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from diffractory.learning.aggregation import AggregatedLabels, EvidenceRule, aggregate_labels
 from diffractory.patterns.cubic_constant import CubicConstants, is_decided, refine_cubic_constants
+from diffractory.patterns.cubic_phase import CubicPhase
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.mapping.label_map import UNLABELLED
 from diffractory.scan.mapping.position_blocks import SystemBlock, WithinBlock
@@ -139,16 +140,45 @@ def pool_particles(
     return _by_number(difference, asked[drawn], n), _by_number(evidence, asked[member], n)
 
 
+def known_constants(
+    n: int, divided: ParticlePrediction | None, phase: CubicPhase | None
+) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    """Return what is known of the cubic constant at every position: its particle's, else that of the scan.
+
+    Parameters
+    ----------
+    n : int
+        Number of positions.
+    divided : ParticlePrediction or None
+    phase : CubicPhase or None
+        Of the whole scan.
+
+    Returns
+    -------
+    a : ndarray of shape (n,)
+        In Å; NaN where neither is decided.
+    centring : ndarray of shape (n,), str
+    """
+    a, centring = np.full(n, np.nan), np.full(n, "", dtype="<U1")
+    if phase is not None:
+        a[:], centring[:] = phase.a, phase.centring
+    if divided is not None and divided.cubic is not None:
+        cubic, owner = divided.cubic, divided.particle - 1
+        own = np.flatnonzero(np.append(is_decided(cubic.margin), False)[owner])
+        a[own], centring[own] = cubic.a[owner[own]], cubic.centring[owner[own]]
+    return a, centring
+
+
 def refine_positions(
     within: WithinBlock,
     is_cubic: NDArray[np.bool_],
-    particle: NDArray[np.int32],
-    cubic: CubicConstants | None,
+    known: NDArray[np.float64],
+    centring: NDArray[np.str_],
     peaks: PeakTable,
 ) -> tuple[WithinBlock, NDArray[np.bool_]]:
-    """Tell the lattice of cubic positions from their own spots, where their particle's constant is decided.
+    """Tell the lattice of cubic positions from their own spots, near a constant that is known.
 
-    Few spots leave whole factors of a constant open, and a model guesses; the particle knows them.
+    Few spots leave whole factors of a constant open, and a model guesses; all patterns together know them.
 
     Parameters
     ----------
@@ -156,10 +186,8 @@ def refine_positions(
         Of n positions.
     is_cubic : ndarray of shape (n,), bool
         Positions whose lattice in ``within`` is cubic.
-    particle : ndarray of shape (n,), int32
-        Number of the particle of each position, 0 = none.
-    cubic : CubicConstants or None
-        Of the particles.
+    known, centring : ndarray of shape (n,)
+        Made by :func:`known_constants`.
     peaks : PeakTable
         Of the positions.
 
@@ -170,14 +198,9 @@ def refine_positions(
     refined : ndarray of shape (n,), bool
         Where they are. Not where the spots are not on the rings of such a lattice.
     """
-    refined = np.zeros(len(particle), dtype=bool)
-    if cubic is None:
-        return within, refined
-    known = np.where(is_decided(cubic.margin), cubic.a, np.nan)
-    asked = np.flatnonzero(is_cubic & (particle > 0) & np.isfinite(within.lattice[:, 0]))
-    owner = particle[asked] - 1
-    a = refine_cubic_constants(peaks.take(asked), known[owner], cubic.centring[owner])
-    found = np.isfinite(a)
+    asked = np.flatnonzero(is_cubic & np.isfinite(known) & np.isfinite(within.lattice[:, 0]))
+    a = refine_cubic_constants(peaks.take(asked), known[asked], centring[asked])
+    found, refined = np.isfinite(a), np.zeros(len(known), dtype=bool)
     refined[asked[found]] = True
     lattice = within.lattice.copy()
     lattice[asked[found]] = a[found, None]

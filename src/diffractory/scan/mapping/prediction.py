@@ -12,7 +12,7 @@ maps over blocks as an argument, so that it knows nothing of where work runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
 from diffractory.errors import ModelError, SpecError
 from diffractory.patterns.cubic_constant import pool_cubic_constants
+from diffractory.patterns.cubic_phase import CubicPhase
 from diffractory.patterns.feature_sets import compute_features, lattices_of, slow_features
 from diffractory.patterns.invariants import invariant_lattices
 from diffractory.patterns.peak_table import PeakTable
@@ -32,6 +33,7 @@ from diffractory.scan.mapping.label_map import UNLABELLED, ScanPrediction, filte
 from diffractory.scan.mapping.overlap import find_overlaps
 from diffractory.scan.mapping.particle_prediction import (
     ParticlePrediction,
+    known_constants,
     pool_particles,
     quantile_by_particle,
     refine_positions,
@@ -48,6 +50,7 @@ from diffractory.scan.mapping.position_blocks import (
     without,
     write_within,
 )
+from diffractory.scan.mapping.scan_phase import AUTO, NONE, phase_of_scan, vote_with_phase
 from diffractory.scan.mapping.system_model import SystemModel
 from diffractory.specs import FeatureSpec, InvariantSpec, MapSpec, ParticleSpec
 
@@ -182,7 +185,8 @@ def predict_scan(
 ) -> ScanPrediction:
     """Predict every position of a scan, and every particle if asked for.
 
-    First block by block; then the median filter and the threshold on the whole map, and the division
+    First block by block; then, if the scan shows a cubic phase or one is told, what that says of the votes
+    (``map_spec.phase``); then the median filter and the threshold on the whole map, and the division
     into particles; then block by block the space groups and lattices of positions whose crystal system
     has changed by that. Where ``map_spec.assume`` is given, that system's are used at every labelled
     position and in every particle.
@@ -214,9 +218,10 @@ def predict_scan(
     Raises
     ------
     SpecError
-        If ``map_spec.assume`` is not a crystal system.
+        If ``map_spec.assume`` is not a crystal system, or ``map_spec.phase`` no cubic lattice.
     ModelError
-        If the model was not trained on the assumed crystal system, or on too little of it.
+        If the model was not trained on the assumed crystal system, or on too little of it; if a phase is told
+        and it has no calibrated probabilities.
 
     Examples
     --------
@@ -236,11 +241,17 @@ def predict_scan(
     """
     columns = tuple(int(code) for code in model.systems_)
     assumed = _assumed_code(map_spec, columns)
+    with_phase = _knows_odds_of_cubic(model, map_spec, columns)
     overlap = _overlap_spec(features, scan) if find_overlap else None
     look = partial(_look, model, map_spec, features, assumed, overlap)
     found = join_position_blocks(list(map_blocks(look, list(scan.peaks.blocks(block_size)))))
+    asked_as, scan_phase = found.systems.system, None
+    phase = phase_of_scan(map_spec.phase, found, scan.peaks) if with_phase else None
+    if phase is not None:
+        systems, scan_phase = vote_with_phase(found.systems, scan.peaks, phase, columns)
+        found = replace(found, systems=systems)
     labels, reason = filter_labels(found.systems, scan.shape, map_spec)
-    second = _SecondPhase(model, scan, map_spec, features, assumed, found, map_blocks, block_size)
+    second = _SecondPhase(model, scan, map_spec, features, assumed, found, asked_as, map_blocks, block_size)
     within = second.within(labels)
     if assumed is not None and np.any(labels >= 0) and np.all(np.isnan(within.lattice)):
         raise ModelError(
@@ -248,15 +259,18 @@ def predict_scan(
             "it was trained on fewer than two materials of them",
             "Assume another crystal system, or train a model on more crystals",
         )
-    divided, refined = None, np.zeros(len(labels), dtype=bool)
-    if particles is not None:
-        divided = _by_particle(second, labels, particles)
-        is_cubic = (labels if assumed is None else np.full(len(labels), assumed)) == system_code("cubic")
-        within, refined = refine_positions(within, is_cubic, divided.particle, divided.cubic, scan.peaks)
-    return ScanPrediction(found.systems, labels, reason, within, columns, found.overlapping, divided, refined)
+    divided = None if particles is None else _by_particle(second, labels, particles, phase)
+    is_cubic = (labels if assumed is None else np.full(len(labels), assumed)) == system_code("cubic")
+    known = known_constants(len(labels), divided, phase)
+    within, refined = refine_positions(within, is_cubic, *known, scan.peaks)
+    return ScanPrediction(
+        found.systems, labels, reason, within, columns, found.overlapping, divided, refined, scan_phase
+    )
 
 
-def _by_particle(second: _SecondPhase, labels: NDArray[np.int8], spec: ParticleSpec) -> ParticlePrediction:
+def _by_particle(
+    second: _SecondPhase, labels: NDArray[np.int8], spec: ParticleSpec, phase: CubicPhase | None
+) -> ParticlePrediction:
     """Divide the scan, pool the votes of each part, and ask for what lies within its system."""
     scan, systems = second.scan, second.found.systems
     image = dark_field(scan.peaks, scan.shape, spec.q_range)
@@ -274,14 +288,17 @@ def _by_particle(second: _SecondPhase, labels: NDArray[np.int8], spec: ParticleS
         # without any lattice there is nothing to decide.
         read = np.where(second.found.lattices.score > 0.0, within.lattice[:, 0], np.nan)
         expected = quantile_by_particle(read, particle, len(system), 0.5)
+        if phase is not None:
+            expected = np.full(len(system), phase.a)
         # Too few spots are as likely false ones.
         asked = np.where(systems.system >= 0, particle, 0).astype(np.int32)
         cubic = pool_cubic_constants(second.found.lattices, scan.peaks, asked, is_cubic, expected)
-        there = np.append(is_cubic, False)[particle - 1]
-        within, _ = refine_positions(within, there, particle, cubic, scan.peaks)
-    return ParticlePrediction(
+    divided = ParticlePrediction(
         spec, image, particle, difference, evidence, system, of_within.astype(np.int8), within, cubic
     )
+    known = known_constants(len(particle), divided, phase)
+    within, _ = refine_positions(within, np.append(is_cubic, False)[particle - 1], *known, scan.peaks)
+    return replace(divided, within=within)
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,6 +311,7 @@ class _SecondPhase:
     features: FeatureSpec
     assumed: int | None
     found: PositionBlock
+    asked_as: NDArray[np.int8]
     map_blocks: BlockMapper
     block_size: int
 
@@ -301,7 +319,7 @@ class _SecondPhase:
         """Return what lies within the given systems (n,), or the assumed one; negative = not asked."""
         result = without(self.found.within, given < 0)
         # What was assumed was asked for everywhere, in the first phase.
-        other = (given >= 0) & (given != self.found.systems.system) & (self.assumed is None)
+        other = (given >= 0) & (given != self.asked_as) & (self.assumed is None)
         changed = np.flatnonzero(other)
         tasks = [
             _Task(
@@ -331,6 +349,18 @@ def _look(
 
 def _look_within(model: SystemModel, map_spec: MapSpec, features: FeatureSpec, task: _Task) -> WithinBlock:
     return predict_within_block(model, task.peaks, task.systems, map_spec, features, task.of_lattice)
+
+
+def _knows_odds_of_cubic(model: SystemModel, map_spec: MapSpec, columns: tuple[int, ...]) -> bool:
+    """Tell whether a cubic phase can count: odds cannot be added to shares of trees."""
+    knows = model.evidence_rule is not None and system_code("cubic") in columns
+    if not knows and map_spec.phase not in (AUTO, NONE):
+        raise ModelError(
+            f"the phase '{map_spec.phase}' says nothing to this model",
+            "its answers are shares of trees and no probabilities, or it knows no cubic crystals",
+            "Use a model of the robust preset, or leave the phase out",
+        )
+    return knows
 
 
 def _overlap_spec(features: FeatureSpec, scan: BraggScan) -> InvariantSpec:
