@@ -161,14 +161,19 @@ def example_frames(scan: BraggScan, labelled: xr.Dataset, frames: FrameScan | No
     record = scan.attrs.get("provenance")
     if frames is None and not (isinstance(record, dict) and "frames_file" in record):
         # Most scans: what reads frames takes a second to import.
-        return ExampleFrames(missing="the file of peaks does not say in which frames they were found")
+        earlier = isinstance(record, dict) and "frames" in record
+        return ExampleFrames(
+            missing="an earlier version of 'detect' did not note where they lie in the frames"
+            if earlier
+            else "the file of peaks does not say in which frames they were found"
+        )
     from diffractory.scan.reading.example_frames import read_examples, recorded_frames
 
     try:
         found = recorded_frames(scan) if frames is None else frames
         read = read_examples(scan, found, example_positions(labelled).ravel())
-    except (DiffractoryError, OSError, MemoryError) as error:
-        # The map is made: no picture may cost it.
+    except (DiffractoryError, OSError, MemoryError, ValueError, TypeError) as error:
+        # The map is made: no picture may cost it, nor a note that somebody changed.
         why = error.what if isinstance(error, DiffractoryError) else str(error) or type(error).__name__
         return ExampleFrames(missing=f"their frames are not shown, as {why}")
     return ExampleFrames(read, Path(found.source).name)

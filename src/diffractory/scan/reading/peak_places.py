@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.frame_places import FramePlaces
 from diffractory.scan.reading.bragg_calibration import Calibration, apply_calibration
+
+#: What :func:`diffractory.scan.bragg_scan.write_bragg_emd` writes of it.
+_NOTED: Final = {"frame_origin", "frame_matrix", "frame_shape", "disk_radius"}
 
 
 def own_places(
@@ -36,7 +39,7 @@ def own_places(
     FramePlaces or None
         None where it was not written: of simulations, and by versions before 0.4.
     """
-    if "frame_origin" not in notes or stored[0] is None or used.origin is None:
+    if not notes.keys() >= _NOTED or stored[0] is None or used.origin is None:
         return None
     origin = np.asarray(notes["frame_origin"], dtype=np.float64)
     matrix = np.asarray(notes["frame_matrix"], dtype=np.float64)
