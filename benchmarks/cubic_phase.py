@@ -162,8 +162,13 @@ def share(count: int, of: int) -> dict[str, Any]:
     """Return a share with its 95 % interval (Wilson)."""
     if of == 0:
         return {"count": 0, "of": 0}
-    interval = binomtest(count, of).proportion_ci(method="wilson")
-    return {"share": count / of, "interval": [interval.low, interval.high], "count": count, "of": of}
+    interval = binomtest(int(count), int(of)).proportion_ci(method="wilson")
+    return {
+        "share": count / of,
+        "interval": [interval.low, interval.high],
+        "count": int(count),
+        "of": int(of),
+    }
 
 
 def called(seen: Seen, chosen: list[CubicPhase | None]) -> NDArray[np.int64]:

@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from diffractory.errors import SpecError
 from diffractory.patterns.cubic_constant import (
     CONSTANTS,
     is_decided,
@@ -67,32 +66,16 @@ class CubicPhase:
     margin: float = math.nan
 
 
-def told_phase(text: str, peaks: PeakTable) -> CubicPhase:
-    """Return the phase that somebody names, and how well the spots of a scan lie on its rings.
+def told_phase(a: float, centring: str, peaks: PeakTable) -> CubicPhase:
+    """Return a phase that somebody names, with how well the spots of a scan lie on its rings.
 
     Parameters
     ----------
-    text : str
-        Constant in Å and centring, such as ``4.212:F``; D is F here.
+    a : float
+        In Å.
+    centring : {"P", "I", "F"}
     peaks : PeakTable
-
-    Raises
-    ------
-    SpecError
-        If it is no such text.
     """
-    number, _, letter = text.partition(":")
-    centring = letter.strip().upper().replace("D", "F")
-    try:
-        a = float(number)
-    except ValueError:
-        a = math.nan
-    if centring not in CENTRINGS or not 2.4 <= a < 18.0:
-        raise SpecError(
-            f"the phase {text!r} cannot be read",
-            "it is a cubic lattice constant of 2.4 to 18 Å with its centring P, I, F or D, auto, or none",
-            "Write 4.212:F, say",
-        )
     on_rings, by_chance = share_on_rings(count_radii(peaks, CONSTANTS), CONSTANTS, a, centring)
     return CubicPhase(a, centring, on_rings, by_chance, len(distinct_patterns(peaks, _MOST)))
 

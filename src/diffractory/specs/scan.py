@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
 from diffractory.specs.base import Spec, as_tuple
+
+
+def read_cubic_phase(text: str) -> tuple[float, str]:
+    """Read a cubic lattice: its constant in Å, and P, I or F; D, diamond's, is taken for F.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    number, _, letter = text.partition(":")
+    centring = letter.strip().upper().replace("D", "F")
+    try:
+        a = float(number)
+    except ValueError:
+        a = math.nan
+    if centring not in ("P", "I", "F") or not 2.4 <= a < 18.0:
+        raise ValueError(
+            f"the phase {text!r} cannot be read: it is a cubic lattice such as 4.212:F, with a constant of "
+            "2.4 to 18 Å and its centring P, I, F or D, or auto, or none"
+        )
+    return a, centring
 
 
 class MapSpec(Spec):
@@ -36,6 +59,13 @@ class MapSpec(Spec):
     total_intensity: float = Field(0.3, gt=0.0, le=1e6)
     assume: str | None = None
     phase: str = "auto"
+
+    @field_validator("phase")
+    @classmethod
+    def _check_phase(cls, value: str) -> str:
+        if value not in ("auto", "none"):
+            read_cubic_phase(value)
+        return value
 
     @field_validator("median_size")
     @classmethod

@@ -43,6 +43,30 @@ def test_from_the_file_to_the_map(file):
     assert Path(maps / "map.html").is_file()
 
 
+def test_a_cubic_phase_that_the_scan_shows_counts(file, tmp_path):
+    peaks = tmp_path / "scan.h5"
+    succeeds("detect", file, "--out", peaks, "--energy", "200", *KNOWN)
+    summaries = {}
+    for phase in ("auto", "none", f"{POWDER_A}:F"):
+        said = succeeds("map", peaks, "--out", tmp_path / "maps", "--no-report", "--phase", phase)
+        summaries[phase] = json.loads((tmp_path / "maps" / "summary.json").read_text())
+        assert ("cubic phase of the scan: F, a = 4.0" in said.flat) is (phase != "none")
+    found, none, told = summaries.values()
+    assert none["phase"] is None
+    assert found["phase"]["a"] == pytest.approx(POWDER_A, rel=0.005)
+    assert found["phase"]["on_rings"] > found["phase"]["by_chance"] + 0.4
+    assert told["phase"]["a"] == POWDER_A
+    assert told["phase"]["margin"] is None
+    for with_phase in (found, told):
+        assert with_phase["systems"]["cubic"]["fraction"] > max(none["systems"]["cubic"]["fraction"], 0.9)
+        assert with_phase["lattice_sources"]["rings"] > 0.8 * with_phase["labelled"]
+        assert with_phase["lattice"]["a"]["median"] == pytest.approx(POWDER_A, rel=0.01)
+    refused = diffractory("map", peaks, "--out", tmp_path / "maps", "--phase", "4.05:X")
+    assert refused.code == 2
+    assert "the phase '4.05:X' cannot be read" in refused.flat
+    assert "Traceback" not in refused.flat
+
+
 def test_without_an_energy_the_map_says_what_it_assumes(file, tmp_path):
     succeeds("detect", file, "--out", tmp_path / "scan.h5", *KNOWN)
     said = succeeds("map", tmp_path / "scan.h5", "--out", tmp_path / "maps", "--no-report", "--no-particles")

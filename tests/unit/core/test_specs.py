@@ -25,6 +25,7 @@ from diffractory.specs import (
     feature_spec,
     sha256_of,
 )
+from diffractory.specs.scan import read_cubic_phase
 
 SPECS = (
     SimulationSpec,
@@ -99,7 +100,10 @@ boostings = st.builds(
     seed=st.integers(0, 2**32 - 1),
 )
 maps = st.builds(
-    MapSpec, median_size=st.integers(0, 50).map(lambda n: 2 * n + 1), assume=st.none() | st.text()
+    MapSpec,
+    median_size=st.integers(0, 50).map(lambda n: 2 * n + 1),
+    assume=st.none() | st.text(),
+    phase=st.sampled_from(["auto", "none", "4.212:F"]),
 )
 any_spec = st.one_of(simulations, orientations, bases, invariants, laboratories, forests, boostings, maps)
 
@@ -188,6 +192,7 @@ OTHER = [
     (MapSpec, "min_difference", 0.0),
     (MapSpec, "total_intensity", 1.0),
     (MapSpec, "assume", "cubic"),
+    (MapSpec, "phase", "4.212:F"),
 ]
 
 
@@ -279,6 +284,11 @@ REFUSED = [
     (ForestSpec, "seed", [-1, 2**32]),
     (MapSpec, "min_spots", [0, -1, 2.5]),
     (MapSpec, "median_size", [0, -1, 4, 103]),
+    (
+        MapSpec,
+        "phase",
+        ["", "F", "4.2", "4.2:", "4.2:X", "4.2:FF", "1.0:F", "18.0:F", "nan:F", "-4:F", "4,2:F"],
+    ),
     (MapSpec, "min_difference", [-0.001, 1.001, math.nan]),
     (MapSpec, "total_intensity", [0.0, -1.0, 1e7, math.nan, math.inf]),
     (MapSpec, "assume", [5]),
@@ -410,3 +420,12 @@ def test_a_changed_copy_is_checked_like_any_spec(update: dict) -> None:
     with pytest.raises(SpecError, match=next(iter(update))):
         SimulationSpec().model_copy(update=update)
     assert SimulationSpec().model_copy(update={"q_max": 1.0}) == SimulationSpec(q_max=1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "lattice"),
+    [("4.2:F", (4.2, "F")), (" 4.2:i", (4.2, "I")), ("4: P", (4.0, "P")), ("4.2:D", (4.2, "F"))],
+)
+def test_a_cubic_phase_is_read(text, lattice):
+    assert read_cubic_phase(text) == lattice
+    assert MapSpec(phase=text).phase == text

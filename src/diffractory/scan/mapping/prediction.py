@@ -218,7 +218,7 @@ def predict_scan(
     Raises
     ------
     SpecError
-        If ``map_spec.assume`` is not a crystal system, or ``map_spec.phase`` no cubic lattice.
+        If ``map_spec.assume`` is not a crystal system.
     ModelError
         If the model was not trained on the assumed crystal system, or on too little of it; if a phase is told
         and it has no calibrated probabilities.

@@ -11,6 +11,7 @@ from diffractory.crystals.systems import system_code
 from diffractory.patterns.cubic_phase import CubicPhase, find_cubic_phase, phase_probability, told_phase
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.mapping.position_blocks import PositionBlock, SystemBlock
+from diffractory.specs.scan import read_cubic_phase
 
 #: What ``MapSpec.phase`` may say instead of a lattice.
 AUTO, NONE = "auto", "none"
@@ -42,22 +43,17 @@ def phase_of_scan(text: str, found: PositionBlock, peaks: PeakTable) -> CubicPha
     Parameters
     ----------
     text : str
-        ``none``, a lattice such as ``4.212:F``, or ``auto``: if it shows one.
+        As in :class:`~diffractory.specs.MapSpec`.
     found : PositionBlock
         What the model says of n positions.
     peaks : PeakTable
         Of the same positions.
-
-    Raises
-    ------
-    SpecError
-        If the text is none of these.
     """
     asked = np.flatnonzero(found.systems.system >= 0)
     if text == NONE:
         return None
     if text != AUTO:
-        return told_phase(text, peaks.take(asked))
+        return told_phase(*read_cubic_phase(text), peaks.take(asked))
     if found.lattices is None or not len(asked):
         return None
     # What the model reads from intensities decides between whole factors that radii leave open.

@@ -6,12 +6,14 @@ import pytest
 from diffractory.errors import ScanError
 from diffractory.learning.aggregation import aggregate_labels, pool_evidence
 from diffractory.patterns.cubic_constant import CubicConstants
+from diffractory.patterns.cubic_phase import CubicPhase
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.mapping.flags import FLAG_MASKS, flag_texts, particle_flags, position_flags
 from diffractory.scan.mapping.label_map import ScanPrediction, summarise, to_dataset
 from diffractory.scan.mapping.particle_prediction import (
     ParticlePrediction,
     draw_patterns,
+    known_constants,
     pool_particles,
     refine_positions,
 )
@@ -225,13 +227,30 @@ def test_cubic_positions_of_a_decided_particle_tell_their_own_lattice():
     within = WithinBlock(*(np.zeros(6, int) for _ in range(3)), np.full((6, 3), [6.0, 6.0, 7.0]))
     within.lattice[2] = np.nan
     is_cubic = np.array([True, True, True, True, True, False])
-    found, refined = refine_positions(within, is_cubic, particle, cubic, peaks)
+    nothing = pool_particles(votes(np.full(6, np.nan)), particle, None, ParticleSpec())
+    divided = ParticlePrediction(
+        ParticleSpec(),
+        np.zeros((1, 6)),
+        particle,
+        *nothing,
+        np.zeros(2, np.int8),
+        np.zeros(2, np.int8),
+        within,
+        cubic,
+    )
+    a, centring = known_constants(6, divided, None)
+    np.testing.assert_array_equal(a, [4.212, 4.212, 4.212, np.nan, np.nan, 4.212])
+    found, refined = refine_positions(within, is_cubic, a, centring, peaks)
     assert refined.tolist() == [True, True, False, False, False, False]
     np.testing.assert_allclose(found.lattice[:2], [[4.212] * 3, [4.216] * 3], rtol=0.002)
     np.testing.assert_array_equal(found.lattice[2:], within.lattice[2:])
     np.testing.assert_array_equal(within.lattice[:2], [[6.0, 6.0, 7.0]] * 2)
-    unchanged, nowhere = refine_positions(within, is_cubic, particle, None, peaks)
-    assert unchanged is within
+    # The scan's phase is known where no particle's is.
+    both, letters = known_constants(6, divided, CubicPhase(5.0, "P"))
+    np.testing.assert_array_equal(both, [4.212, 4.212, 4.212, 5.0, 5.0, 4.212])
+    assert letters.tolist() == ["F", "F", "F", "P", "P", "F"]
+    unchanged, nowhere = refine_positions(within, is_cubic, *known_constants(6, None, None), peaks)
+    np.testing.assert_array_equal(unchanged.lattice, within.lattice)
     assert not nowhere.any()
 
 
