@@ -221,6 +221,33 @@ def each_a_scan(seen: Seen, phases: dict[tuple[int, int], CubicPhase | None]) ->
     return result
 
 
+def two_materials(seen: Seen) -> dict[str, Any]:
+    """Return what becomes of scans of a cubic material and one that is not, as many patterns of each."""
+    generator, system = np.random.default_rng(SEED), dict(zip(seen.crystal, seen.system, strict=True))
+    ids = np.unique(seen.crystal)
+    cubic = generator.permutation([i for i in ids if system[i] == CUBIC])
+    others = generator.permutation([i for i in ids if system[i] != CUBIC])[: len(cubic)]
+    right: dict[str, list[NDArray[np.bool_]]] = {"without": [], "with": []}
+    rows, decided, near = [], 0, 0
+    for pair in zip(cubic, others, strict=False):
+        member = np.flatnonzero(np.isin(seen.crystal, pair))
+        part = seen.take(member)
+        phase = find_cubic_phase(part.lattices, part.peaks)
+        if phase is not None:
+            decided += 1
+            near += bool(abs(phase.a / part.a[part.crystal == pair[0]][0] - 1.0) < 0.02)
+        rows.append(member)
+        right["without"].append(part.share.argmax(axis=1) == part.system)
+        right["with"].append(called(part, [phase] * len(member)) == part.system)
+    every = np.concatenate(rows)
+    result: dict[str, Any] = {"found": share(decided, len(rows)), "within_2_percent": share(near, decided)}
+    for name, answers in right.items():
+        hits = np.concatenate(answers)
+        for kind, of in (("cubic", seen.system[every] == CUBIC), ("others", seen.system[every] != CUBIC)):
+            result[f"{kind} right, {name}"] = by_material(hits, seen.crystal[every], of)
+    return result
+
+
 def by_material(yes: NDArray[np.bool_], crystal: NDArray[np.int64], of: NDArray[np.bool_]) -> dict[str, Any]:
     """Return a share of patterns with its 95 % interval, by bootstrap over materials."""
     ids, owner = np.unique(crystal[of], return_inverse=True)
@@ -256,6 +283,7 @@ def main() -> None:
             section["fit"] = fit(seen, phases)
         section["known_phase"] = with_a_known_phase(seen, phases)
         section["each_a_scan"] = each_a_scan(seen, phases)
+        section["two_materials"] = two_materials(seen)
         content[part] = section
     write_json(RESULT, content)
     print(json.dumps(content, indent=1, ensure_ascii=False))

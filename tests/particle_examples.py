@@ -20,6 +20,8 @@ SHAPE = (4, 6)
 PARTICLE = np.array(
     [[1, 1, 1, 2, 2, 2], [1, 1, 1, 2, 2, 2], [1, 1, 1, 2, 2, 2], [0, 3, 3, 3, 2, 0]], dtype=np.int32
 )
+#: Of each particle, patterns that are distinct.
+DISTINCT = np.array([9, 2, 0])
 
 
 def votes(share_of_cubic: object) -> SystemBlock:
@@ -46,7 +48,7 @@ def prediction(
     systems.outside[[3, 4, 5, 9, 10, 11]] = True
     n, particle = len(share), PARTICLE.flatten()
     spec = spec or ParticleSpec(min_size=1)
-    difference, evidence = pool_particles(systems, particle, rule, spec)
+    difference, evidence = pool_particles(systems, particle, DISTINCT, rule, spec)
     system = np.where(evidence.system >= 0, evidence.system, difference.system)
     here = (systems.system >= 0) & (particle > 0)
     lattice = np.where(here[:, None], 4.0 + 0.01 * np.arange(n)[:, None] + [0.0, 0.5, 1.0], np.nan)
@@ -56,7 +58,7 @@ def prediction(
     )  # fmt: skip
     image = np.arange(float(n)).reshape(SHAPE)
     divided = ParticlePrediction(
-        spec, image, particle, difference, evidence, *[system.astype(np.int8)] * 2, within
+        spec, image, particle, difference, evidence, DISTINCT, *[system.astype(np.int8)] * 2, within
     )
     labels, reason = systems.system.copy(), np.where(systems.system >= 0, 0, 1).astype(np.int8)
     return ScanPrediction(systems, labels, reason, within, (TETRAGONAL, CUBIC), overlapping, divided)

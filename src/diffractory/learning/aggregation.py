@@ -155,7 +155,7 @@ class EvidenceRule:
     prior: NDArray[np.float64]
     dependence: float
 
-    def pool(self, share: ArrayLike, groups: ArrayLike, most: int | None = None) -> AggregatedLabels:
+    def pool(self, share: ArrayLike, groups: ArrayLike, most: ArrayLike | None = None) -> AggregatedLabels:
         """Return the crystal system of each group of patterns, given probabilities (n, n_systems).
 
         Parameters
@@ -164,7 +164,7 @@ class EvidenceRule:
             Calibrated probability of each crystal system for n patterns.
         groups : array_like of shape (n,)
             Group of each pattern.
-        most : int, optional
+        most : array_like of shape () or (n_groups,), optional
             The evidence of more patterns of a group counts as that of so many.
 
         Returns
@@ -187,7 +187,7 @@ def pool_evidence(
     groups: ArrayLike,
     prior: ArrayLike,
     dependence: float,
-    most: int | None = None,
+    most: ArrayLike | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Return the probability of each class given all patterns of a group.
 
@@ -204,7 +204,7 @@ def pool_evidence(
         Probability of each class before anything is seen.
     dependence : float
         0 = independent patterns, 1 = all alike.
-    most : int, optional
+    most : array_like of shape () or (n_groups,), optional
         The evidence of more patterns than this counts as that of so many: positions of one grain repeat
         each other, and a dependence that was measured on few patterns says nothing of thousands.
 
@@ -231,7 +231,8 @@ def pool_evidence(
     np.add.at(evidence, group, logs - before)
     evidence /= counts[:, None] ** dependence
     if most is not None:
-        evidence *= np.minimum(most / counts[:, None], 1.0) ** (1.0 - dependence)
+        fewer = np.minimum(np.asarray(most, dtype=np.float64) / counts, 1.0)
+        evidence *= fewer[:, None] ** (1.0 - dependence)
     posterior = evidence + before
     likelihood = np.exp(posterior - posterior.max(axis=1, keepdims=True))
     # Nothing is impossible: it must be possible to be proved wrong.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -68,10 +70,41 @@ def distinct_patterns(table: PeakTable, most: int) -> NDArray[np.int64]:
         Indices, ascending: the first pattern with a spot, and each one after it whose similarity to all that
         were chosen before is below 0.4.
     """
-    asked = np.linspace(0, len(table) - 1, min(len(table), most)).round().astype(np.int64)
+    return _distinct(table, np.maximum(table.intensity, 0.0), np.arange(len(table)), most)
+
+
+def count_distinct(table: PeakTable, group: NDArray[np.int32], n: int, most: int) -> NDArray[np.int64]:
+    """Count the patterns of groups of which no two are alike, as :func:`distinct_patterns` chooses them.
+
+    Parameters
+    ----------
+    table : PeakTable
+        Positions in Å⁻¹.
+    group : ndarray of shape (n_patterns,), int32
+        Number of the group of each pattern, 0 = none.
+    n : int
+        Number of groups.
+    most : int
+        Of more patterns in a group, so many are asked.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+        Of the groups 1 … n.
+    """
+    order = np.argsort(group, kind="stable")
+    stops = np.cumsum(np.bincount(group, minlength=n + 1))
+    intensity = np.maximum(table.intensity, 0.0)
+    members = (order[start:stop] for start, stop in pairwise(stops.tolist()))
+    return np.array([len(_distinct(table, intensity, rows, most)) for rows in members], dtype=np.int64)
+
+
+def _distinct(
+    table: PeakTable, intensity: NDArray[np.float64], rows: NDArray[np.int64], most: int
+) -> NDArray[np.int64]:
+    asked = rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(np.int64)]
     kept = np.zeros(len(asked), dtype=np.int64)
-    n = _choose(table.q, np.maximum(table.intensity, 0.0), table.offsets, table.direct, asked, SAME_SPOT,
-                _ALIKE, kept)  # fmt: skip
+    n = _choose(table.q, intensity, table.offsets, table.direct, asked, SAME_SPOT, _ALIKE, kept)
     return kept[:n]
 
 

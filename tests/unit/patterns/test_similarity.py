@@ -3,7 +3,7 @@ import pytest
 
 from diffractory.errors import DiffractoryError
 from diffractory.patterns.peak_table import PeakTable
-from diffractory.patterns.similarity import distinct_patterns, pattern_similarity
+from diffractory.patterns.similarity import count_distinct, distinct_patterns, pattern_similarity
 from lattices import table_of
 
 PAIR = (np.array([0]), np.array([1]))
@@ -77,3 +77,16 @@ def test_distinct_patterns_are_alike_to_none_before(most):
 
 def test_of_no_patterns_none_is_distinct():
     assert distinct_patterns(PeakTable.from_lists([], [], []), 10).tolist() == []
+
+
+def test_groups_are_counted_as_if_each_were_alone():
+    generator = np.random.default_rng(5)
+    kinds = [generator.uniform(-1.0, 1.0, (6, 2)) for _ in range(4)]
+    which, group = generator.integers(0, 4, 50), generator.integers(0, 5, 50).astype(np.int32)
+    table = PeakTable.from_lists([kinds[k] for k in which], np.ones((50, 6)), [-1] * 50)
+    counted = count_distinct(table, group, 6, 8)
+    for number in range(1, 7):
+        alone = table.take(np.flatnonzero(group == number))
+        assert counted[number - 1] == len(distinct_patterns(alone, 8))
+    assert counted[5] == 0
+    assert counted.max() == 4

@@ -53,6 +53,8 @@ class ParticlePrediction:
         most.
     evidence : PooledSystem
         By pooled evidence of all patterns; no answer where the model's probabilities are not calibrated.
+    distinct : ndarray of shape (n_particles,), int64
+        How many of its patterns are distinct, of two thousand at most.
     system : ndarray of shape (n_particles,), int8
         The answer: by evidence, else by difference.
     within_system : ndarray of shape (n_particles,), int8
@@ -70,6 +72,7 @@ class ParticlePrediction:
     particle: NDArray[np.int32]
     difference: PooledSystem
     evidence: PooledSystem
+    distinct: NDArray[np.int64]
     system: NDArray[np.int8]
     within_system: NDArray[np.int8]
     within: WithinBlock
@@ -107,7 +110,11 @@ def draw_patterns(particle: NDArray[np.int32], most: int, seed: int) -> NDArray[
 
 
 def pool_particles(
-    systems: SystemBlock, particle: NDArray[np.int32], rule: EvidenceRule | None, spec: ParticleSpec
+    systems: SystemBlock,
+    particle: NDArray[np.int32],
+    distinct: NDArray[np.int64],
+    rule: EvidenceRule | None,
+    spec: ParticleSpec,
 ) -> tuple[PooledSystem, PooledSystem]:
     """Pool the votes of every particle's positions by both rules.
 
@@ -117,6 +124,8 @@ def pool_particles(
         Votes at n positions, before any filter.
     particle : ndarray of shape (n,), int32
         Number of the particle of each position, 0 = none.
+    distinct : ndarray of shape (n_particles,), int64
+        How many patterns of each particle are distinct: evidence counts as that of so many.
     rule : EvidenceRule or None
         Of the model; None = its probabilities are not calibrated.
     spec : ParticleSpec
@@ -136,7 +145,8 @@ def pool_particles(
     if rule is None:
         member, evidence = member[:0], nothing
     else:
-        evidence = rule.pool(systems.share[member], asked[member], spec.patterns)
+        most = np.minimum(np.maximum(distinct, 1), spec.patterns)[np.unique(asked[member]) - 1]
+        evidence = rule.pool(systems.share[member], asked[member], most)
     return _by_number(difference, asked[drawn], n), _by_number(evidence, asked[member], n)
 
 

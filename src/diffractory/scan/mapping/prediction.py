@@ -27,6 +27,7 @@ from diffractory.patterns.feature_sets import compute_features, lattices_of, slo
 from diffractory.patterns.invariants import invariant_lattices
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.radial_basis import scale_total
+from diffractory.patterns.similarity import count_distinct
 from diffractory.patterns.spot_lattice import SpotLattices
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.mapping.label_map import UNLABELLED, ScanPrediction, filter_labels
@@ -56,6 +57,9 @@ from diffractory.specs import FeatureSpec, InvariantSpec, MapSpec, ParticleSpec
 
 #: Positions in one block: 681 features of 2048 positions are 6 MB.
 BLOCK_SIZE = 2048
+
+#: Positions of a particle that are asked how many distinct patterns it has.
+_MOST_DISTINCT = 2000
 
 #: Applies a function to every item, in order; the built-in ``map``, or one that runs elsewhere.
 BlockMapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
@@ -275,7 +279,9 @@ def _by_particle(
     scan, systems = second.scan, second.found.systems
     image = dark_field(scan.peaks, scan.shape, spec.q_range)
     particle = divide_scan(scan, labels, image, spec).ravel()
-    difference, evidence = pool_particles(systems, particle, second.model.evidence_rule, spec)
+    asked = np.where(systems.system >= 0, particle, 0).astype(np.int32)
+    distinct = count_distinct(scan.peaks, asked, int(particle.max(initial=0)), _MOST_DISTINCT)
+    difference, evidence = pool_particles(systems, particle, distinct, second.model.evidence_rule, spec)
     system = np.where(evidence.system >= 0, evidence.system, difference.system)
     # Number 0 takes the last, which is none.
     of_positions = np.append(system, UNLABELLED)[particle - 1].astype(np.int8)
@@ -291,10 +297,18 @@ def _by_particle(
         if phase is not None:
             expected = np.full(len(system), phase.a)
         # Too few spots are as likely false ones.
-        asked = np.where(systems.system >= 0, particle, 0).astype(np.int32)
         cubic = pool_cubic_constants(second.found.lattices, scan.peaks, asked, is_cubic, expected)
     divided = ParticlePrediction(
-        spec, image, particle, difference, evidence, system, of_within.astype(np.int8), within, cubic
+        spec,
+        image,
+        particle,
+        difference,
+        evidence,
+        distinct,
+        system,
+        of_within.astype(np.int8),
+        within,
+        cubic,
     )
     known = known_constants(len(particle), divided, phase)
     within, _ = refine_positions(within, np.append(is_cubic, False)[particle - 1], *known, scan.peaks)

@@ -44,7 +44,7 @@ def test_both_rules_are_those_of_their_functions():
     share = np.random.default_rng(0).uniform(0.05, 0.95, 60)
     share[::7] = np.nan
     systems, particle = votes(share), np.repeat([0, 1, 2, 3], 15).astype(np.int32)
-    difference, evidence = pool_particles(systems, particle, RULE, ParticleSpec())
+    difference, evidence = pool_particles(systems, particle, np.array([20, 4, 1]), RULE, ParticleSpec())
     asked = np.where(np.isnan(share), 0, particle).astype(np.int32)
     drawn = draw_patterns(asked, 10, 0)
     expected = aggregate_labels(systems.system[drawn], systems.difference[drawn], particle[drawn])
@@ -53,7 +53,7 @@ def test_both_rules_are_those_of_their_functions():
     assert difference.n_patterns.tolist() == [10, 10, 10]
     member = asked > 0
     logs = np.log(systems.share[member].astype(float))
-    _, pooled = pool_evidence(logs, asked[member], RULE.prior, RULE.dependence, 10)
+    _, pooled = pool_evidence(logs, asked[member], RULE.prior, RULE.dependence, [10, 4, 1])
     np.testing.assert_array_equal(evidence.system, RULE.systems[pooled.argmax(axis=1)])
     np.testing.assert_allclose(evidence.confidence, pooled.max(axis=1))
     assert evidence.n_patterns.tolist() == np.bincount(asked)[1:].tolist()
@@ -71,7 +71,7 @@ def test_more_of_the_same_is_no_more_evidence_than_ten(n):
 
 def test_particles_that_were_never_asked_have_no_answer():
     difference, evidence = pool_particles(
-        votes([np.nan] * 4), np.array([0, 1, 2, 2], np.int32), RULE, ParticleSpec()
+        votes([np.nan] * 4), np.array([0, 1, 2, 2], np.int32), np.zeros(2, int), RULE, ParticleSpec()
     )
     for pooled in (difference, evidence):
         assert pooled.system.tolist() == [-1, -1]
@@ -80,7 +80,9 @@ def test_particles_that_were_never_asked_have_no_answer():
 
 
 def test_no_particle_at_all():
-    for pooled in pool_particles(votes([0.7] * 4), np.zeros(4, np.int32), RULE, ParticleSpec()):
+    for pooled in pool_particles(
+        votes([0.7] * 4), np.zeros(4, np.int32), np.zeros(0, int), RULE, ParticleSpec()
+    ):
         assert len(pooled.system) == len(pooled.confidence) == len(pooled.n_patterns) == 0
 
 
@@ -148,9 +150,11 @@ def test_without_calibrated_probabilities_the_papers_rule_answers():
 def test_a_table_of_nothing():
     whole = prediction()
     nothing = np.zeros(24, np.int32)
-    pooled = pool_particles(whole.systems, nothing, RULE, ParticleSpec())
+    pooled = pool_particles(whole.systems, nothing, np.zeros(0, int), RULE, ParticleSpec())
     image, within = np.zeros(SHAPE), whole.within
-    divided = ParticlePrediction(ParticleSpec(), image, nothing, *pooled, *[pooled[0].system] * 2, within)
+    divided = ParticlePrediction(
+        ParticleSpec(), image, nothing, *pooled, np.zeros(0, int), *[pooled[0].system] * 2, within
+    )
     empty = ScanPrediction(**{**vars(whole), "particles": divided})
     table = particle_table(scan(), empty)
     assert len(table) == 0
@@ -210,7 +214,7 @@ def test_pooled_constants_are_listed_where_there_are_any():
         (4.0, 30.0, "F"),
         (5.0, 2.0, None),
     ]
-    assert [(item["on_rings"], item["patterns"]) for item in named] == [(0.8, 12), (None, 2)]
+    assert [(item["on_rings"], item["patterns"]) for item in named] == [(0.8, 9), (None, 0)]
     assert list(table["a_pooled_by_chance"].dropna()) == [0.2]
     assert summarise_particles(none)["cubic_constants"] == []
 
@@ -227,12 +231,13 @@ def test_cubic_positions_of_a_decided_particle_tell_their_own_lattice():
     within = WithinBlock(*(np.zeros(6, int) for _ in range(3)), np.full((6, 3), [6.0, 6.0, 7.0]))
     within.lattice[2] = np.nan
     is_cubic = np.array([True, True, True, True, True, False])
-    nothing = pool_particles(votes(np.full(6, np.nan)), particle, None, ParticleSpec())
+    nothing = pool_particles(votes(np.full(6, np.nan)), particle, np.ones(2, int), None, ParticleSpec())
     divided = ParticlePrediction(
         ParticleSpec(),
         np.zeros((1, 6)),
         particle,
         *nothing,
+        np.ones(2, int),
         np.zeros(2, np.int8),
         np.zeros(2, np.int8),
         within,
