@@ -83,6 +83,11 @@ def seen_by_model(run: Run, crystals: NDArray[np.int64]) -> Seen:
     return seen.take(np.flatnonzero(seen.peaks.counts >= MapSpec().min_spots))
 
 
+def phase_of(seen: Seen) -> CubicPhase | None:
+    """Return the phase that patterns show."""
+    return find_cubic_phase(seen.lattices, seen.peaks, seen.share.argmax(axis=1) == CUBIC)
+
+
 def phases_of(seen: Seen) -> dict[tuple[int, int], CubicPhase | None]:
     """Return the phase that each half of the orientations of each material shows."""
     middle = (seen.orientation.max() + 1) // 2
@@ -91,7 +96,7 @@ def phases_of(seen: Seen) -> dict[tuple[int, int], CubicPhase | None]:
     for crystal in np.unique(seen.crystal):
         for which in (0, 1):
             rows = np.flatnonzero((seen.crystal == crystal) & (half == which))
-            found[int(crystal), which] = find_cubic_phase(seen.lattices.take(rows), seen.peaks.take(rows))
+            found[int(crystal), which] = phase_of(seen.take(rows))
     return found
 
 
@@ -232,7 +237,7 @@ def two_materials(seen: Seen) -> dict[str, Any]:
     for pair in zip(cubic, others, strict=False):
         member = np.flatnonzero(np.isin(seen.crystal, pair))
         part = seen.take(member)
-        phase = find_cubic_phase(part.lattices, part.peaks)
+        phase = phase_of(part)
         if phase is not None:
             decided += 1
             near += bool(abs(phase.a / part.a[part.crystal == pair[0]][0] - 1.0) < 0.02)

@@ -105,7 +105,16 @@ class CubicConstants:
 
     @classmethod
     def unknown(cls, n: int) -> Self:
-        """Return n particles of which nothing is known."""
+        """Return particles of which nothing is known.
+
+        Parameters
+        ----------
+        n : int
+
+        Returns
+        -------
+        CubicConstants
+        """
         a, support, margin, on_rings, by_chance = (np.full(n, np.nan) for _ in range(5))
         centring, patterns = np.full(n, "", dtype="<U1"), np.zeros(n, dtype=np.int64)
         return cls(a, support, margin, centring, on_rings, by_chance, patterns)

@@ -1,4 +1,4 @@
-"""A cubic lattice that most of a scan has, and how far it makes single patterns cubic.
+"""A cubic lattice that many grains of a scan have, and how far it makes single patterns cubic.
 
 Few spots do not tell a crystal system. But once many grains of a scan show one cubic lattice, as if they were
 a powder, a pattern whose spots all lie on its rings is one more grain of it, whatever it looks like by
@@ -8,7 +8,7 @@ itself: along [111] the spots of any cubic crystal are a hexagonal net.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -53,7 +53,7 @@ class CubicPhase:
         Share of the scan's spots within 1 % of a ring of it, and the share that would be if they lay
         anywhere.
     patterns : int
-        Patterns of the scan of which no two are alike.
+        Patterns that show it of which no two are alike.
     margin : float
         Natural logarithm of the odds against the next best constant; NaN where the phase was told.
     """
@@ -81,9 +81,12 @@ def told_phase(a: float, centring: str, peaks: PeakTable) -> CubicPhase:
 
 
 def find_cubic_phase(
-    lattices: SpotLattices, peaks: PeakTable, expected: float = math.nan
+    lattices: SpotLattices,
+    peaks: PeakTable,
+    called_cubic: NDArray[np.bool_],
+    expected: float = math.nan,
 ) -> CubicPhase | None:
-    """Find the cubic lattice that most patterns of a scan have.
+    """Find the cubic lattice that the patterns of a scan have, or those that are called cubic.
 
     Parameters
     ----------
@@ -91,6 +94,8 @@ def find_cubic_phase(
         Of n patterns.
     peaks : PeakTable
         The same patterns.
+    called_cubic : ndarray of shape (n,), bool
+        Those that are asked alone where all together show no phase: a scan may hold others.
     expected : float, optional
         Constant in Å that something else tells; see
         :func:`~diffractory.patterns.cubic_constant.pool_cubic_constants`.
@@ -101,10 +106,18 @@ def find_cubic_phase(
         None where there are fewer than five distinct patterns, where no constant is decided, and where spots
         do not lie on its rings as those of hardly any crystal do that is not cubic.
     """
-    n = len(peaks)
-    found = pool_cubic_constants(
-        lattices, peaks, np.ones(n, np.int32), np.ones(1, dtype=bool), np.array([expected])
-    )
+    for asked in (np.arange(len(peaks)), np.flatnonzero(called_cubic)):
+        phase = _phase_of(lattices.take(asked), peaks.take(asked), expected)
+        if phase is not None:
+            radii = count_radii(peaks, CONSTANTS)
+            on_rings, by_chance = share_on_rings(radii, CONSTANTS, phase.a, phase.centring)
+            return replace(phase, on_rings=on_rings, by_chance=by_chance)
+    return None
+
+
+def _phase_of(lattices: SpotLattices, peaks: PeakTable, expected: float) -> CubicPhase | None:
+    one, yes = np.ones(len(peaks), np.int32), np.ones(1, dtype=bool)
+    found = pool_cubic_constants(lattices, peaks, one, yes, np.array([expected]))
     if not is_decided(found.margin[0]) or found.patterns[0] < _FEWEST:
         return None
     a, centring = float(found.a[0]), str(found.centring[0])
@@ -113,10 +126,7 @@ def find_cubic_phase(
     near = np.abs(CONSTANTS.constants / a - 1.0) < 0.01
     if likelier[near].max() < _CUBIC * radii.sum():
         return None
-    return CubicPhase(
-        a, centring, float(found.on_rings[0]), float(found.by_chance[0]),
-        int(found.patterns[0]), float(found.margin[0]),
-    )  # fmt: skip
+    return CubicPhase(a, centring, patterns=int(found.patterns[0]), margin=float(found.margin[0]))
 
 
 def phase_probability(

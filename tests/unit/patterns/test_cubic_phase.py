@@ -41,7 +41,8 @@ def unread(n):
 
 @pytest.mark.parametrize(("a", "centring"), [(4.2, "F"), (5.6, "F"), (3.1, "I"), (3.9, "P")])
 def test_the_phase_of_many_grains_is_found(a, centring):
-    found = find_cubic_phase(unread(40), grains(40, rings(a, centring), false=1), expected=a)
+    nothing = np.zeros(40, bool)
+    found = find_cubic_phase(unread(40), grains(40, rings(a, centring), false=1), nothing, expected=a)
     assert found.a == pytest.approx(a, rel=0.004)
     assert found.centring == centring
     assert found.on_rings > found.by_chance + 0.3
@@ -59,7 +60,20 @@ def test_the_phase_of_many_grains_is_found(a, centring):
     ],
 )
 def test_no_phase_is_found_where_none_is_shown(peaks):
-    assert find_cubic_phase(unread(len(peaks)), peaks) is None
+    assert find_cubic_phase(unread(len(peaks)), peaks, np.ones(len(peaks), bool)) is None
+
+
+def test_the_phase_of_those_that_are_called_cubic_is_found_among_others():
+    peaks = PeakTable.concatenate(
+        [grains(30, rings(4.2, "F")), grains(60, np.linspace(0.2, 1.2, 200), seed=3)]
+    )
+    called_cubic = np.arange(90) < 33
+    assert find_cubic_phase(unread(90), peaks, np.zeros(90, bool), 4.2) is None
+    found = find_cubic_phase(unread(90), peaks, called_cubic, 4.2)
+    assert found.a == pytest.approx(4.2, rel=0.004)
+    assert found.patterns == 33
+    # Of all spots, and not of those alone that were asked.
+    assert found.on_rings < 0.7
 
 
 def test_grains_of_a_cubic_phase_are_cubic_whatever_they_look_like():

@@ -1,4 +1,4 @@
-"""A cubic phase that most of a scan has, and what it changes in the votes of its positions."""
+"""A cubic phase that a scan holds, and what it changes in the votes of its positions."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def phase_of_scan(text: str, found: PositionBlock, peaks: PeakTable) -> CubicPha
     if found.lattices is None or not len(asked):
         return None
     # What the model reads from intensities decides between whole factors that radii leave open.
-    read = (found.systems.system == _CUBIC) & (found.lattices.score > 0.0)
-    a = found.within.lattice[read, 0]
+    called_cubic = found.systems.system == _CUBIC
+    a = found.within.lattice[called_cubic & (found.lattices.score > 0.0), 0]
     known = a[np.isfinite(a)]
     expected = float(np.median(known)) if len(known) else np.nan
-    return find_cubic_phase(found.lattices.take(asked), peaks.take(asked), expected)
+    return find_cubic_phase(found.lattices.take(asked), peaks.take(asked), called_cubic[asked], expected)
 
 
 def vote_with_phase(
