@@ -116,17 +116,22 @@ def find_cubic_phase(
 
 
 def _phase_of(lattices: SpotLattices, peaks: PeakTable, expected: float) -> CubicPhase | None:
+    distinct = distinct_patterns(peaks, _MOST)
+    if len(distinct) < _FEWEST:
+        return None
+    radii = count_radii(peaks.take(distinct), CONSTANTS)
+    likelier = judge_rings(radii, CONSTANTS)
+    enough = _CUBIC * radii.sum()
+    if likelier.max() < enough:
+        # Spared where no constant at all would do: pooling takes longer than all of the above.
+        return None
     one, yes = np.ones(len(peaks), np.int32), np.ones(1, dtype=bool)
     found = pool_cubic_constants(lattices, peaks, one, yes, np.array([expected]))
-    if not is_decided(found.margin[0]) or found.patterns[0] < _FEWEST:
-        return None
     a, centring = float(found.a[0]), str(found.centring[0])
-    radii = count_radii(peaks.take(distinct_patterns(peaks, _MOST)), CONSTANTS)
-    likelier = judge_rings(radii, CONSTANTS)[CENTRINGS.index(centring)]
     near = np.abs(CONSTANTS.constants / a - 1.0) < 0.01
-    if likelier[near].max() < _CUBIC * radii.sum():
+    if not is_decided(found.margin[0]) or likelier[CENTRINGS.index(centring), near].max() < enough:
         return None
-    return CubicPhase(a, centring, patterns=int(found.patterns[0]), margin=float(found.margin[0]))
+    return CubicPhase(a, centring, patterns=len(distinct), margin=float(found.margin[0]))
 
 
 def phase_probability(
