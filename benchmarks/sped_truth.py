@@ -4,10 +4,10 @@ Overlapping MgO nanocrystals (Fm-3m, a = 4.212 Å) on an amorphous film, 200 keV
 pixels, spots of two pixels radius, a direct beam that drifts, an elliptical projection, and a file that
 states a pixel size 9 % too large and no energy. Once on a counting detector with hot pixels, once on an 8-bit
 camera in front of a screen: blurred, not linear, the direct beam clipped; once on a linear 8-bit detector
-with a pedestal, which the direct beam and the brightest spots fill to their end. Frames go into a HyperSpy
-file, and
-from there on only commands are used, as a stranger would. ``python benchmarks/sped_truth.py`` writes
-``benchmarks/results/sped.json``.
+with a pedestal, which the direct beam and the brightest spots fill to their end. And, on the counting
+detector, rutile (tetragonal) alone and as every other grain, which a cubic phase must not take for its own.
+Frames go into a HyperSpy file, and from there on only commands are used, as a stranger would.
+``python benchmarks/sped_truth.py`` writes ``benchmarks/results/sped.json``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from machine import command, describe, write_json
 from numpy.typing import NDArray
 from rsciio import hspy
@@ -34,6 +35,7 @@ from scipy.spatial.transform import Rotation
 
 from diffractory import simulate
 from diffractory.crystals.crystal import Crystal
+from diffractory.crystals.systems import system_code
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import BraggScan
 from diffractory.scan.reading.emd_reader import read_bragg_scan
@@ -55,13 +57,22 @@ FILM, HALOS = 0.15, ((0.48, 0.07, 1.0), (0.85, 0.10, 0.5))
 CLASSES = ((1e-2, 2.0), (1e-3, 1e-2), (3e-4, 1e-3))
 
 
-def crystal() -> Crystal:
+def magnesia() -> Crystal:
     """Return MgO."""
     face = np.array([[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
     return Crystal(np.eye(3) * A, np.repeat([12, 8], 4), np.concatenate([face, (face + 0.5) % 1.0]))
 
 
-def grains(count: int) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def rutile() -> Crystal:
+    """Return TiO2."""
+    titanium, u = [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]], 0.305
+    oxygen = [[u, u, 0.0], [-u, -u, 0.0], [0.5 + u, 0.5 - u, 0.5], [0.5 - u, 0.5 + u, 0.5]]
+    return Crystal(
+        np.diag([4.594, 4.594, 2.959]), np.repeat([22, 8], [2, 4]), np.array([*titanium, *oxygen]) % 1.0
+    )
+
+
+def grains(count: int, crystal: Crystal) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return positions and intensities of grains in random orientations, the direct beam first."""
     generator = np.random.default_rng(1)
     spec = SimulationSpec(
@@ -69,14 +80,14 @@ def grains(count: int) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     )
     turns = Rotation.random(count, random_state=generator).as_matrix()
     thickness = generator.integers(len(THICKNESSES), size=count)
-    found = simulate(crystal(), turns, spec)
+    found = simulate(crystal, turns, spec)
     return [(peaks.q, peaks.intensity[t]) for peaks, t in zip(found, thickness, strict=True)]
 
 
 def scan_of(
     found: list[tuple[NDArray[np.float64], NDArray[np.float64]]], side: int
-) -> tuple[BraggScan, NDArray[np.int64]]:
-    """Lay round grains over a film, some above each other, and return how many lie at each position."""
+) -> tuple[BraggScan, NDArray[np.bool_]]:
+    """Lay round grains over a film, some above each other, and return which lie at each position."""
     generator = np.random.default_rng(2)
     middle = generator.uniform(0.0, side, (len(found), 2))
     radius = generator.uniform(2.5, 7.0, len(found))
@@ -93,7 +104,7 @@ def scan_of(
         positions.append(np.concatenate([np.zeros((1, 2)), *(q for q, _ in parts)]))
         intensities.append(np.concatenate([[direct], *(values for _, values in parts)]))
     table = PeakTable.from_lists(positions, intensities, [0] * len(positions))
-    return BraggScan(table, (side, side), STEP, ENERGY_EV, "nanocrystals"), inside.sum(axis=1)
+    return BraggScan(table, (side, side), STEP, ENERGY_EV, "nanocrystals"), inside
 
 
 def halo(center: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -216,25 +227,67 @@ def whole_path(frames: NDArray[Any], truth: FrameTruth, overlapping: NDArray[np.
     }  # fmt: skip
 
 
+def expected_frames(scan: BraggScan) -> tuple[NDArray[np.float32], FrameTruth]:
+    """Return the electrons that frames would show in the mean, the film's among them."""
+    lazy, truth = synthetic_frames(scan, EFFECTS, 0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        expected = lazy.frames.data.compute(scheduler="synchronous").astype(np.float32)
+    for y, x in np.ndindex(scan.shape):
+        expected[y, x] += FILM * EFFECTS.electrons * halo(truth.center[y, x])
+    return expected, truth
+
+
+def with_rutile(side: int, count: int, every: int) -> dict[str, Any]:
+    """Map a scan whose grains are rutile, each ``every``-th of them, or MgO, with and without a phase."""
+    found, others = grains(count, rutile()), grains(count, magnesia())
+    is_rutile = np.arange(count) % every == 0
+    scan, inside = scan_of([found[i] if is_rutile[i] else others[i] for i in range(count)], side)
+    frames = counted(expected_frames(scan)[0])
+    only = {
+        "rutile": inside[:, is_rutile].any(axis=1) & ~inside[:, ~is_rutile].any(axis=1),
+        "MgO": inside[:, ~is_rutile].any(axis=1) & ~inside[:, is_rutile].any(axis=1),
+    }
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file, peaks = Path(folder) / "scan.hspy", Path(folder) / "scan.h5"
+        write_file(file, frames)
+        ellipse = f"{ELLIPSE[0]},{ELLIPSE[1]}"
+        told = ("--energy", "200", "--pixel-size", str(PIXEL), "--ellipse", ellipse, "--cluster", "inline")
+        diffractory("detect", file, "--out", peaks, *told)
+        for phase in ("auto", "none", f"{A}:F"):
+            maps = Path(folder) / phase.replace(":", "")
+            summary, _ = diffractory("map", peaks, "--out", maps, "--phase", phase, "--no-report")
+            with xr.open_dataset(maps / "map.nc") as dataset:
+                system = dataset["crystal_system"].to_numpy().ravel()
+            result[phase] = {"phase": summary["phase"]}
+            for name, here in only.items():
+                labelled = here & (system >= 0)
+                result[phase][name] = {"labelled": int(labelled.sum())}
+                for kind in ("cubic", "tetragonal"):
+                    share = float((system[labelled] == system_code(kind)).mean()) if labelled.any() else None
+                    result[phase][name][kind] = share
+    return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=48, help="positions along the scan's side")
     parser.add_argument("--grains", type=int, default=36)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    scan, overlapping = scan_of(grains(options.grains), options.side)
-    lazy, truth = synthetic_frames(scan, EFFECTS, 0)
-    with contextlib.redirect_stdout(io.StringIO()):
-        expected = lazy.frames.data.compute(scheduler="synchronous").astype(np.float32)
-    for y, x in np.ndindex(scan.shape):
-        expected[y, x] += FILM * EFFECTS.electrons * halo(truth.center[y, x])
+    scan, inside = scan_of(grains(options.grains, magnesia()), options.side)
+    expected, truth = expected_frames(scan)
     result: dict[str, Any] = {
         "command": command(), **describe(), "effects": EFFECTS.model_dump(mode="json"), "film": FILM,
         "a": A, "energy_ev": ENERGY_EV, "precession_deg": PRECESSION, "stated_pixel_size": STATED,
     }  # fmt: skip
     detectors = {"counting detector": counted, "8-bit camera": filmed, "8-bit detector, clipped": clipped}
     for name, detector in detectors.items():
-        result[name] = whole_path(detector(expected), truth, overlapping)
+        result[name] = whole_path(detector(expected), truth, inside.sum(axis=1))
+        print(name, json.dumps(result[name], indent=1), flush=True)
+        write_json(options.out, result)
+    for name, every in (("rutile alone", 1), ("every other grain rutile", 2)):
+        result[name] = with_rutile(options.side, options.grains, every)
         print(name, json.dumps(result[name], indent=1), flush=True)
         write_json(options.out, result)
 

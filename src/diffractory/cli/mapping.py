@@ -33,6 +33,7 @@ from diffractory.scan.mapping.label_map import summarise, to_dataset
 from diffractory.scan.mapping.map_files import PARTICLE_FILES, write_map, write_netcdf, write_particles
 from diffractory.scan.mapping.particle_table import particle_table, summarise_particles
 from diffractory.scan.mapping.prediction import predict_scan
+from diffractory.scan.mapping.scan_phase import phase_doubt
 from diffractory.settings import usable_cores
 from diffractory.specs import InvariantSpec, MapSpec, ParticleSpec
 from diffractory.storage import write_atomic
@@ -130,7 +131,8 @@ def map_with_model(
     short = {key: value for key, value in provenance.items() if key != "training_materials"}
     labelled = to_dataset(scan, prediction, spec, {"model": str(model.path), **short})
     table = None if particles is None else particle_table(scan, prediction)
-    notes = [*scan.attrs.get("notes", []), *([energy_note] if energy_note else [])]
+    doubt = None if prediction.phase is None else phase_doubt(prediction.phase.phase)
+    notes = [*scan.attrs.get("notes", []), *(said for said in (energy_note, doubt) if said)]
     summary = {**summarise(labelled), "notes": notes}
     folder.mkdir(parents=True, exist_ok=True)
     again = (folder / "map.zarr").exists()

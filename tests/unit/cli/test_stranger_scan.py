@@ -61,6 +61,8 @@ def test_a_cubic_phase_that_the_scan_shows_counts(file, tmp_path):
         assert with_phase["systems"]["cubic"]["fraction"] > max(none["systems"]["cubic"]["fraction"], 0.9)
         assert with_phase["lattice_sources"]["rings"] > 0.8 * with_phase["labelled"]
         assert with_phase["lattice"]["a"]["median"] == pytest.approx(POWDER_A, rel=0.01)
+    wrong = succeeds("map", peaks, "--out", tmp_path / "maps", "--no-report", "--phase", "4.212:F")
+    assert "the phase F, a = 4.212 Å hardly shows" in wrong.flat
     refused = diffractory("map", peaks, "--out", tmp_path / "maps", "--phase", "4.05:X")
     assert refused.code == 2
     assert "the phase '4.05:X' cannot be read" in refused.flat

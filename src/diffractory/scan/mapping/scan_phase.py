@@ -16,6 +16,8 @@ from diffractory.specs.scan import read_cubic_phase
 #: What ``MapSpec.phase`` may say instead of a lattice.
 AUTO, NONE = "auto", "none"
 _CUBIC = system_code("cubic")
+#: A phase that is there has so many more of the spots on its rings than chance.
+_SHOWN = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,17 @@ def phase_of_scan(text: str, found: PositionBlock, peaks: PeakTable) -> CubicPha
     known = a[np.isfinite(a)]
     expected = float(np.median(known)) if len(known) else np.nan
     return find_cubic_phase(found.lattices.take(asked), peaks.take(asked), called_cubic[asked], expected)
+
+
+def phase_doubt(phase: CubicPhase) -> str | None:
+    """Return what is to be said of a phase whose rings few spots lie on; None = nothing."""
+    if phase.on_rings - phase.by_chance >= _SHOWN:
+        return None
+    on_rings, by_chance = 100.0 * phase.on_rings, 100.0 * phase.by_chance
+    return (
+        f"the phase {phase.centring}, a = {phase.a:.3f} Å hardly shows: {on_rings:.0f} % of the spots lie on "
+        f"its rings, {by_chance:.0f} % would by chance; is it the right one, and the pixel size?"
+    )
 
 
 def vote_with_phase(

@@ -8,7 +8,7 @@ from diffractory.patterns.cubic_phase import CubicPhase
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.mapping.label_map import cubic_phase, summarise, to_dataset
 from diffractory.scan.mapping.position_blocks import PositionBlock, nothing_within
-from diffractory.scan.mapping.scan_phase import phase_of_scan, vote_with_phase
+from diffractory.scan.mapping.scan_phase import phase_doubt, phase_of_scan, vote_with_phase
 from diffractory.specs import MapSpec
 from particle_examples import prediction, scan, votes
 
@@ -60,6 +60,14 @@ def test_a_told_phase_asks_no_lattices_and_none_is_none():
     assert phase_of_scan("auto", found, peaks) is None
     told = phase_of_scan("4.2:F", found, peaks)
     assert (told.a, told.centring, told.patterns, told.on_rings) == (4.2, "F", n, 1.0)
+
+
+def test_a_phase_that_hardly_shows_is_doubted():
+    assert phase_doubt(CubicPhase(4.2, "F", 0.8, 0.2)) is None
+    said = phase_doubt(CubicPhase(4.2, "F", 0.25, 0.2))
+    assert "F, a = 4.200 Å hardly shows: 25 % of the spots lie on its rings, 20 % would by chance" in said
+    # Of a scan without any spot nothing is known, and that is said too.
+    assert phase_doubt(CubicPhase(4.2, "F")) is not None
 
 
 def test_the_dataset_says_which_phase_counted():
