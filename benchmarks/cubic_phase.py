@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from diffractory.learning.artefact import load_model
 from diffractory.learning.protocol_features import Protocol, protocol_features
 from diffractory.learning.saved_model import packaged_model
 from diffractory.patterns.cubic_constant import judge_near
-from diffractory.patterns.cubic_phase import _SURE, CubicPhase, find_cubic_phase, phase_probability
+from diffractory.patterns.cubic_phase import _SURE, CubicPhase, find_cubic_phases, phase_probability
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import SpotLattices
 from diffractory.specs import InvariantSpec, LabProtocolSpec, MapSpec
@@ -51,6 +52,7 @@ class Seen:
     orientation: NDArray[np.int64]
     system: NDArray[np.int64]
     a: NDArray[np.float64]
+    a_of_model: NDArray[np.float64]
 
     def take(self, rows: NDArray[np.int64]) -> Seen:
         """Return some of the patterns."""
@@ -68,7 +70,9 @@ def seen_by_model(run: Run, crystals: NDArray[np.int64]) -> Seen:
     for index in range(len(run.plan.partitions)):
         part = protocol_features(run.path, crystals, protocol, index)
         assert part.lattices is not None
-        parts.append((part.items, part.peaks, part.lattices, model.vote_systems(part.features).share))
+        as_cubic = np.full(len(part.items), CUBIC, dtype=np.int8)
+        a = model.predict_within(part.features, as_cubic).lattice[:, 0]
+        parts.append((part.items, part.peaks, part.lattices, model.vote_systems(part.features).share, a))
     items = np.concatenate([part[0] for part in parts])
     columns = zip(*(vars(part[2]).values() for part in parts), strict=True)
     crystal, orientation = np.divmod(items, run.plan.orientations.count)
@@ -79,59 +83,57 @@ def seen_by_model(run: Run, crystals: NDArray[np.int64]) -> Seen:
         SpotLattices(*(np.concatenate(column) for column in columns)),
         np.concatenate([part[3] for part in parts]),
         crystal, orientation, codes[crystal], table["a"].to_numpy(dtype=float)[crystal],
+        np.concatenate([part[4] for part in parts]),
     )  # fmt: skip
     return seen.take(np.flatnonzero(seen.peaks.counts >= MapSpec().min_spots))
 
 
-def phase_of(seen: Seen) -> CubicPhase | None:
-    """Return the phase that patterns show."""
-    return find_cubic_phase(seen.lattices, seen.peaks, seen.share.argmax(axis=1) == CUBIC)
+def phases_in(seen: Seen) -> tuple[CubicPhase, ...]:
+    """Return the phases that patterns show."""
+    called_cubic = seen.share.argmax(axis=1) == CUBIC
+    return tuple(find_cubic_phases(seen.lattices, seen.peaks, called_cubic, seen.a_of_model))
 
 
-def phases_of(seen: Seen) -> dict[tuple[int, int], CubicPhase | None]:
-    """Return the phase that each half of the orientations of each material shows."""
+def phases_of(seen: Seen) -> dict[tuple[int, int], tuple[CubicPhase, ...]]:
+    """Return the phases that each half of the orientations of each material shows."""
     middle = (seen.orientation.max() + 1) // 2
     half = (seen.orientation >= middle).astype(int)
     found = {}
     for crystal in np.unique(seen.crystal):
         for which in (0, 1):
             rows = np.flatnonzero((seen.crystal == crystal) & (half == which))
-            found[int(crystal), which] = phase_of(seen.take(rows))
+            found[int(crystal), which] = phases_in(seen.take(rows))
     return found
 
 
 def told_by_other_half(
-    seen: Seen, phases: dict[tuple[int, int], CubicPhase | None]
-) -> list[CubicPhase | None]:
-    """Return, for each pattern, the phase that the half it is not of shows."""
+    seen: Seen, phases: dict[tuple[int, int], tuple[CubicPhase, ...]]
+) -> list[tuple[CubicPhase, ...]]:
+    """Return, for each pattern, the phases that the half it is not of shows."""
     middle = (seen.orientation.max() + 1) // 2
     other = (seen.orientation < middle).astype(int)
     return [phases[int(crystal), int(half)] for crystal, half in zip(seen.crystal, other, strict=True)]
 
 
 def pairs(
-    seen: Seen, phases: dict[tuple[int, int], CubicPhase | None]
+    seen: Seen, phases: dict[tuple[int, int], tuple[CubicPhase, ...]]
 ) -> tuple[NDArray[np.int64], list[CubicPhase]]:
     """Return patterns, each with a phase: cubic ones with their own, all others with one drawn at random."""
-    right = {
-        key: phase
-        for key, phase in phases.items()
-        if phase is not None and np.any((seen.crystal == key[0]) & (seen.system == CUBIC))
-    }
-    pool, generator = list(right.values()), np.random.default_rng(SEED)
-    own = told_by_other_half(seen, phases)
+    cubic = set(seen.crystal[seen.system == CUBIC].tolist())
+    pool = [found[0] for (crystal, _), found in phases.items() if found and crystal in cubic]
+    generator = np.random.default_rng(SEED)
     rows, chosen = [], []
-    for row, phase in enumerate(own):
+    for row, own in enumerate(told_by_other_half(seen, phases)):
         if seen.system[row] != CUBIC:
             rows.append(row)
             chosen.append(pool[int(generator.integers(len(pool)))])
-        elif phase is not None:
+        elif own:
             rows.append(row)
-            chosen.append(phase)
+            chosen.append(own[0])
     return np.array(rows), chosen
 
 
-def fit(seen: Seen, phases: dict[tuple[int, int], CubicPhase | None]) -> dict[str, Any]:
+def fit(seen: Seen, phases: dict[tuple[int, int], tuple[CubicPhase, ...]]) -> dict[str, Any]:
     """Return the odds of a pattern being cubic, of calibration materials."""
     rows, chosen = pairs(seen, phases)
     peaks, cubic = seen.peaks.take(rows), seen.system[rows] == CUBIC
@@ -149,13 +151,13 @@ def fit(seen: Seen, phases: dict[tuple[int, int], CubicPhase | None]) -> dict[st
     return {"odds": odds, "patterns": len(rows), "cubic": int(cubic.sum())}
 
 
-def found(seen: Seen, phases: dict[tuple[int, int], CubicPhase | None]) -> dict[str, Any]:
+def found(seen: Seen, phases: dict[tuple[int, int], tuple[CubicPhase, ...]]) -> dict[str, Any]:
     """Return in which share of materials of each system a phase is found, and how often it is right."""
     first = {int(c): int(np.flatnonzero(seen.crystal == c)[0]) for c in np.unique(seen.crystal)}
     result: dict[str, Any] = {}
     for code, name in enumerate(CRYSTAL_SYSTEMS):
         of = [(key[0], phase) for key, phase in phases.items() if seen.system[first[key[0]]] == code]
-        decided = [(crystal, phase) for crystal, phase in of if phase is not None]
+        decided = [(crystal, phase[0]) for crystal, phase in of if phase]
         result[name] = {"found": share(len(decided), len(of))}
         if code == CUBIC:
             near = [abs(phase.a / seen.a[first[crystal]] - 1.0) < 0.02 for crystal, phase in decided]
@@ -176,27 +178,27 @@ def share(count: int, of: int) -> dict[str, Any]:
     }
 
 
-def called(seen: Seen, chosen: list[CubicPhase | None]) -> NDArray[np.int64]:
-    """Return the most likely system of each pattern, with the phase that is known of each."""
+def called(seen: Seen, chosen: Sequence[tuple[CubicPhase, ...]]) -> NDArray[np.int64]:
+    """Return the most likely system of each pattern, with the phases that are known of each."""
     shares = seen.share.astype(np.float64)
-    by_phase: dict[CubicPhase, list[int]] = {}
-    for row, phase in enumerate(chosen):
-        if phase is not None:
-            by_phase.setdefault(phase, []).append(row)
-    for phase, members in by_phase.items():
+    by_phases: dict[tuple[CubicPhase, ...], list[int]] = {}
+    for row, phases in enumerate(chosen):
+        if phases:
+            by_phases.setdefault(phases, []).append(row)
+    for phases, members in by_phases.items():
         rows = np.array(members)
         before = shares[rows, CUBIC]
-        after, _ = phase_probability(before, seen.peaks.take(rows), phase)
+        after, _, _ = phase_probability(before, seen.peaks.take(rows), phases)
         shares[rows] *= ((1.0 - after) / np.maximum(1.0 - before, 1e-12))[:, None]
         shares[rows, CUBIC] = after
     return np.asarray(shares.argmax(axis=1))
 
 
-def with_a_known_phase(seen: Seen, phases: dict[tuple[int, int], CubicPhase | None]) -> dict[str, Any]:
+def with_a_known_phase(seen: Seen, phases: dict[tuple[int, int], tuple[CubicPhase, ...]]) -> dict[str, Any]:
     """Return how many cubic patterns are called so, and how many others, without and with a known phase."""
     rows, chosen = pairs(seen, phases)
     part = seen.take(rows)
-    answers = {"without": part.share.argmax(axis=1), "with": called(part, list(chosen))}
+    answers = {"without": part.share.argmax(axis=1), "with": called(part, [(phase,) for phase in chosen])}
     result: dict[str, Any] = {}
     for which, here in (
         ("all", np.ones(len(rows), bool)),
@@ -211,7 +213,7 @@ def with_a_known_phase(seen: Seen, phases: dict[tuple[int, int], CubicPhase | No
     return result
 
 
-def each_a_scan(seen: Seen, phases: dict[tuple[int, int], CubicPhase | None]) -> dict[str, Any]:
+def each_a_scan(seen: Seen, phases: dict[tuple[int, int], tuple[CubicPhase, ...]]) -> dict[str, Any]:
     """Return how many patterns are right when each material is a scan, by system, without and with phases."""
     answers = {
         "without": seen.share.argmax(axis=1),
@@ -226,26 +228,27 @@ def each_a_scan(seen: Seen, phases: dict[tuple[int, int], CubicPhase | None]) ->
     return result
 
 
-def two_materials(seen: Seen) -> dict[str, Any]:
-    """Return what becomes of scans of a cubic material and one that is not, as many patterns of each."""
+def two_materials(seen: Seen, second_is_cubic: bool) -> dict[str, Any]:
+    """Return what becomes of scans of a cubic material and another, as many patterns of each."""
     generator, system = np.random.default_rng(SEED), dict(zip(seen.crystal, seen.system, strict=True))
     ids = np.unique(seen.crystal)
     cubic = generator.permutation([i for i in ids if system[i] == CUBIC])
     others = generator.permutation([i for i in ids if system[i] != CUBIC])[: len(cubic)]
     right: dict[str, list[NDArray[np.bool_]]] = {"without": [], "with": []}
-    rows, decided, near = [], 0, 0
-    for pair in zip(cubic, others, strict=False):
+    rows, found, near = [], np.zeros(4, dtype=int), 0
+    for pair in zip(cubic, np.roll(cubic, 1) if second_is_cubic else others, strict=False):
         member = np.flatnonzero(np.isin(seen.crystal, pair))
         part = seen.take(member)
-        phase = phase_of(part)
-        if phase is not None:
-            decided += 1
-            near += bool(abs(phase.a / part.a[part.crystal == pair[0]][0] - 1.0) < 0.02)
+        phases = phases_in(part)
+        found[len(phases)] += 1
+        true = part.a[part.system == CUBIC]
+        near += sum(bool((np.abs(phase.a / true - 1.0) < 0.02).any()) for phase in phases)
         rows.append(member)
         right["without"].append(part.share.argmax(axis=1) == part.system)
-        right["with"].append(called(part, [phase] * len(member)) == part.system)
+        right["with"].append(called(part, [phases] * len(member)) == part.system)
     every = np.concatenate(rows)
-    result: dict[str, Any] = {"found": share(decided, len(rows)), "within_2_percent": share(near, decided)}
+    result: dict[str, Any] = {"scans": len(rows), "scans_with_so_many_phases": found.tolist()}
+    result["phases_within_2_percent"] = share(near, int(found @ np.arange(4)))
     for name, answers in right.items():
         hits = np.concatenate(answers)
         for kind, of in (("cubic", seen.system[every] == CUBIC), ("others", seen.system[every] != CUBIC)):
@@ -288,7 +291,8 @@ def main() -> None:
             section["fit"] = fit(seen, phases)
         section["known_phase"] = with_a_known_phase(seen, phases)
         section["each_a_scan"] = each_a_scan(seen, phases)
-        section["two_materials"] = two_materials(seen)
+        section["cubic_and_another_system"] = two_materials(seen, second_is_cubic=False)
+        section["two_cubic_materials"] = two_materials(seen, second_is_cubic=True)
         content[part] = section
     write_json(RESULT, content)
     print(json.dumps(content, indent=1, ensure_ascii=False))

@@ -56,7 +56,7 @@ def map_scan(
         str,
         typer.Option(
             metavar="A:F",
-            help="A cubic phase of the scan, such as 4.212:F; auto = if it shows one; none.",
+            help="Cubic phases of the scan, such as 4.212:F; auto = those it shows; none.",
         ),
     ] = "auto",
     min_spots: Annotated[int, typer.Option(help="Fewer spots: unlabelled.", rich_help_panel=_FILTERS)] = 5,

@@ -33,7 +33,7 @@ from diffractory.scan.mapping.label_map import summarise, to_dataset
 from diffractory.scan.mapping.map_files import PARTICLE_FILES, write_map, write_netcdf, write_particles
 from diffractory.scan.mapping.particle_table import particle_table, summarise_particles
 from diffractory.scan.mapping.prediction import predict_scan
-from diffractory.scan.mapping.scan_phase import phase_doubt
+from diffractory.scan.mapping.scan_phase import phase_doubts
 from diffractory.settings import usable_cores
 from diffractory.specs import InvariantSpec, MapSpec, ParticleSpec
 from diffractory.storage import write_atomic
@@ -131,8 +131,8 @@ def map_with_model(
     short = {key: value for key, value in provenance.items() if key != "training_materials"}
     labelled = to_dataset(scan, prediction, spec, {"model": str(model.path), **short})
     table = None if particles is None else particle_table(scan, prediction)
-    doubt = None if prediction.phase is None else phase_doubt(prediction.phase.phase)
-    notes = [*scan.attrs.get("notes", []), *(said for said in (energy_note, doubt) if said)]
+    doubts = [] if prediction.phases is None else phase_doubts(prediction.phases.phases)
+    notes = [*scan.attrs.get("notes", []), *([energy_note] if energy_note else []), *doubts]
     summary = {**summarise(labelled), "notes": notes}
     folder.mkdir(parents=True, exist_ok=True)
     again = (folder / "map.zarr").exists()
@@ -231,8 +231,12 @@ def print_map(report: dict[str, Any]) -> None:
         note(f"median a{assumed}, of single patterns: {report['lattice']['a']['median']:.2f} Å{near}")
     flags = {name.replace("_", " "): count for name, count in report["flags"].items() if name != "few_spots"}
     note("flagged: " + ", ".join(f"{count:,} {name}" for name, count in flags.items()))
-    if phase := report["phase"]:
+    for phase in report["phases"]:
         note(f"cubic phase of the scan: {_phase(phase)}")
+    if report["phases"]:
+        note(
+            f"called cubic for these rings: {report['changed_by_phases']:,} positions (--phase none: without)"
+        )
     if "particles" in report:
         found = report["particles"]
         kinds = ", ".join(f"{count:,} {name}" for name, count in found["systems"].items() if count)
@@ -244,21 +248,29 @@ def print_map(report: dict[str, Any]) -> None:
 
 
 def _phase(phase: dict[str, Any]) -> str:
-    """Return what is known of the cubic phase of a scan, and what it did."""
-    told = "told" if phase["margin"] is None else f"margin {phase['margin']:.0f}"
-    return (
-        f"{phase['centring']}, a = {phase['a']:.3f} Å ({told}, {phase['patterns']} distinct patterns); "
-        f"{100 * phase['on_rings']:.0f} % of the spots lie on its rings ({100 * phase['by_chance']:.0f} % by "
-        f"chance); {phase['changed']:,} positions have another system by that (--phase none: without)"
+    """Return what is known of a cubic phase of a scan."""
+    found = (
+        f"margin {phase['margin']:.0f} from {phase['patterns']} distinct patterns"
+        if phase["patterns"]
+        else "told"
     )
+    on_rings, by_chance = _share(phase["on_rings"]), _share(phase["by_chance"])
+    return (
+        f"{phase['centring']}, a = {phase['a']:.3f} Å ({found}); {on_rings} of the spots lie on its rings "
+        f"({by_chance} by chance), those of {phase['positions']:,} positions speak for it"
+    )
+
+
+def _share(share: float | None) -> str:
+    return "none" if share is None else f"{100.0 * share:.0f} %"
 
 
 def _constant_of(cubic: dict[str, Any]) -> str:
     """Return what the patterns of a particle say of its cubic constant."""
     if not is_decided(cubic["margin"]):
-        return f"a undecided by its {cubic['patterns']} distinct patterns"
+        return f"a undecided (distinct patterns: {cubic['patterns']})"
     return (
         f"{cubic['centring']}, a = {cubic['a']:.3f} Å, {100 * cubic['on_rings']:.0f} % of its spots on rings "
-        f"of that lattice ({100 * cubic['by_chance']:.0f} % by chance), margin {cubic['margin']:.0f} from "
-        f"{cubic['patterns']} distinct patterns"
+        f"of that lattice ({100 * cubic['by_chance']:.0f} % by chance), margin {cubic['margin']:.0f} "
+        f"(distinct patterns: {cubic['patterns']})"
     )

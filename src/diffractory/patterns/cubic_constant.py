@@ -46,6 +46,10 @@ CONSTANTS: Final = ConstantGrid(
 _SPREAD, _END = 0.01, 3.0
 #: Most patterns of a particle that are asked.
 _MOST: Final = 2000
+#: Most patterns that are compared with each other, to see which are distinct.
+MOST_DISTINCT: Final = 300
+#: Patterns that are judged at a time: each takes a kilobyte.
+_BLOCK = 20_000
 #: Share of patterns whose lattice is believed to be wrong …
 _WRONG = 0.2
 #: … and of those that show the reflections of a smaller cell alone, with products that are all multiples
@@ -177,7 +181,7 @@ def pool_cubic_constants(
         rings = judge_rings(radii, grid)
         total += _A_SPOT * rings.max(axis=0)
         # All of them for the constant, but no more evidence than the distinct ones are.
-        distinct = len(distinct_patterns(shown, _MOST))
+        distinct = len(distinct_patterns(shown, MOST_DISTINCT))
         total *= distinct / len(chosen)
         if np.isfinite(told[number]):
             total += _log_expected(tried, told[number])
@@ -248,21 +252,24 @@ def judge_near(
     reach = round(_END * _SPREAD / _STEP)
     inside = (known > CONSTANTS.constants[reach]) & (known < CONSTANTS.constants[-1 - reach])
     asked = np.flatnonzero(inside)
-    if len(asked) == 0:
-        return a, evidence
-    middle = np.rint(np.log(known[asked] / CONSTANTS.first) / _STEP).astype(np.int64)
-    columns = middle[:, None] + np.arange(-reach, reach + 1)
-    likelier = judge_rings_near(
-        peaks.take(asked), CONSTANTS, columns[:, 0], columns.shape[1], centring[asked]
-    )
-    tried = CONSTANTS.constants[columns]
-    total = likelier - 0.5 * (np.log(tried / known[asked, None]) / _SPREAD) ** 2
-    best, rows = total.argmax(axis=1), np.arange(len(asked))
-    evidence[asked] = likelier[rows, best]
-    a[asked] = np.where(
-        np.isnan(evidence[asked]), np.nan, tried[rows, best] * np.exp(_STEP * _vertex(total, best))
-    )
+    for rows in np.split(asked, range(_BLOCK, len(asked), _BLOCK)):
+        if len(rows):
+            a[rows], evidence[rows] = _judge_block(peaks.take(rows), known[rows], centring[rows], reach)
     return a, evidence
+
+
+def _judge_block(
+    peaks: PeakTable, known: NDArray[np.float64], centring: NDArray[np.str_], reach: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    middle = np.rint(np.log(known / CONSTANTS.first) / _STEP).astype(np.int64)
+    columns = middle[:, None] + np.arange(-reach, reach + 1)
+    likelier = judge_rings_near(peaks, CONSTANTS, columns[:, 0], columns.shape[1], centring)
+    tried = CONSTANTS.constants[columns]
+    total = likelier - 0.5 * (np.log(tried / known[:, None]) / _SPREAD) ** 2
+    best, rows = total.argmax(axis=1), np.arange(len(known))
+    evidence = likelier[rows, best]
+    a = tried[rows, best] * np.exp(_STEP * _vertex(total, best))
+    return np.where(np.isnan(evidence), np.nan, a), evidence
 
 
 def _vertex(total: NDArray[np.float64], best: NDArray[np.int64]) -> NDArray[np.float64]:

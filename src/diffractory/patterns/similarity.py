@@ -70,10 +70,12 @@ def distinct_patterns(table: PeakTable, most: int) -> NDArray[np.int64]:
         Indices, ascending: the first pattern with a spot, and each one after it whose similarity to all that
         were chosen before is below 0.4.
     """
-    return _distinct(table, np.maximum(table.intensity, 0.0), np.arange(len(table)), most)
+    return _distinct(table, np.maximum(table.intensity, 0.0), np.arange(len(table)), most, len(table))
 
 
-def count_distinct(table: PeakTable, group: NDArray[np.int32], n: int, most: int) -> NDArray[np.int64]:
+def count_distinct(
+    table: PeakTable, group: NDArray[np.int32], n: int, most: int, enough: int
+) -> NDArray[np.int64]:
     """Count the patterns of groups of which no two are alike, as :func:`distinct_patterns` chooses them.
 
     Parameters
@@ -86,6 +88,8 @@ def count_distinct(table: PeakTable, group: NDArray[np.int32], n: int, most: int
         Number of groups.
     most : int
         Of more patterns in a group, so many are asked.
+    enough : int
+        More are not counted.
 
     Returns
     -------
@@ -96,14 +100,15 @@ def count_distinct(table: PeakTable, group: NDArray[np.int32], n: int, most: int
     stops = np.cumsum(np.bincount(group, minlength=n + 1))
     intensity = np.maximum(table.intensity, 0.0)
     members = (order[start:stop] for start, stop in pairwise(stops.tolist()))
-    return np.array([len(_distinct(table, intensity, rows, most)) for rows in members], dtype=np.int64)
+    counts = [len(_distinct(table, intensity, rows, most, enough)) for rows in members]
+    return np.array(counts, dtype=np.int64)
 
 
 def _distinct(
-    table: PeakTable, intensity: NDArray[np.float64], rows: NDArray[np.int64], most: int
+    table: PeakTable, intensity: NDArray[np.float64], rows: NDArray[np.int64], most: int, enough: int
 ) -> NDArray[np.int64]:
     asked = rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(np.int64)]
-    kept = np.zeros(len(asked), dtype=np.int64)
+    kept = np.zeros(min(len(asked), enough), dtype=np.int64)
     n = _choose(table.q, intensity, table.offsets, table.direct, asked, SAME_SPOT, _ALIKE, kept)
     return kept[:n]
 
@@ -112,6 +117,8 @@ def _distinct(
 def _choose(q, intensity, offsets, direct, asked, tolerance, alike, kept):  # type: ignore[no-untyped-def]
     n, one, other, result = 0, np.empty(1, np.int64), np.empty(1, np.int64), np.empty(1)
     for pattern in asked:
+        if n == len(kept):
+            break
         first, stop = offsets[pattern], offsets[pattern + 1]
         if stop - first - (direct[pattern] >= 0) <= 0:
             continue

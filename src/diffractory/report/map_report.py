@@ -30,7 +30,7 @@ from diffractory.report.particle_figures import (
 from diffractory.report.ring_figure import figure_of_cubic_rings
 from diffractory.report.style import save_figure, settle_layout
 from diffractory.scan.frame_places import ExampleFrames
-from diffractory.scan.mapping.label_map import assumed_system, cubic_phase, summarise
+from diffractory.scan.mapping.label_map import assumed_system, cubic_phases, summarise
 from diffractory.scan.mapping.particle_table import summarise_particles
 
 _NAMES: Final = (
@@ -63,8 +63,8 @@ _LATTICE = (
     "Lattice constant {axis} of every labelled position, and its histogram by crystal system with the "
     "median. It is that of the crystal system shown (or assumed): where that is wrong, so is the length. "
     "It is what the model says of single patterns, which leans towards what is common where they show few "
-    "spots. Where all patterns of a cubic particle together decide its constant (orange), those of its "
-    "positions are told from their own spots instead, within 3 % of it (lattice_source in the map)."
+    "spots. Near a cubic constant that many patterns together decide (orange: of a phase of the scan, or of "
+    "a particle) positions tell their own from their spots instead, within 3 % (lattice_source in the map)."
 )
 _RINGS = (
     "How far from the direct beam the spots of the largest {part} with a decided cubic constant lie, and "
@@ -72,11 +72,10 @@ _RINGS = (
     "another lattice; an error of 1 % in the scan's calibration is one of 1 % in the constant."
 )
 _PHASE = (
-    "How far from the direct beam the spots of the scan lie, and where its cubic phase ({how}) has its "
-    "rings: {on:.0f} % of the spots lie within 1 % of one, {chance:.0f} % would by chance. Positions whose "
-    "spots lie on them are called cubic more readily, others less: {changed:,} have another system by that. "
-    "Crystals of another lattice with spots on these rings are taken for this phase; map --phase none leaves "
-    "it out."
+    "How far from the direct beam the spots lie that speak for a cubic phase of the scan, and where it has "
+    "its rings. {phases} Positions whose spots lie on such rings are called cubic more readily: {changed:,} "
+    "are by that. Crystals of another lattice with spots on these rings are taken for the phase; "
+    "map --phase none leaves it out."
 )
 _DOMAIN = (
     "Where the scan lies among the patterns the model was trained on. Outside, the model has seen nothing "
@@ -234,13 +233,14 @@ def _pictures(
         words = _PARTICLES if name == "particle" else _REGIONS.format(part=name)
         draw = partial(figure_of_particles, dataset, table)
         found.append(_Picture("particles", f"{name.capitalize()}s", words, draw))
-    constant, phase = _largest_decided(table), cubic_phase(dataset)
+    constant, phases = _largest_decided(table), cubic_phases(dataset)[0]
+    phase = max(phases, key=lambda told: told["positions"], default=None)
     for axis in _axes_to_draw(dataset):
         name = "lattice" if axis == "a" else f"lattice-{axis}"
         # What goes to another process is copied: only the arrays that it draws.
         together = None
         if axis == "a" and phase is not None:
-            together = ("cubic phase of the scan", float(phase["a"]))
+            together = ("a cubic phase of the scan", float(phase["a"]))
         elif axis == "a" and constant is not None:
             words = f"all patterns of {part_name(dataset)} {constant['particle']}, if cubic"
             together = (words, float(constant["a_pooled"]))
@@ -292,17 +292,26 @@ def _rings(dataset: xr.Dataset, peaks: PeakTable, row: pd.Series) -> _Picture:
 
 
 def _phase_rings(dataset: xr.Dataset, peaks: PeakTable, phase: dict[str, Any]) -> _Picture:
-    """Return the picture of the rings of the scan's cubic phase."""
-    asked = np.flatnonzero(np.isfinite(dataset["phase_evidence"].to_numpy().ravel()))
-    shown = peaks.take(asked)
+    """Return the picture of the rings of a cubic phase, that of most positions."""
+    phases, changed = cubic_phases(dataset)
+    number = phases.index(phase) + 1
+    shown = peaks.take(np.flatnonzero(dataset["cubic_phase"].to_numpy().ravel() == number))
     radius = np.hypot(*shown.q[shown.scattered].T)
-    words = f"{len(radius):,} spots of the scan"
+    words = f"{len(radius):,} spots of {len(shown):,} positions"
     draw = partial(figure_of_cubic_rings, radius, float(phase["a"]), str(phase["centring"]), words)
-    how = "told" if phase["margin"] is None else f"found in {phase['patterns']} distinct patterns"
-    caption = _PHASE.format(
-        how=how, on=100.0 * phase["on_rings"], chance=100.0 * phase["by_chance"], changed=phase["changed"]
-    )
-    return _Picture("cubic-rings", "Rings of the scan's cubic phase", caption, draw, movable=True)
+    told = " ".join(_told_phase(each) for each in phases)
+    caption = _PHASE.format(phases=told, changed=changed)
+    return _Picture("cubic-rings", "Rings of a cubic phase of the scan", caption, draw, movable=True)
+
+
+def _told_phase(phase: dict[str, Any]) -> str:
+    how = f"found in {phase['patterns']} distinct patterns" if phase["patterns"] else "told"
+    shares = ""
+    if phase["on_rings"] is not None:
+        on_rings, by_chance = 100.0 * phase["on_rings"], 100.0 * phase["by_chance"]
+        shares = f", {on_rings:.0f} % of all spots within 1 % of a ring, {by_chance:.0f} % by chance"
+    where = f"{phase['positions']:,} positions"
+    return f"{phase['centring']}, a = {phase['a']:.3f} Å ({how}): the spots of {where}{shares}."
 
 
 def _axes_to_draw(dataset: xr.Dataset) -> list[str]:
@@ -368,7 +377,7 @@ def _list_particles(page: Page, table: pd.DataFrame) -> None:
         "Lattice: median [quartiles] over the particle's patterns; pooled: what explains the lattices and "
         "the spots of all of them together, if cubic, with its centring, the share of spots within 1 % of a "
         "ring of that lattice, the share that would be by chance, and ln of the odds against the next best, "
-        "below 10 undecided. "
+        "below 5 undecided. "
         "All columns: particles.csv"
     )
     if len(shown) < len(table):

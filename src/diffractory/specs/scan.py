@@ -10,26 +10,43 @@ from pydantic import BeforeValidator, Field, field_validator
 from diffractory.specs.base import Spec, as_tuple
 
 
-def read_cubic_phase(text: str) -> tuple[float, str]:
-    """Read a cubic lattice: its constant in Å, and P, I or F; D, diamond's, is taken for F.
+def read_cubic_lattice(text: str, smallest: float, largest: float) -> tuple[float, str]:
+    """Read a cubic lattice such as ``4.078:F``: its constant in Å, and P, I, F or D (diamond).
 
     Raises
     ------
     ValueError
-        If it is none.
+        If it is none, or its constant is out of range; the message says what to write.
     """
     number, _, letter = text.partition(":")
-    centring = letter.strip().upper().replace("D", "F")
+    centring = letter.strip().upper()
     try:
         a = float(number)
     except ValueError:
         a = math.nan
-    if centring not in ("P", "I", "F") or not 2.4 <= a < 18.0:
+    if not smallest <= a <= largest or centring not in ("", "P", "I", "F", "D"):
         raise ValueError(
-            f"the phase {text!r} cannot be read: it is a cubic lattice such as 4.212:F, with a constant of "
-            "2.4 to 18 Å and its centring P, I, F or D, or auto, or none"
+            "write a cubic lattice such as 4.078:F, "
+            f"a constant of {smallest:g} to {largest:g} Å and P, I, F or D"
+        )
+    if not centring:
+        raise ValueError(
+            "it names no centring, and most rings of a primitive lattice are missing from a centred one: "
+            f"write {a:g}:F for face-centred, or :P, :I, or :D for diamond"
         )
     return a, centring
+
+
+def read_cubic_phases(text: str) -> list[tuple[float, str]]:
+    """Read cubic lattices with commas between them; D has the rings of F and is taken for it.
+
+    Raises
+    ------
+    ValueError
+        If one is none.
+    """
+    lattices = [read_cubic_lattice(part, 2.4, 17.9) for part in text.split(",")]
+    return [(a, centring.replace("D", "F")) for a, centring in lattices]
 
 
 class MapSpec(Spec):
@@ -48,9 +65,9 @@ class MapSpec(Spec):
     assume : str or None
         Crystal system whose lattice model is used everywhere; None = the predicted one.
     phase : str
-        A cubic phase that the scan holds, such as ``4.212:F`` (constant in Å and centring P, I, F or D);
-        ``auto`` = one that it shows, ``none`` = none. Positions whose spots lie on its rings are called cubic
-        more readily.
+        Cubic phases that the scan holds, such as ``4.212:F`` (constant in Å and centring P, I, F or D) or
+        ``4.212:F,5.431:D``; ``auto`` = those that it shows, ``none`` = none. Positions whose spots lie on
+        their rings are called cubic more readily.
     """
 
     min_spots: int = Field(5, ge=1)
@@ -63,8 +80,12 @@ class MapSpec(Spec):
     @field_validator("phase")
     @classmethod
     def _check_phase(cls, value: str) -> str:
-        if value not in ("auto", "none"):
-            read_cubic_phase(value)
+        if value in ("auto", "none"):
+            return value
+        try:
+            read_cubic_phases(value)
+        except ValueError as error:
+            raise ValueError(f"it is auto, none, or the lattices of cubic phases; {error}") from None
         return value
 
     @field_validator("median_size")

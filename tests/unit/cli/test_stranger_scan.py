@@ -52,20 +52,32 @@ def test_a_cubic_phase_that_the_scan_shows_counts(file, tmp_path):
         summaries[phase] = json.loads((tmp_path / "maps" / "summary.json").read_text())
         assert ("cubic phase of the scan: F, a = 4.0" in said.flat) is (phase != "none")
     found, none, told = summaries.values()
-    assert none["phase"] is None
-    assert found["phase"]["a"] == pytest.approx(POWDER_A, rel=0.005)
-    assert found["phase"]["on_rings"] > found["phase"]["by_chance"] + 0.4
-    assert told["phase"]["a"] == POWDER_A
-    assert told["phase"]["margin"] is None
+    assert none["phases"] == []
+    (phase,), (named,) = found["phases"], told["phases"]
+    assert phase["a"] == pytest.approx(POWDER_A, rel=0.005)
+    assert phase["on_rings"] > phase["by_chance"] + 0.4
+    assert (named["a"], named["margin"]) == (POWDER_A, None)
     for with_phase in (found, told):
         assert with_phase["systems"]["cubic"]["fraction"] > max(none["systems"]["cubic"]["fraction"], 0.9)
         assert with_phase["lattice_sources"]["rings"] > 0.8 * with_phase["labelled"]
         assert with_phase["lattice"]["a"]["median"] == pytest.approx(POWDER_A, rel=0.01)
+    # What lattices are taken to be changes no label.
+    for system in ("triclinic", "cubic"):
+        succeeds("map", peaks, "--out", tmp_path / "assumed", "--no-report", "--assume", system)
+        assumed = json.loads((tmp_path / "assumed" / "summary.json").read_text())
+        assert assumed["phases"] == found["phases"]
+        assert [kind["count"] for kind in assumed["systems"].values()] == [
+            kind["count"] for kind in found["systems"].values()
+        ]
     wrong = succeeds("map", peaks, "--out", tmp_path / "maps", "--no-report", "--phase", "4.212:F")
     assert "the phase F, a = 4.212 Å hardly shows" in wrong.flat
+    nothing = succeeds(
+        "map", peaks, "--out", tmp_path / "maps", "--min-spots", "900", "--phase", f"{POWDER_A}:F"
+    )
+    assert "labelled: 0 of" in nothing.flat
     refused = diffractory("map", peaks, "--out", tmp_path / "maps", "--phase", "4.05:X")
     assert refused.code == 2
-    assert "the phase '4.05:X' cannot be read" in refused.flat
+    assert "write a cubic lattice such as 4.078:F" in refused.flat
     assert "Traceback" not in refused.flat
 
 

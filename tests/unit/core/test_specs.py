@@ -25,7 +25,7 @@ from diffractory.specs import (
     feature_spec,
     sha256_of,
 )
-from diffractory.specs.scan import read_cubic_phase
+from diffractory.specs.scan import read_cubic_phases
 
 SPECS = (
     SimulationSpec,
@@ -287,7 +287,21 @@ REFUSED = [
     (
         MapSpec,
         "phase",
-        ["", "F", "4.2", "4.2:", "4.2:X", "4.2:FF", "1.0:F", "18.0:F", "nan:F", "-4:F", "4,2:F"],
+        [
+            "",
+            "F",
+            "4.2",
+            "4.2:",
+            "4.2:X",
+            "4.2:FF",
+            "1.0:F",
+            "18.0:F",
+            "nan:F",
+            "-4:F",
+            "4,2:F",
+            "4.2:F,",
+            "Auto",
+        ],
     ),
     (MapSpec, "min_difference", [-0.001, 1.001, math.nan]),
     (MapSpec, "total_intensity", [0.0, -1.0, 1e7, math.nan, math.inf]),
@@ -423,9 +437,20 @@ def test_a_changed_copy_is_checked_like_any_spec(update: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "lattice"),
-    [("4.2:F", (4.2, "F")), (" 4.2:i", (4.2, "I")), ("4: P", (4.0, "P")), ("4.2:D", (4.2, "F"))],
+    ("text", "lattices"),
+    [
+        ("4.2:F", [(4.2, "F")]),
+        (" 4.2:i", [(4.2, "I")]),
+        ("4: P, 5.431:D", [(4.0, "P"), (5.431, "F")]),
+    ],
 )
-def test_a_cubic_phase_is_read(text, lattice):
-    assert read_cubic_phase(text) == lattice
+def test_cubic_phases_are_read(text, lattices):
+    assert read_cubic_phases(text) == lattices
     assert MapSpec(phase=text).phase == text
+
+
+def test_what_to_write_for_a_phase_is_said():
+    with pytest.raises(SpecError, match=r"auto, none, or the lattices of cubic phases.*4\.078:F"):
+        MapSpec(phase="nonsense")
+    with pytest.raises(SpecError, match=r"write 4\.2:F for face-centred, or :P"):
+        MapSpec(phase="4.2")

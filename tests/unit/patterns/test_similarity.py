@@ -84,9 +84,10 @@ def test_groups_are_counted_as_if_each_were_alone():
     kinds = [generator.uniform(-1.0, 1.0, (6, 2)) for _ in range(4)]
     which, group = generator.integers(0, 4, 50), generator.integers(0, 5, 50).astype(np.int32)
     table = PeakTable.from_lists([kinds[k] for k in which], np.ones((50, 6)), [-1] * 50)
-    counted = count_distinct(table, group, 6, 8)
+    counted = count_distinct(table, group, 6, 8, 100)
     for number in range(1, 7):
         alone = table.take(np.flatnonzero(group == number))
         assert counted[number - 1] == len(distinct_patterns(alone, 8))
     assert counted[5] == 0
     assert counted.max() == 4
+    np.testing.assert_array_equal(count_distinct(table, group, 6, 8, 2), np.minimum(counted, 2))

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
@@ -23,7 +22,7 @@ from diffractory.report.particle_figures import figure_of_flags, figure_of_parti
 from diffractory.report.style import SYSTEM_COLOURS, UNLABELLED_COLOUR, save_figure
 from diffractory.scan.mapping.label_map import ScanPrediction, to_dataset
 from diffractory.scan.mapping.particle_table import particle_table
-from diffractory.scan.mapping.scan_phase import ScanPhase
+from diffractory.scan.mapping.scan_phase import ScanPhases
 from diffractory.specs import MapSpec, ParticleSpec
 from particle_examples import PARTICLE, prediction, scan
 
@@ -98,23 +97,24 @@ def test_rings_are_drawn_of_a_decided_constant_alone(tmp_path, only_text):
     assert "cubic-rings.png" not in write_map_report(tmp_path, example(), scan().peaks, TRAINING, None)
 
 
-def test_the_rings_are_those_of_the_scans_phase_where_it_has_one(tmp_path, only_text):
-    phase = CubicPhase(4.2, "F", 0.9, 0.2, 17, 12.0)
-    evidence = np.where(np.arange(24) < 20, 0.5, np.nan)
-    for told, words in ((phase, "found in 17 distinct patterns"), (replace(phase, margin=np.nan), "(told)")):
-        dataset = example(phase=ScanPhase(told, evidence, 3))
-        names = write_map_report(tmp_path, dataset, scan().peaks, TRAINING, with_constant(table_of()))
-        assert "cubic-rings.png" in names
-        page = (tmp_path / "map.html").read_text()
-        assert words in page
-        assert "90 % of the spots lie within 1 % of one, 20 % would by chance" in page
-        assert "3 have another system by that" in page
-        drawn = map_report._pictures(dataset, scan().peaks, TRAINING, with_constant(table_of()))
-        figures = {
-            picture.name: picture.figure() for picture in drawn if picture.name in ("lattice", "cubic-rings")
-        }
-        assert "cubic phase of the scan: 4.200 Å" in texts(figures["lattice"])
-        assert "the rings of F, a = 4.200 Å" in texts(figures["cubic-rings"])
+def test_the_rings_are_those_of_a_phase_where_the_scan_has_one(tmp_path, only_text):
+    found, told = CubicPhase(4.2, "F", 0.9, 0.2, 17, 12.0), CubicPhase(5.4, "F")
+    speak, evidence = np.where(np.arange(24) < 20, 1, 0).astype(np.int8), np.full(24, 0.5)
+    dataset = example(phases=ScanPhases((told, found), 2 * speak, evidence, 3))
+    names = write_map_report(tmp_path, dataset, scan().peaks, TRAINING, with_constant(table_of()))
+    assert "cubic-rings.png" in names
+    page = (tmp_path / "map.html").read_text()
+    assert (
+        "F, a = 4.200 Å (found in 17 distinct patterns): the spots of 20 positions, 90 % of all spots" in page
+    )
+    assert "F, a = 5.400 Å (told): the spots of 0 positions." in page
+    assert "called cubic more readily: 3 are by that" in page
+    drawn = map_report._pictures(dataset, scan().peaks, TRAINING, with_constant(table_of()))
+    figures = {
+        picture.name: picture.figure() for picture in drawn if picture.name in ("lattice", "cubic-rings")
+    }
+    assert "a cubic phase of the scan: 4.200 Å" in texts(figures["lattice"])
+    assert "of 20 positions, and the rings of F, a = 4.200 Å" in texts(figures["cubic-rings"])
 
 
 def test_the_page_holds_every_picture_and_needs_nothing_else(report):

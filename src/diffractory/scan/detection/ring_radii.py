@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from diffractory.crystals.crystal import Crystal
 from diffractory.errors import ScanError
+from diffractory.specs.scan import read_cubic_lattice
 
 #: Reflections below this share of the strongest amplitude are not seen.
 _WEAKEST = 0.02
@@ -70,21 +71,9 @@ def cubic_crystal(text: str) -> Crystal:
     ScanError
         If the text is not of that kind.
     """
-    constant, _, centring = text.partition(":")
-    positions = _CENTRINGS.get(centring.strip().upper())
     try:
-        a = float(constant)
-    except ValueError:
-        a = np.nan
-    if 1.0 <= a <= 100.0 and not centring.strip():
-        raise ScanError(
-            f"--lattice {text!r} names no centring",
-            "most rings of a primitive lattice are missing from a centred one",
-            f"Write {a:g}:F for face-centred, or :P, :I, or :D for diamond",
-        )
-    if positions is None or not 1.0 <= a <= 100.0:
-        raise ScanError(
-            f"--lattice {text!r} cannot be read",
-            fix="Write a cubic lattice such as 4.078:F (Å; P, I, F or D)",
-        )
+        a, centring = read_cubic_lattice(text, 1.0, 100.0)
+    except ValueError as error:
+        raise ScanError(f"--lattice {text!r} cannot be read", str(error)) from None
+    positions = _CENTRINGS[centring]
     return Crystal(np.eye(3) * a, np.full(len(positions), 6), np.array(positions))

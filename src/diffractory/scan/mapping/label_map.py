@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from diffractory.specs import MapSpec
 
 if TYPE_CHECKING:
     from diffractory.scan.mapping.particle_prediction import ParticlePrediction
-    from diffractory.scan.mapping.scan_phase import ScanPhase
+    from diffractory.scan.mapping.scan_phase import ScanPhases
 
 #: Code of a position without a label.
 UNLABELLED: Final = -1
@@ -61,8 +61,8 @@ class ScanPrediction:
     refined : ndarray of shape (n,), bool, or None
         Cubic positions whose lattice is not the model's, but told from their own spots near the constant of
         their particle or of the scan; None = nowhere.
-    phase : ScanPhase or None
-        A cubic phase of the scan, which counts in the votes; None = none is known.
+    phases : ScanPhases or None
+        Cubic phases of the scan, which count in the votes; None = none is known.
     """
 
     systems: SystemBlock
@@ -73,7 +73,7 @@ class ScanPrediction:
     overlapping: NDArray[np.bool_] | None = None
     particles: ParticlePrediction | None = None
     refined: NDArray[np.bool_] | None = None
-    phase: ScanPhase | None = None
+    phases: ScanPhases | None = None
 
 
 def median_labels(codes: NDArray[np.int8], size: int) -> NDArray[np.int8]:
@@ -218,9 +218,13 @@ def to_dataset(
     variables["lattice_source"] = grid(
         source, "what the lattice was told from", {**_flags(LATTICE_SOURCES, 0), "comment": comment}
     )
-    if prediction.phase is not None:
-        name = "ln of how much likelier a spot is on a ring of the scan's cubic phase than anywhere, mean"
-        variables["phase_evidence"] = grid(prediction.phase.evidence, name, {"units": "1"})
+    if prediction.phases is not None:
+        found = prediction.phases
+        meanings = ("none", *(f"{phase.centring}_{phase.a:.3f}_angstrom" for phase in found.phases))
+        name = "cubic phase that the spots speak for"
+        variables["cubic_phase"] = grid(found.phase, name, _flags(meanings, 0))
+        name = "ln of how much likelier a spot is on a ring of the likeliest cubic phase than anywhere, mean"
+        variables["phase_evidence"] = grid(found.evidence, name, {"units": "1"})
     long_name = "share of trees that voted for each crystal system, or its calibrated probability"
     shares = systems.share.reshape(*scan.shape, -1)
     variables["system_share"] = xr.Variable(
@@ -231,10 +235,9 @@ def to_dataset(
     names = np.array([CRYSTAL_SYSTEMS[code] for code in prediction.columns], dtype=object)
     coords[_CLASS] = xr.Variable(_CLASS, names, {"long_name": "crystal system"})
     attrs = _provenance(scan, map_spec, provenance or {})
-    if prediction.phase is not None:
-        told = {**asdict(prediction.phase.phase), "changed": prediction.phase.changed}
-        finite = {key: None if value != value else value for key, value in told.items()}
-        attrs["cubic_phase"] = json.dumps(finite)
+    if prediction.phases is not None:
+        listed = {"phases": prediction.phases.listed(), "changed": prediction.phases.changed}
+        attrs["cubic_phases"] = json.dumps(listed)
     if prediction.particles is not None:
         attrs["particle_spec"] = prediction.particles.spec.to_json()
     return xr.Dataset(variables, coords, attrs)
@@ -283,16 +286,16 @@ def assumed_system(dataset: xr.Dataset) -> str | None:
     return assumed
 
 
-def cubic_phase(dataset: xr.Dataset) -> dict[str, Any] | None:
-    """Return the cubic phase that counted in a map, with how many positions it changed; None = there is none.
+def cubic_phases(dataset: xr.Dataset) -> tuple[list[dict[str, Any]], int]:
+    """Return the cubic phases that counted in a map, and how many positions they made cubic.
 
     Parameters
     ----------
     dataset : xarray.Dataset
         As :func:`to_dataset` makes it.
     """
-    told: dict[str, Any] | None = json.loads(dataset.attrs.get("cubic_phase", "null"))
-    return told
+    told = json.loads(dataset.attrs.get("cubic_phases", '{"phases": [], "changed": 0}'))
+    return told["phases"], told["changed"]
 
 
 def summarise(dataset: xr.Dataset) -> dict[str, Any]:
@@ -309,7 +312,7 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         Number of positions and of labelled ones; for each crystal system its count, its fraction
         of the labelled positions, the same weighted by confidence, and the quartiles of a, b, c in
         Å; the quartiles over all labelled positions, how many of them were told from what, and the system
-        they were assumed to be of, and the cubic phase that counted; how many
+        they were assumed to be of, and the cubic phases that counted; how many
         positions are unlabelled why; how many of those with spots enough lie outside the training domain;
         how many carry each flag; and, where that is known, how many frames are flagged as what.
     """
@@ -332,6 +335,7 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
     asked = int(np.isfinite(dataset["confidence"].to_numpy()).sum())
     flags = dataset["flags"].to_numpy()
     outside = int(dataset["outside_training"].to_numpy().sum())
+    phases, changed = cubic_phases(dataset)
     return {
         "positions": int(labels.size),
         "labelled": int(labelled.sum()),
@@ -339,7 +343,8 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         "lattice": _quartiles(dataset, labelled),
         "lattice_sources": _sources(dataset, labelled),
         "assumed": assumed_system(dataset),
-        "phase": cubic_phase(dataset),
+        "phases": phases,
+        "changed_by_phases": changed,
         "unlabelled": {name: int((reasons == code).sum()) for code, name in enumerate(REASONS) if code},
         "outside_training": {"asked": asked, "count": outside, "fraction": outside / max(asked, 1)},
         "flags": {

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from diffractory.learning.aggregation import AggregatedLabels, EvidenceRule, aggregate_labels
 from diffractory.patterns.cubic_constant import CubicConstants, is_decided, refine_cubic_constants
-from diffractory.patterns.cubic_phase import CubicPhase
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.mapping.label_map import UNLABELLED
 from diffractory.scan.mapping.position_blocks import SystemBlock, WithinBlock
+from diffractory.scan.mapping.scan_phase import ScanPhases
 from diffractory.specs import ParticleSpec
 
 
@@ -54,7 +54,7 @@ class ParticlePrediction:
     evidence : PooledSystem
         By pooled evidence of all patterns; no answer where the model's probabilities are not calibrated.
     distinct : ndarray of shape (n_particles,), int64
-        How many of its patterns are distinct, of two thousand at most.
+        How many of its patterns are distinct, counted up to ``spec.patterns``.
     system : ndarray of shape (n_particles,), int8
         The answer: by evidence, else by difference.
     within_system : ndarray of shape (n_particles,), int8
@@ -151,31 +151,33 @@ def pool_particles(
 
 
 def known_constants(
-    n: int, divided: ParticlePrediction | None, phase: CubicPhase | None
+    n: int, divided: ParticlePrediction | None, phases: ScanPhases | None
 ) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
-    """Return what is known of the cubic constant at every position: its particle's, else that of the scan.
+    """Return what is known of the cubic constant at every position.
 
     Parameters
     ----------
     n : int
         Number of positions.
     divided : ParticlePrediction or None
-    phase : CubicPhase or None
+    phases : ScanPhases or None
         Of the whole scan.
 
     Returns
     -------
     a : ndarray of shape (n,)
-        In Å; NaN where neither is decided.
+        In Å: that of the phase which the spots speak for, else of the particle; NaN where neither is decided.
     centring : ndarray of shape (n,), str
     """
     a, centring = np.full(n, np.nan), np.full(n, "", dtype="<U1")
-    if phase is not None:
-        a[:], centring[:] = phase.a, phase.centring
     if divided is not None and divided.cubic is not None:
         cubic, owner = divided.cubic, divided.particle - 1
         own = np.flatnonzero(np.append(is_decided(cubic.margin), False)[owner])
         a[own], centring[own] = cubic.a[owner[own]], cubic.centring[owner[own]]
+    if phases is not None:
+        for number, phase in enumerate(phases.phases, start=1):
+            here = phases.phase == number
+            a[here], centring[here] = phase.a, phase.centring
     return a, centring
 
 

@@ -54,8 +54,8 @@ def particle_table(scan: BraggScan, prediction: ScanPrediction) -> pd.DataFrame:
         ``n_positions``, ``area_nm2``, ``touches_border``
             Its size, and whether the scan cuts it off.
         ``n_patterns``, ``n_distinct``, ``median_spots``, ``mean_dark_field``
-            Positions with spots enough; how many of their patterns are distinct (2,000 are asked), on which
-            pooled evidence and margin rest; spots, direct beam included, and intensity of all.
+            Positions with spots enough; how many of their patterns are distinct, as many as the spec draws
+            at most, on which pooled evidence rests; spots, direct beam included, and intensity of all.
         ``crystal_system``, ``confidence``
             The answer: by evidence, or by difference where there is no evidence.
         ``system_by_difference``, ``confidence_by_difference``, ``n_by_difference``; the same by evidence
@@ -74,6 +74,9 @@ def particle_table(scan: BraggScan, prediction: ScanPrediction) -> pd.DataFrame:
         ``a_pooled_centring``, ``a_pooled_on_rings``, ``a_pooled_by_chance``
             P, I or F, whichever has the rings that the spots lie on; the share of spots within 1 % of one;
             and the share that would be if they lay anywhere.
+        ``a_pooled_patterns``
+            How many of its patterns are distinct, of three hundred that are compared: on them the margin
+            rests; 0 = not asked.
         ``outside_share``, ``overlap_share``, ``flags``
             Shares of its patterns that are flagged, and the flags of most of them, as text.
 
@@ -132,10 +135,8 @@ def summarise_particles(table: pd.DataFrame) -> dict[str, Any]:
 def _constants(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return what the patterns of the largest cubic particles say of their constant together."""
     largest = table[table["a_pooled"].notna()].nlargest(_NAMED, "n_positions", keep="first")
-    names = ["support", "margin", "centring", "on_rings", "by_chance"]
-    renamed = {"particle": "particle", "n_distinct": "patterns", "a_pooled": "a"} | {
-        f"a_pooled_{name}": name for name in names
-    }
+    names = ["support", "margin", "centring", "on_rings", "by_chance", "patterns"]
+    renamed = {"particle": "particle", "a_pooled": "a"} | {f"a_pooled_{name}": name for name in names}
     listed = largest[list(renamed)].rename(columns=renamed).astype(object)
     rows = listed.where(listed.notna(), None).to_numpy()
     return [dict(zip(renamed.values(), row, strict=True)) for row in rows]
@@ -203,6 +204,7 @@ def _pooled(divided: ParticlePrediction, n: int) -> dict[str, Any]:
         "a_pooled_centring": [centring or None for centring in pooled.centring.tolist()],
         "a_pooled_on_rings": pooled.on_rings,
         "a_pooled_by_chance": pooled.by_chance,
+        "a_pooled_patterns": pooled.patterns,
     }
 
 

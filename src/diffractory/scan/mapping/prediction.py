@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
 from diffractory.errors import ModelError, SpecError
-from diffractory.patterns.cubic_constant import pool_cubic_constants
-from diffractory.patterns.cubic_phase import CubicPhase
+from diffractory.patterns.cubic_constant import MOST_DISTINCT, pool_cubic_constants
 from diffractory.patterns.feature_sets import compute_features, lattices_of, slow_features
 from diffractory.patterns.invariants import invariant_lattices
 from diffractory.patterns.peak_table import PeakTable
@@ -51,15 +50,12 @@ from diffractory.scan.mapping.position_blocks import (
     without,
     write_within,
 )
-from diffractory.scan.mapping.scan_phase import AUTO, NONE, phase_of_scan, vote_with_phase
+from diffractory.scan.mapping.scan_phase import AUTO, NONE, ScanPhases, phases_of_scan, vote_with_phases
 from diffractory.scan.mapping.system_model import SystemModel
 from diffractory.specs import FeatureSpec, InvariantSpec, MapSpec, ParticleSpec
 
 #: Positions in one block: 681 features of 2048 positions are 6 MB.
 BLOCK_SIZE = 2048
-
-#: Positions of a particle that are asked how many distinct patterns it has.
-_MOST_DISTINCT = 2000
 
 #: Applies a function to every item, in order; the built-in ``map``, or one that runs elsewhere.
 BlockMapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
@@ -245,17 +241,20 @@ def predict_scan(
     """
     columns = tuple(int(code) for code in model.systems_)
     assumed = _assumed_code(map_spec, columns)
-    with_phase = _knows_odds_of_cubic(model, map_spec, columns)
+    with_phases = _knows_odds_of_cubic(model, map_spec, columns)
     overlap = _overlap_spec(features, scan) if find_overlap else None
     look = partial(_look, model, map_spec, features, assumed, overlap)
     found = join_position_blocks(list(map_blocks(look, list(scan.peaks.blocks(block_size)))))
-    asked_as, scan_phase = found.systems.system, None
-    phase = phase_of_scan(map_spec.phase, found, scan.peaks) if with_phase else None
-    if phase is not None:
-        systems, scan_phase = vote_with_phase(found.systems, scan.peaks, phase, columns)
+    second = _SecondPhase(
+        model, scan, map_spec, features, assumed, found, found.systems.system, map_blocks, block_size
+    )
+    phases = phases_of_scan(map_spec.phase, found, scan.peaks, second.cubic_constants) if with_phases else []
+    scan_phases = None
+    if phases:
+        systems, scan_phases = vote_with_phases(found.systems, scan.peaks, phases, columns)
         found = replace(found, systems=systems)
+        second = replace(second, found=found)
     labels, reason = filter_labels(found.systems, scan.shape, map_spec)
-    second = _SecondPhase(model, scan, map_spec, features, assumed, found, asked_as, map_blocks, block_size)
     within = second.within(labels)
     if assumed is not None and np.any(labels >= 0) and np.all(np.isnan(within.lattice)):
         raise ModelError(
@@ -263,24 +262,24 @@ def predict_scan(
             "it was trained on fewer than two materials of them",
             "Assume another crystal system, or train a model on more crystals",
         )
-    divided = None if particles is None else _by_particle(second, labels, particles, phase)
+    divided = None if particles is None else _by_particle(second, labels, particles, scan_phases)
     is_cubic = (labels if assumed is None else np.full(len(labels), assumed)) == system_code("cubic")
-    known = known_constants(len(labels), divided, phase)
+    known = known_constants(len(labels), divided, scan_phases)
     within, refined = refine_positions(within, is_cubic, *known, scan.peaks)
     return ScanPrediction(
-        found.systems, labels, reason, within, columns, found.overlapping, divided, refined, scan_phase
+        found.systems, labels, reason, within, columns, found.overlapping, divided, refined, scan_phases
     )
 
 
 def _by_particle(
-    second: _SecondPhase, labels: NDArray[np.int8], spec: ParticleSpec, phase: CubicPhase | None
+    second: _SecondPhase, labels: NDArray[np.int8], spec: ParticleSpec, phases: ScanPhases | None
 ) -> ParticlePrediction:
     """Divide the scan, pool the votes of each part, and ask for what lies within its system."""
     scan, systems = second.scan, second.found.systems
     image = dark_field(scan.peaks, scan.shape, spec.q_range)
     particle = divide_scan(scan, labels, image, spec).ravel()
     asked = np.where(systems.system >= 0, particle, 0).astype(np.int32)
-    distinct = count_distinct(scan.peaks, asked, int(particle.max(initial=0)), _MOST_DISTINCT)
+    distinct = count_distinct(scan.peaks, asked, int(particle.max(initial=0)), MOST_DISTINCT, spec.patterns)
     difference, evidence = pool_particles(systems, particle, distinct, second.model.evidence_rule, spec)
     system = np.where(evidence.system >= 0, evidence.system, difference.system)
     # Number 0 takes the last, which is none.
@@ -294,8 +293,6 @@ def _by_particle(
         # without any lattice there is nothing to decide.
         read = np.where(second.found.lattices.score > 0.0, within.lattice[:, 0], np.nan)
         expected = quantile_by_particle(read, particle, len(system), 0.5)
-        if phase is not None:
-            expected = np.full(len(system), phase.a)
         # Too few spots are as likely false ones.
         cubic = pool_cubic_constants(second.found.lattices, scan.peaks, asked, is_cubic, expected)
     divided = ParticlePrediction(
@@ -310,7 +307,7 @@ def _by_particle(
         within,
         cubic,
     )
-    known = known_constants(len(particle), divided, phase)
+    known = known_constants(len(particle), divided, phases)
     within, _ = refine_positions(within, np.append(is_cubic, False)[particle - 1], *known, scan.peaks)
     return replace(divided, within=within)
 
@@ -328,6 +325,16 @@ class _SecondPhase:
     asked_as: NDArray[np.int8]
     map_blocks: BlockMapper
     block_size: int
+
+    def cubic_constants(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the constants in Å that the model gives some positions as cubic crystals."""
+        cubic = system_code("cubic")
+        if self.assumed in (None, cubic):
+            return np.asarray(self.found.within.lattice[rows, 0])
+        nothing = np.full(len(self.asked_as), UNLABELLED, dtype=np.int8)
+        given = nothing.copy()
+        given[rows] = cubic
+        return np.asarray(replace(self, assumed=None, asked_as=nothing).within(given).lattice[rows, 0])
 
     def within(self, given: NDArray[np.int8]) -> WithinBlock:
         """Return what lies within the given systems (n,), or the assumed one; negative = not asked."""

@@ -1,46 +1,65 @@
-"""A cubic phase that a scan holds, and what it changes in the votes of its positions."""
+"""Cubic phases that a scan holds, and what they change in the votes of its positions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffractory.crystals.systems import system_code
-from diffractory.patterns.cubic_phase import CubicPhase, find_cubic_phase, phase_probability, told_phase
+from diffractory.patterns.cubic_phase import CubicPhase, find_cubic_phases, phase_probability, with_shares
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.mapping.position_blocks import PositionBlock, SystemBlock
-from diffractory.specs.scan import read_cubic_phase
+from diffractory.specs.scan import read_cubic_phases
 
-#: What ``MapSpec.phase`` may say instead of a lattice.
+#: What ``MapSpec.phase`` may say instead of lattices.
 AUTO, NONE = "auto", "none"
 _CUBIC = system_code("cubic")
-#: A phase that is there has so many more of the spots on its rings than chance.
-_SHOWN = 0.1
+#: Of the spots that lie on no ring by chance, the rings of a phase that is there hold this share at least.
+_SHOWN: Final = 0.3
 
 
 @dataclass(frozen=True, eq=False)
-class ScanPhase:
-    """A cubic phase of a scan.
+class ScanPhases:
+    """Cubic phases of a scan.
 
     Parameters
     ----------
-    phase : CubicPhase
+    phases : tuple of CubicPhase
+        One or more.
+    phase : ndarray of shape (n,), int8
+        Number of the phase, from 1 on, that the spots of each position speak for; 0 = for none.
     evidence : ndarray of shape (n,)
-        Natural logarithm of how much likelier the spots of each position are on its rings than anywhere, the
-        mean over spots; NaN where not asked.
+        Natural logarithm of how much likelier the spots of each position are on the rings of the likeliest
+        phase than anywhere, the mean over spots; NaN where not asked.
     changed : int
-        Positions whose most likely system is another one with it.
+        Positions that are called cubic with them, and another system without, before any filter.
     """
 
-    phase: CubicPhase
+    phases: tuple[CubicPhase, ...]
+    phase: NDArray[np.int8]
     evidence: NDArray[np.float64]
     changed: int
 
+    def listed(self) -> list[dict[str, Any]]:
+        """Return the phases as plain JSON data, each with the number of positions that speak for it."""
+        rows = []
+        for number, phase in enumerate(self.phases, start=1):
+            told = {key: None if value != value else value for key, value in asdict(phase).items()}
+            rows.append({**told, "positions": int((self.phase == number).sum())})
+        return rows
 
-def phase_of_scan(text: str, found: PositionBlock, peaks: PeakTable) -> CubicPhase | None:
-    """Return the cubic phase that a scan is said to hold, or shows.
+
+def phases_of_scan(
+    text: str,
+    found: PositionBlock,
+    peaks: PeakTable,
+    cubic_constants: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+) -> list[CubicPhase]:
+    """Return the cubic phases that a scan is said to hold, or shows.
 
     Parameters
     ----------
@@ -50,37 +69,40 @@ def phase_of_scan(text: str, found: PositionBlock, peaks: PeakTable) -> CubicPha
         What the model says of n positions.
     peaks : PeakTable
         Of the same positions.
+    cubic_constants : callable
+        From numbers of positions to the constants in Å that the model gives them as cubic crystals.
     """
     asked = np.flatnonzero(found.systems.system >= 0)
-    if text == NONE:
-        return None
+    if text == NONE or not len(asked):
+        return []
+    shown = peaks.take(asked)
     if text != AUTO:
-        return told_phase(*read_cubic_phase(text), peaks.take(asked))
-    if found.lattices is None or not len(asked):
-        return None
-    # What the model reads from intensities decides between whole factors that radii leave open.
+        return [with_shares(CubicPhase(*lattice), shown) for lattice in read_cubic_phases(text)]
+    if found.lattices is None:
+        return []
     called_cubic = found.systems.system == _CUBIC
-    a = found.within.lattice[called_cubic & (found.lattices.score > 0.0), 0]
-    known = a[np.isfinite(a)]
-    expected = float(np.median(known)) if len(known) else np.nan
-    return find_cubic_phase(found.lattices.take(asked), peaks.take(asked), called_cubic[asked], expected)
+    # The model reads intensities too: it decides between whole factors that radii leave open.
+    a = np.full(len(peaks), np.nan)
+    called = np.flatnonzero(called_cubic)
+    a[called] = cubic_constants(called)
+    return find_cubic_phases(found.lattices.take(asked), shown, called_cubic[asked], a[asked])
 
 
-def phase_doubt(phase: CubicPhase) -> str | None:
-    """Return what is to be said of a phase whose rings few spots lie on; None = nothing."""
-    if phase.on_rings - phase.by_chance >= _SHOWN:
-        return None
-    on_rings, by_chance = 100.0 * phase.on_rings, 100.0 * phase.by_chance
-    return (
-        f"the phase {phase.centring}, a = {phase.a:.3f} Å hardly shows: {on_rings:.0f} % of the spots lie on "
-        f"its rings, {by_chance:.0f} % would by chance; is it the right one, and the pixel size?"
-    )
+def phase_doubts(phases: Sequence[CubicPhase]) -> list[str]:
+    """Return what is to be said of phases whose rings hold few of the spots."""
+    return [
+        f"the phase {phase.centring}, a = {phase.a:.3f} Å hardly shows: {100 * phase.on_rings:.0f} % of the "
+        f"spots lie on its rings, {100 * phase.by_chance:.0f} % would by chance; are there few grains of it, "
+        "or is it another one, and is the pixel size right?"
+        for phase in phases
+        if phase.on_rings - phase.by_chance < _SHOWN * (1.0 - phase.by_chance)
+    ]
 
 
-def vote_with_phase(
-    systems: SystemBlock, peaks: PeakTable, phase: CubicPhase, columns: tuple[int, ...]
-) -> tuple[SystemBlock, ScanPhase]:
-    """Return the votes of positions, given that the scan holds a cubic phase.
+def vote_with_phases(
+    systems: SystemBlock, peaks: PeakTable, phases: Sequence[CubicPhase], columns: tuple[int, ...]
+) -> tuple[SystemBlock, ScanPhases]:
+    """Return the votes of positions, given that the scan holds cubic phases.
 
     Parameters
     ----------
@@ -88,7 +110,7 @@ def vote_with_phase(
         Of n positions, with calibrated probabilities.
     peaks : PeakTable
         Of the same positions.
-    phase : CubicPhase
+    phases : sequence of CubicPhase
     columns : tuple of int
         Crystal-system code of each column of ``systems.share``; cubic among them.
 
@@ -97,25 +119,23 @@ def vote_with_phase(
     systems : SystemBlock
         With the probability of cubic that :func:`~diffractory.patterns.cubic_phase.phase_probability` gives;
         the others keep their proportions.
-    scan_phase : ScanPhase
+    scan_phases : ScanPhases
     """
-    asked = np.flatnonzero(systems.system >= 0)
-    column = columns.index(_CUBIC)
-    share, evidence = systems.share.astype(np.float64), np.full(len(systems.system), np.nan)
+    n, asked, column = len(systems.system), np.flatnonzero(systems.system >= 0), columns.index(_CUBIC)
+    share, evidence, phase = systems.share.astype(np.float64), np.full(n, np.nan), np.zeros(n, np.int8)
     before = share[asked, column]
-    after, evidence[asked] = phase_probability(before, peaks.take(asked), phase)
+    after, phase[asked], evidence[asked] = phase_probability(before, peaks.take(asked), phases)
     others = share[asked].sum(axis=1) - before
     share[asked] *= np.divide(1.0 - after, others, out=np.ones(len(asked)), where=others > 0.0)[:, None]
     share[asked, column] = after
     ordered = np.sort(share, axis=1)
-    system, confidence, difference = (
-        systems.system.copy(), systems.confidence.copy(), systems.difference.copy()
-    )  # fmt: skip
+    second = ordered[asked, -2] if share.shape[1] > 1 else 0.0
+    system = systems.system.copy()
+    confidence, difference = systems.confidence.copy(), systems.difference.copy()
     system[asked] = np.asarray(columns, dtype=np.int8)[share[asked].argmax(axis=1)]
-    confidence[asked] = ordered[asked, -1]
-    difference[asked] = ordered[asked, -1] - (ordered[asked, -2] if share.shape[1] > 1 else 0.0)
+    confidence[asked], difference[asked] = ordered[asked, -1], ordered[asked, -1] - second
     changed = int((system != systems.system).sum())
     updated = SystemBlock(
         share.astype(np.float32), system, confidence, difference, systems.outside, systems.coordinates
     )
-    return updated, ScanPhase(phase, evidence, changed)
+    return updated, ScanPhases(tuple(phases), phase, evidence, changed)

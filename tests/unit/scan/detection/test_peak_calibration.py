@@ -192,7 +192,7 @@ def test_lattices_that_cannot_be_read(text):
 
 @pytest.mark.parametrize("text", ["4.212", "4.212:", " 4.212 : "])
 def test_a_lattice_without_its_centring_is_not_taken_for_a_primitive_one(text):
-    with pytest.raises(ScanError, match=r"names no centring.*Write 4\.212:F for face-centred"):
+    with pytest.raises(ScanError, match=r"names no centring.*write 4\.212:F for face-centred"):
         cubic_crystal(text)
 
 

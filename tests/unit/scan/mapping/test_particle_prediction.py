@@ -19,6 +19,7 @@ from diffractory.scan.mapping.particle_prediction import (
 )
 from diffractory.scan.mapping.particle_table import particle_table, summarise_particles
 from diffractory.scan.mapping.position_blocks import WithinBlock
+from diffractory.scan.mapping.scan_phase import ScanPhases
 from diffractory.specs import MapSpec, ParticleSpec
 from particle_examples import PARTICLE, RULE, SHAPE, prediction, scan, votes
 
@@ -214,7 +215,7 @@ def test_pooled_constants_are_listed_where_there_are_any():
         (4.0, 30.0, "F"),
         (5.0, 2.0, None),
     ]
-    assert [(item["on_rings"], item["patterns"]) for item in named] == [(0.8, 9), (None, 0)]
+    assert [(item["on_rings"], item["patterns"]) for item in named] == [(0.8, 12), (None, 2)]
     assert list(table["a_pooled_by_chance"].dropna()) == [0.2]
     assert summarise_particles(none)["cubic_constants"] == []
 
@@ -250,10 +251,12 @@ def test_cubic_positions_of_a_decided_particle_tell_their_own_lattice():
     np.testing.assert_allclose(found.lattice[:2], [[4.212] * 3, [4.216] * 3], rtol=0.002)
     np.testing.assert_array_equal(found.lattice[2:], within.lattice[2:])
     np.testing.assert_array_equal(within.lattice[:2], [[6.0, 6.0, 7.0]] * 2)
-    # The scan's phase is known where no particle's is.
-    both, letters = known_constants(6, divided, CubicPhase(5.0, "P"))
-    np.testing.assert_array_equal(both, [4.212, 4.212, 4.212, 5.0, 5.0, 4.212])
-    assert letters.tolist() == ["F", "F", "F", "P", "P", "F"]
+    # A phase that the spots speak for is better known than the particle.
+    speak = np.array([0, 1, 0, 2, 0, 0], np.int8)
+    phases = ScanPhases((CubicPhase(5.0, "P"), CubicPhase(6.0, "I")), speak, np.zeros(6), 0)
+    both, letters = known_constants(6, divided, phases)
+    np.testing.assert_array_equal(both, [4.212, 5.0, 4.212, 6.0, np.nan, 4.212])
+    assert letters.tolist() == ["F", "P", "F", "I", "", "F"]
     unchanged, nowhere = refine_positions(within, is_cubic, *known_constants(6, None, None), peaks)
     np.testing.assert_array_equal(unchanged.lattice, within.lattice)
     assert not nowhere.any()

@@ -253,3 +253,9 @@ def test_an_assumed_system_without_a_lattice_forest_is_refused():
 
     with pytest.raises(ModelError, match="no lattice forest"):
         predict_scan(WithoutLattice(), mixed_scan(), MapSpec(median_size=1, assume="cubic"), FEATURES)
+
+
+def test_a_told_phase_needs_probabilities():
+    with pytest.raises(ModelError, match=r"phase '4\.2:F' says nothing to this model.*robust"):
+        predict_scan(FakeModel(), mixed_scan(), MapSpec(phase="4.2:F"), FEATURES)
+    assert predict_scan(FakeModel(), mixed_scan(), MapSpec(), FEATURES).phases is None
