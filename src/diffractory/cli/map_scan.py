@@ -28,6 +28,7 @@ from diffractory.cli.scan_options import (
     StepOption,
     in_ev,
 )
+from diffractory.errors import SpecError
 from diffractory.execution.helper import helper_process
 
 app = typer.Typer()
@@ -143,6 +144,12 @@ def map_scan(
 ) -> None:
     """Map crystal system, space group and lattice over a scan of Bragg peaks, and list its particles."""
     check_output_folder(folder)
+    if frames is not None and not with_report:
+        raise SpecError(
+            "--frames and --no-report were both given",
+            "frames are drawn beneath example patterns of the report",
+            "Leave one of them out",
+        )
     with _helper(scan, cluster, with_report) as helper:
         # Not before: all of this takes a second, in which the helper imports what it will need itself.
         from diffractory.cli.engines import engine_here, slurm_request

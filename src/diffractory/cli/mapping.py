@@ -174,8 +174,8 @@ def example_frames(scan: BraggScan, labelled: xr.Dataset, frames: FrameScan | No
     try:
         found = recorded_frames(scan) if frames is None else frames
         read = read_examples(scan, found, example_positions(labelled).ravel())
-    except (DiffractoryError, OSError, MemoryError, ValueError, TypeError) as error:
-        # The map is made: no picture may cost it, nor a note that somebody changed.
+    except Exception as error:
+        # The map is made: no picture may cost it, whatever a reader makes of a file that somebody changed.
         why = error.what if isinstance(error, DiffractoryError) else str(error) or type(error).__name__
         return ExampleFrames(missing=f"their frames are not shown, as {why}")
     return ExampleFrames(read, Path(found.source).name)

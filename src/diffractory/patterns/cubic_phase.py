@@ -32,6 +32,9 @@ _FEWEST: Final = 5
 #: How much likelier a spot of theirs lies on its rings than anywhere, as a natural logarithm: hardly any
 #: crystal reaches it that is not cubic. And what the best of all constants that are tried reaches by chance.
 _A_SPOT, _BY_CHANCE = 0.3, 7.0
+#: Of the patterns that speak for a phase a model calls at least this share cubic: lattices of other systems
+#: may have nearly the rings of a cubic one, and intensities of their own.
+_CALLED: Final = 0.4
 #: Most phases of a scan, and how far their constants differ at least, relatively.
 _MOST_PHASES, _APART = 3, 0.02
 #: The log odds that a pattern is cubic, where cubic crystals are of a known phase: a constant, and what the
@@ -101,8 +104,9 @@ def find_cubic_phases(
     Returns
     -------
     list of CubicPhase
-        Three at most. Five patterns of each are distinct, its constant is decided, and their spots lie on
-        its rings as those of hardly any crystal do that is not cubic.
+        Three at most. Five patterns of each are distinct, its constant is decided, their spots lie on
+        its rings as those of hardly any crystal do that is not cubic, and of the patterns that speak for it
+        two of five are called cubic.
     """
     phases: list[CubicPhase] = []
     left = np.ones(len(peaks), dtype=bool)
@@ -113,8 +117,11 @@ def find_cubic_phases(
             found = found or _phase_of(lattices.take(asked), peaks.take(asked), told[asked])
         if found is None or any(abs(found.a / phase.a - 1.0) < _APART for phase in phases):
             break
+        speak = left & (_gain(peaks, found)[0] > 0.0)
+        if called_cubic[speak].sum() < _CALLED * speak.sum():
+            break
         phases.append(with_shares(found, peaks))
-        left &= ~(_gain(peaks, found)[0] > 0.0)
+        left &= ~speak
     return phases
 
 

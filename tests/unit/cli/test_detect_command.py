@@ -152,6 +152,8 @@ def test_named_frames_of_another_scan_are_refused_before_the_work(
     ):
         command_line = ("map", done[0], "--out", tmp_path / "maps", "--frames", file, *INLINE)
         refused(*command_line, untouched=tmp_path, says=(told,))
+    command_line = ("map", done[0], "--out", tmp_path / "maps", "--frames", frames, "--no-report", *INLINE)
+    refused(*command_line, untouched=tmp_path, says=("--frames and --no-report were both given",))
 
 
 def test_json(frames: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def unread(n):
     return SpotLattices(np.zeros((n, 3, 3)), zero, zero, zero, zero, zero, zero, np.zeros((n, 3)), zero)
 
 
-def phases_in(peaks, called_cubic=False, told=np.nan):
+def phases_in(peaks, called_cubic=True, told=np.nan):
     n = len(peaks)
     return find_cubic_phases(unread(n), peaks, np.full(n, called_cubic), np.full(n, told))
 
@@ -73,12 +73,20 @@ def test_the_phase_of_those_that_are_called_cubic_is_found_among_others():
         [grains(30, rings(4.2, "F")), grains(60, np.linspace(0.2, 1.2, 200), seed=3)]
     )
     called_cubic, told = np.arange(90) < 33, np.full(90, np.nan)
-    assert find_cubic_phases(unread(90), peaks, np.zeros(90, bool), told) == []
+    assert find_cubic_phases(unread(90), peaks, np.ones(90, bool), told) == []
     (found,) = find_cubic_phases(unread(90), peaks, called_cubic, told)
     assert found.a == pytest.approx(4.2, rel=0.004)
     assert found.patterns == 33
     # Of all spots, and not of those alone that were asked.
     assert found.on_rings < 0.7
+
+
+@pytest.mark.parametrize(("called", "n"), [(20, 1), (12, 0)])
+def test_a_model_that_calls_few_of_them_cubic_knows_better(called, n):
+    found = find_cubic_phases(
+        unread(40), grains(40, rings(4.2, "F")), np.arange(40) < called, np.full(40, np.nan)
+    )
+    assert len(found) == n
 
 
 def test_two_phases_are_both_found():
