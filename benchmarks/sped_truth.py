@@ -259,7 +259,7 @@ def with_rutile(side: int, count: int, every: int) -> dict[str, Any]:
             summary, _ = diffractory("map", peaks, "--out", maps, "--phase", phase, "--no-report")
             with xr.open_dataset(maps / "map.nc") as dataset:
                 system = dataset["crystal_system"].to_numpy().ravel()
-            result[phase] = {"phase": summary["phase"]}
+            result[phase] = {"phases": summary["phases"], "changed": summary["changed_by_phases"]}
             for name, here in only.items():
                 labelled = here & (system >= 0)
                 result[phase][name] = {"labelled": int(labelled.sum())}
