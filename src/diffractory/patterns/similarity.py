@@ -49,8 +49,7 @@ def pattern_similarity(
             "each pair is two numbers from 0 on, below the number of patterns",
         )
     result = np.zeros(len(first))
-    _compare(table.q, np.maximum(table.intensity, 0.0), table.offsets, table.direct, first, second,
-             tolerance, result)  # fmt: skip
+    _compare(table.q, table.intensity, table.offsets, table.direct, first, second, tolerance, result)
     return result
 
 
@@ -70,7 +69,7 @@ def distinct_patterns(table: PeakTable, most: int) -> NDArray[np.int64]:
         Indices, ascending: the first pattern with a spot, and each one after it whose similarity to all that
         were chosen before is below 0.4.
     """
-    return _distinct(table, np.maximum(table.intensity, 0.0), np.arange(len(table)), most, len(table))
+    return _distinct(table, np.arange(len(table)), most, len(table))
 
 
 def count_distinct(
@@ -98,18 +97,15 @@ def count_distinct(
     """
     order = np.argsort(group, kind="stable")
     stops = np.cumsum(np.bincount(group, minlength=n + 1))
-    intensity = np.maximum(table.intensity, 0.0)
     members = (order[start:stop] for start, stop in pairwise(stops.tolist()))
-    counts = [len(_distinct(table, intensity, rows, most, enough)) for rows in members]
+    counts = [len(_distinct(table, rows, most, enough)) for rows in members]
     return np.array(counts, dtype=np.int64)
 
 
-def _distinct(
-    table: PeakTable, intensity: NDArray[np.float64], rows: NDArray[np.int64], most: int, enough: int
-) -> NDArray[np.int64]:
+def _distinct(table: PeakTable, rows: NDArray[np.int64], most: int, enough: int) -> NDArray[np.int64]:
     asked = rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(np.int64)]
     kept = np.zeros(min(len(asked), enough), dtype=np.int64)
-    n = _choose(table.q, intensity, table.offsets, table.direct, asked, SAME_SPOT, _ALIKE, kept)
+    n = _choose(table.q, table.intensity, table.offsets, table.direct, asked, SAME_SPOT, _ALIKE, kept)
     return kept[:n]
 
 
@@ -145,11 +141,12 @@ def _compare(q, intensity, offsets, direct, first, second, tolerance, result):  
             if j == direct[b]:
                 taken[j - offsets[b]] = True
             else:
-                total_b += intensity[j]
+                total_b += max(intensity[j], 0.0)
         for i in range(offsets[a], offsets[a + 1]):
             if i == direct[a]:
                 continue
-            total_a += intensity[i]
+            here = max(intensity[i], 0.0)
+            total_a += here
             nearest, least = -1, tolerance * tolerance
             for j in range(offsets[b], offsets[b + 1]):
                 distance = (q[i, 0] - q[j, 0]) ** 2 + (q[i, 1] - q[j, 1]) ** 2
@@ -157,6 +154,6 @@ def _compare(q, intensity, offsets, direct, first, second, tolerance, result):  
                     nearest, least = j, distance
             if nearest >= 0:
                 taken[nearest - offsets[b]] = True
-                shared += np.sqrt(intensity[i] * intensity[nearest])
+                shared += np.sqrt(here * max(intensity[nearest], 0.0))
         if total_a > 0.0 and total_b > 0.0:
             result[pair] = min(shared / np.sqrt(total_a * total_b), 1.0)

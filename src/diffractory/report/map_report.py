@@ -38,6 +38,8 @@ _NAMES: Final = (
 )  # fmt: skip
 #: Every file that a report may hold.
 REPORT_FILES: Final = (*(f"{name}.{kind}" for name in _NAMES for kind in ("svg", "png")), "map.html")
+#: Positions whose spots are drawn against rings.
+_MOST_SHOWN: Final = 20_000
 #: Rows of the table of particles on the page; all of them are in the file.
 _ROWS: Final = 500
 #: b and c have pictures of their own where they differ from a by more than this share anywhere.
@@ -282,7 +284,7 @@ def _largest_decided(table: pd.DataFrame | None) -> pd.Series | None:
 def _rings(dataset: xr.Dataset, peaks: PeakTable, row: pd.Series) -> _Picture:
     """Return the picture of a cubic particle's rings."""
     part = part_name(dataset)
-    shown = peaks.take(np.flatnonzero(dataset["particle"].to_numpy().ravel() == row["particle"]))
+    shown = _some_of(peaks, dataset["particle"].to_numpy() == row["particle"])
     radius = np.hypot(*shown.q[shown.scattered].T)
     words = f"{len(radius):,} spots of {part} {row['particle']}"
     draw = partial(
@@ -295,13 +297,19 @@ def _phase_rings(dataset: xr.Dataset, peaks: PeakTable, phase: dict[str, Any]) -
     """Return the picture of the rings of a cubic phase, that of most positions."""
     phases, changed = cubic_phases(dataset)
     number = phases.index(phase) + 1
-    shown = peaks.take(np.flatnonzero(dataset["cubic_phase"].to_numpy().ravel() == number))
+    shown = _some_of(peaks, dataset["cubic_phase"].to_numpy() == number)
     radius = np.hypot(*shown.q[shown.scattered].T)
     words = f"{len(radius):,} spots of {len(shown):,} positions"
     draw = partial(figure_of_cubic_rings, radius, float(phase["a"]), str(phase["centring"]), words)
     told = " ".join(_told_phase(each) for each in phases)
     caption = _PHASE.format(phases=told, changed=changed)
     return _Picture("cubic-rings", "Rings of a cubic phase of the scan", caption, draw, movable=True)
+
+
+def _some_of(peaks: PeakTable, where: NDArray[np.bool_]) -> PeakTable:
+    """Return the peaks of positions (n_y, n_x), evenly chosen where there are very many."""
+    rows = np.flatnonzero(where)
+    return peaks.take(rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_SHOWN)).round().astype(int)])
 
 
 def _told_phase(phase: dict[str, Any]) -> str:

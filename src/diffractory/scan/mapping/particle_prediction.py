@@ -16,6 +16,9 @@ from diffractory.scan.mapping.position_blocks import SystemBlock, WithinBlock
 from diffractory.scan.mapping.scan_phase import ScanPhases
 from diffractory.specs import ParticleSpec
 
+#: Positions whose peaks are copied at a time.
+_BLOCK = 20_000
+
 
 @dataclass(frozen=True, eq=False)
 class PooledSystem:
@@ -211,11 +214,12 @@ def refine_positions(
         Where they are. Not where the spots are not on the rings of such a lattice.
     """
     asked = np.flatnonzero(is_cubic & np.isfinite(known) & np.isfinite(within.lattice[:, 0]))
-    a = refine_cubic_constants(peaks.take(asked), known[asked], centring[asked])
-    found, refined = np.isfinite(a), np.zeros(len(known), dtype=bool)
-    refined[asked[found]] = True
-    lattice = within.lattice.copy()
-    lattice[asked[found]] = a[found, None]
+    lattice, refined = within.lattice.copy(), np.zeros(len(known), dtype=bool)
+    for rows in np.split(asked, range(_BLOCK, len(asked), _BLOCK)):
+        a = refine_cubic_constants(peaks.take(rows), known[rows], centring[rows])
+        found = np.isfinite(a)
+        refined[rows[found]] = True
+        lattice[rows[found]] = a[found, None]
     return replace(within, lattice=lattice), refined
 
 

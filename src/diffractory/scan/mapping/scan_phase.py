@@ -20,6 +20,8 @@ AUTO, NONE = "auto", "none"
 _CUBIC = system_code("cubic")
 #: Of the spots that lie on no ring by chance, the rings of a phase that is there hold this share at least.
 _SHOWN: Final = 0.3
+#: Positions that are asked for phases, and that are judged at a time.
+_MOST: Final = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,17 +77,18 @@ def phases_of_scan(
     asked = np.flatnonzero(found.systems.system >= 0)
     if text == NONE or not len(asked):
         return []
+    # Evenly from all over the scan: more say nothing new, and copies of a million patterns fill memory.
+    asked = asked[np.linspace(0, len(asked) - 1, min(len(asked), _MOST)).round().astype(np.int64)]
     shown = peaks.take(asked)
     if text != AUTO:
         return [with_shares(CubicPhase(*lattice), shown) for lattice in read_cubic_phases(text)]
     if found.lattices is None:
         return []
-    called_cubic = found.systems.system == _CUBIC
+    called_cubic = found.systems.system[asked] == _CUBIC
     # The model reads intensities too: it decides between whole factors that radii leave open.
-    a = np.full(len(peaks), np.nan)
-    called = np.flatnonzero(called_cubic)
-    a[called] = cubic_constants(called)
-    return find_cubic_phases(found.lattices.take(asked), shown, called_cubic[asked], a[asked])
+    a = np.full(len(asked), np.nan)
+    a[called_cubic] = cubic_constants(asked[called_cubic])
+    return find_cubic_phases(found.lattices.take(asked), shown, called_cubic, a)
 
 
 def phase_doubts(phases: Sequence[CubicPhase]) -> list[str]:
@@ -124,7 +127,12 @@ def vote_with_phases(
     n, asked, column = len(systems.system), np.flatnonzero(systems.system >= 0), columns.index(_CUBIC)
     share, evidence, phase = systems.share.astype(np.float64), np.full(n, np.nan), np.zeros(n, np.int8)
     before = share[asked, column]
-    after, phase[asked], evidence[asked] = phase_probability(before, peaks.take(asked), phases)
+    after = before.copy()
+    for start in range(0, len(asked), _MOST):
+        rows = asked[start : start + _MOST]
+        after[start : start + _MOST], phase[rows], evidence[rows] = phase_probability(
+            before[start : start + _MOST], peaks.take(rows), phases
+        )
     others = share[asked].sum(axis=1) - before
     share[asked] *= np.divide(1.0 - after, others, out=np.ones(len(asked)), where=others > 0.0)[:, None]
     share[asked, column] = after
