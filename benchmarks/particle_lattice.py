@@ -26,7 +26,7 @@ from diffractory.dataset.run import Run
 from diffractory.errors import DiffractoryError
 from diffractory.learning.accuracies import bootstrap_interval
 from diffractory.learning.saved_model import SavedModel, packaged_model
-from diffractory.patterns.cubic_constant import pool_cubic_constants
+from diffractory.patterns.cubic_constant import is_decided, pool_cubic_constants
 from diffractory.patterns.feature_sets import compute_features
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.patterns.spot_lattice import SpotLattices, find_spot_lattices
@@ -40,7 +40,7 @@ PROTOCOLS = {
     "lab": LabProtocolSpec(),
     "rough (0.0115 Å⁻¹)": LabProtocolSpec(position_sigma=0.0115),
 }
-NUMBERS, NEAR, SURE = (1, 3, 10), 0.02, 10.0
+NUMBERS, NEAR = (1, 3, 10), 0.02
 #: Parts of the scan's positions that are asked each by itself.
 PARTS = 10
 #: Spots of a scan that candidate phases are compared with, in Å⁻¹, and how far off its calibration may be.
@@ -84,12 +84,12 @@ def recovered(table: PeakTable, truth: np.ndarray, model: SavedModel, spec: Inva
         particle = np.where(rank < number, owner, 0).astype(np.int32)
         found = pool_cubic_constants(lattices, table, particle, np.ones(len(truth), bool))
         median = np.nanmedian(single.reshape(-1, max(NUMBERS))[:, :number], axis=1)
-        sure = found.margin > SURE
+        sure = is_decided(found.margin)
         result[str(number)] = {
             "materials": len(truth),
             "pooled": _right(found.a, truth),
             "median_of_single_patterns": _right(median, truth),
-            f"margin_above_{SURE:g}": _right(found.a[sure], truth[sure]),
+            "decided": _right(found.a[sure], truth[sure]),
         }
     return result
 
