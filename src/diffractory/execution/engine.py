@@ -95,6 +95,14 @@ class Engine(Protocol):
         """Return a context in which joblib (and so scikit-learn) runs on this engine."""
 
 
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    """Let BLAS use one thread, as on workers of a cluster: sums of several threads end in other bits."""
+    from threadpoolctl import threadpool_limits
+
+    context: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    return context
+
+
 class InlineEngine:
     """Runs everything in this process, one after the other: for debugging."""
 
@@ -103,11 +111,12 @@ class InlineEngine:
 
     def run(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[Outcome[T, R]]:
         """Yield the outcome of each item, in order."""
-        for item in items:
-            try:
-                yield Outcome(item, function(item))
-            except DiffractoryError as error:
-                yield Outcome(item, None, error)
+        with _one_blas_thread():
+            for item in items:
+                try:
+                    yield Outcome(item, function(item))
+                except DiffractoryError as error:
+                    yield Outcome(item, None, error)
 
     def joblib(self) -> AbstractContextManager[Any]:
         """Return a context that leaves joblib sequential."""
@@ -139,7 +148,7 @@ class ThreadEngine:
     def run(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[Outcome[T, R]]:
         """Yield the outcome of each item as it finishes."""
         waiting = iter(items)
-        with ThreadPoolExecutor(self.workers) as pool:
+        with _one_blas_thread(), ThreadPoolExecutor(self.workers) as pool:
             running: dict[ThreadFuture[R], T] = {}
             try:
                 while True:

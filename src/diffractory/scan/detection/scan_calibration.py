@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from diffractory.errors import ScanError
 from diffractory.patterns.lab_protocol import deformation
@@ -232,6 +233,19 @@ def calibrate_scan(
         If a step fails.
     """
     check_request(frames, request)
+    # With another number of threads sums end in other bits: the same peaks must give the same scan anywhere.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _calibrate(found, frames, radius, request, attrs, guess)
+
+
+def _calibrate(
+    found: BlockPeaks,
+    frames: FrameScan,
+    radius: float,
+    request: CalibrationRequest,
+    attrs: dict[str, Any],
+    guess: tuple[float, float] | None,
+) -> CalibratedScan:
     peaks, reach = found.peaks, reach_of_beam(radius)
     if request.center is not None:
         origin = fixed_origin(peaks, frames.shape, request.center, reach)
