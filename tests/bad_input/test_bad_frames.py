@@ -12,6 +12,7 @@ from frame_scans import frames_of, lattice_patterns
 
 INLINE = ("--cluster", "inline")
 PIXEL = ("--pixel-size", "0.03")
+BEAM = ("--pixel-size", "beam")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,23 @@ def _saved(path: Path, array: np.ndarray) -> Path:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ((), ("how large a detector pixel is", "--pixel-size", "--material", "--lattice")),
+        (
+            (),
+            (
+                "how large a detector pixel is",
+                "--pixel-size",
+                "--material",
+                "--lattice",
+                "beam",
+                "--semiangle",
+            ),
+        ),
+        (("--pixel-size", "wide"), ("--pixel-size 'wide'", "0.013", "beam")),
+        (("--pixel-size", "beam"), ("frames.npy", "Give --semiangle (in mrad) and --energy (in keV)")),
+        ((*BEAM, "--energy", "200"), ("semi-convergence angle", "Give --semiangle (in mrad)")),
+        ((*BEAM, "--semiangle", "2"), ("beam energy", "Give --energy (in keV)")),
+        ((*BEAM, "--energy", "200", "--semiangle", "400"), ("half a frame", "Check --semiangle")),
+        ((*BEAM, "--lattice", "4.05:F"), ("lattice 4.05:F", "Leave out --pixel-size beam")),
         (("--pixel-size", "-1"), ("--pixel-size -1", "above 0")),
         (("--pixel-size", "9"), ("calibration is wrong", "--pixel-size")),
         ((*PIXEL, "--energy", "nan"), ("--energy nan", "in keV")),

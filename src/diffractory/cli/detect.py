@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,9 +26,9 @@ from diffractory.cli.options import (
 )
 from diffractory.cli.progress import RESUMES, run_all
 from diffractory.cli.scan_options import (
+    READING,
     DatasetOption,
     EnergyOption,
-    PixelSizeOption,
     ScanShapeOption,
     SemiangleOption,
     StepOption,
@@ -79,7 +80,15 @@ def detect(
         Path,
         typer.Option("--out", metavar="SCAN.h5", help="Bragg peaks, a py4DSTEM file; pictures beside it."),
     ],
-    pixel_size: PixelSizeOption = None,
+    pixel_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE|beam",
+            help="Å⁻¹ per detector pixel, or beam: to a few per cent, from the direct beam's disk, "
+            "--semiangle and --energy.",
+            rich_help_panel=READING,
+        ),
+    ] = None,
     step: StepOption = None,
     energy: EnergyOption = None,
     semiangle: SemiangleOption = None,
@@ -205,10 +214,12 @@ def detect(
     )
     rings = None if (known := known_material(material, lattice)) is None else ring_radii(known, _RING_REACH)
     name = f"lattice {lattice}" if material is None else f"material {material.name}"
-    calibration = CalibrationRequest(center, origin, parse_ellipse(ellipse), ring, rings, name)
+    size = parse_pixel_size(pixel_size)
+    by_beam = size == "beam"
+    calibration = CalibrationRequest(center, origin, parse_ellipse(ellipse), ring, rings, name, by_beam)
     source = frame_source(
         file,
-        pixel_size=pixel_size,
+        pixel_size=None if isinstance(size, str) else size,
         step=step,
         energy=energy,
         semiangle=semiangle,
@@ -217,7 +228,9 @@ def detect(
     )
     scan = source.open()
     check_request(scan, calibration)
-    setup = prepare_detection(scan, request)
+    # A stated size would give the disk its radius, and that the same size.
+    setup = prepare_detection(replace(scan, pixel_size=None) if by_beam else scan, request)
+    check_request(scan, calibration, setup.template.radius)
     if not as_json:
         print_setup(scan, setup)
     parts = out_file.with_name(f".{out_file.name}.parts-{work_id(source.state, scan, setup)[:12]}")
@@ -263,6 +276,27 @@ def check_output(path: Path, source: Path) -> None:
             "it would be lost",
             "Name another --out, or remove it first",
         )
+
+
+def parse_pixel_size(text: str | None) -> float | Literal["beam"] | None:
+    """Read ``--pixel-size``: ``0.013`` or ``beam``.
+
+    Raises
+    ------
+    SpecError
+        If the text is neither.
+    """
+    if text is None:
+        return None
+    if text == "beam":
+        return "beam"
+    try:
+        return float(text)
+    except ValueError:
+        raise SpecError(
+            f"--pixel-size {text!r} cannot be read",
+            fix="Write a number in Å⁻¹ such as 0.013, or beam, with --semiangle and --energy",
+        ) from None
 
 
 def parse_ellipse(text: str | None) -> tuple[float, float] | str | None:

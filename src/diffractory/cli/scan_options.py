@@ -14,31 +14,32 @@ from diffractory.errors import ScanError
 if TYPE_CHECKING:
     from diffractory.scan.reading.frame_blocks import FrameSource
 
-_READING = "Reading the scan (goes before what the file states)"
+#: Panel of the help that options stand in by which a file is read.
+READING = "Reading the scan (goes before what the file states)"
 PixelSizeOption = Annotated[
-    float | None, typer.Option(help="Å⁻¹ per detector pixel.", rich_help_panel=_READING)
+    float | None, typer.Option(help="Å⁻¹ per detector pixel.", rich_help_panel=READING)
 ]
 StepOption = Annotated[
-    float | None, typer.Option(help="Å between neighbouring positions.", rich_help_panel=_READING)
+    float | None, typer.Option(help="Å between neighbouring positions.", rich_help_panel=READING)
 ]
 EnergyOption = Annotated[
-    float | None, typer.Option(callback=in_kev, help="Beam energy in keV.", rich_help_panel=_READING)
+    float | None, typer.Option(callback=in_kev, help="Beam energy in keV.", rich_help_panel=READING)
 ]
 SemiangleOption = Annotated[
-    float | None, typer.Option(help="Semi-convergence angle in mrad.", rich_help_panel=_READING)
+    float | None, typer.Option(help="Semi-convergence angle in mrad.", rich_help_panel=READING)
 ]
 ScanShapeOption = Annotated[
     str | None,
-    typer.Option(metavar="ROWSxCOLUMNS", help="Shape of the scan, 80x58.", rich_help_panel=_READING),
+    typer.Option(metavar="ROWSxCOLUMNS", help="Shape of the scan, 80x58.", rich_help_panel=READING),
 ]
 PeakCenterOption = Annotated[
     tuple[float, float] | None,
     typer.Option(
-        metavar="QX QY", help="Direct beam of Bragg peaks, in the file's units.", rich_help_panel=_READING
+        metavar="QX QY", help="Direct beam of Bragg peaks, in the file's units.", rich_help_panel=READING
     ),
 ]
 DatasetOption = Annotated[
-    str | None, typer.Option(help="Which data set, if the file holds several.", rich_help_panel=_READING)
+    str | None, typer.Option(help="Which data set, if the file holds several.", rich_help_panel=READING)
 ]
 
 

@@ -275,9 +275,10 @@ def figure_of_rings(result: CalibratedScan) -> Figure:
     ax.set_ylabel("spots")
     ax.legend(frameon=False, fontsize=8, labelcolor=INK)
     tidy(ax)
-    how = (
-        "stated" if result.pixel is None else f"fitted, {100 * result.pixel.matched:.0f} % of spots on rings"
-    )
+    if result.pixel is not None:
+        how = f"fitted, {100 * result.pixel.matched:.0f} % of spots on rings"
+    else:
+        how = "from the direct beam" if result.request.beam else "stated"
     title(ax, f"Pixel size {result.pixel_size:.6g} Å⁻¹, {how}")
     return figure
 

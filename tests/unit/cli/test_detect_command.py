@@ -19,7 +19,9 @@ from diffractory.errors import SpecError
 from diffractory.report import map_report
 from diffractory.scan.detection.detect import DetectBlocks
 from diffractory.scan.reading.emd_reader import read_bragg_scan
-from frame_scans import POWDER_A, frames_of, powder_patterns
+from diffractory.units import electron_wavelength
+from frame_scans import POWDER_A, frames_of, lattice_patterns, powder_patterns
+from scan_files import PIXEL, write_hspy
 
 INLINE = ("--cluster", "inline")
 SHAPE = (10, 12)
@@ -246,6 +248,32 @@ def test_a_material_from_a_cif_file(frames: Path, tmp_path: Path) -> None:
     report = succeeds("detect", frames, "--out", tmp_path / "scan.h5", *options).json
     assert report["calibration"]["pixel_size"] == pytest.approx(0.03, rel=0.002)
     assert report["calibration"]["ellipse"]["from"] == "option"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_direct_beam_tells_the_pixel_size_whatever_the_file_states(tmp_path: Path) -> None:
+    scan, _ = frames_of(lattice_patterns(6), (3, 4), disk_radius=5.0)
+    semiangle = 1e3 * np.arcsin(5.0 * 0.03 * electron_wavelength(200e3))
+    frames = write_hspy(tmp_path / "frames.hspy", scan.frames.to_numpy())
+    beam = ("--pixel-size", "beam", "--semiangle", semiangle, "--energy", "200")
+    arguments = ("detect", frames, "--out", tmp_path / "scan.h5", *beam, *INLINE)
+    report = succeeds(*arguments, "--json").json
+    calibration = report["calibration"]
+    assert calibration["pixel_size"] == pytest.approx(0.03, rel=0.05)
+    assert calibration["pixel_size_from"] == "direct beam"
+    assert calibration["pixel_size_stated"] == PIXEL
+    assert "a few per cent" in calibration["pixel_size_uncertainty"]
+    assert [doubt for doubt in report["doubts"] if "--material" in doubt]
+    answer = succeeds(*arguments)
+    assert "(direct beam)" in answer.flat
+    assert "a few per cent" in answer.flat
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [(None, None), ("beam", "beam"), ("0.03", 0.03), ("3e-2", 0.03), ("-1", -1.0)]
+)
+def test_pixel_size_option(text: str | None, value: object) -> None:
+    assert command.parse_pixel_size(text) == value
 
 
 @pytest.mark.parametrize(

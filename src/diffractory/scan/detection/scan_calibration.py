@@ -13,6 +13,7 @@ from diffractory.errors import ScanError
 from diffractory.patterns.lab_protocol import deformation
 from diffractory.patterns.peak_table import PeakTable
 from diffractory.scan.bragg_scan import MAX_REACH, BraggScan
+from diffractory.scan.detection.beam_calibration import BEAM_UNCERTAINTY, pixel_size_of_beam
 from diffractory.scan.detection.detect import BlockPeaks
 from diffractory.scan.detection.peak_calibration import (
     OriginFit,
@@ -68,6 +69,8 @@ class CalibrationRequest:
         Radii in Å⁻¹ of the reflections of a known material, which tell the size of a pixel.
     material : str
         What that is, for people.
+    beam : bool
+        Whether the disk of the direct beam tells the size of a pixel, whatever is stated.
     """
 
     center: tuple[float, float] | None = None
@@ -76,6 +79,7 @@ class CalibrationRequest:
     ring: tuple[float, float] | None = None
     rings: NDArray[np.float64] | None = None
     material: str = "material"
+    beam: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +94,7 @@ class CalibratedScan:
     origin : OriginFit
     ellipse : EllipseFit
     pixel : PixelFit or None
-        None where the size was stated.
+        None where no material told the size.
     pixel_size : float
         In Å⁻¹.
     request : CalibrationRequest
@@ -116,6 +120,8 @@ class CalibratedScan:
     def doubts(self) -> list[str]:
         """Return what a user should check of the calibration, in words."""
         found = []
+        if self.request.beam:
+            found.append(f"the size of a pixel is that of the direct beam: {BEAM_UNCERTAINTY}")
         if self.pixel is not None and self.stated is not None:
             change = self.pixel_size / self.stated - 1.0
             # A size far off, such as 1, was no statement.
@@ -153,27 +159,43 @@ class CalibratedScan:
             },
             "pixel_size": self.pixel_size,
             "pixel_size_stated": self.stated,
-            "pixel_size_from": "stated"
-            if self.pixel is None
-            else f"{self.request.material}: {100 * self.pixel.matched:.0f} % of spots on its rings, "
-            f"{100 * self.pixel.by_chance:.0f} % by chance",
+            "pixel_size_from": self._pixel_size_from(),
+            "pixel_size_uncertainty": BEAM_UNCERTAINTY if self.request.beam else None,
         }
 
+    def _pixel_size_from(self) -> str:
+        if self.pixel is None:
+            return "direct beam" if self.request.beam else "stated"
+        return (
+            f"{self.request.material}: {100 * self.pixel.matched:.0f} % of spots on its rings, "
+            f"{100 * self.pixel.by_chance:.0f} % by chance"
+        )
 
-def check_request(scan: FrameScan, request: CalibrationRequest) -> None:
+
+def check_request(scan: FrameScan, request: CalibrationRequest, radius: float | None = None) -> None:
     """Refuse, before the work, a calibration that cannot come about.
+
+    Parameters
+    ----------
+    scan : FrameScan
+    request : CalibrationRequest
+    radius : float, optional
+        Of a disk in pixels, once it is known: with it a size that the direct beam tells is checked, too.
 
     Raises
     ------
     ScanError
         If nothing tells the size of a pixel, or an option is out of range.
     """
-    if scan.pixel_size is None and request.rings is None:
+    if request.beam:
+        scan = _told_by_beam(scan, request, radius)
+    elif scan.pixel_size is None and request.rings is None:
         why = str(scan.attrs.get("calibration", {}).get("pixel_size", "")).removeprefix("unknown")
         raise ScanError(
             f"{scan.source} does not say how large a detector pixel is{why}",
             "peaks are wanted in Å⁻¹",
-            "Give --pixel-size (in Å⁻¹), or a known material with --material FILE.cif or --lattice 4.078:F",
+            "Give --pixel-size (in Å⁻¹), or a known material with --material FILE.cif or --lattice 4.078:F, "
+            "or --pixel-size beam where --semiangle and --energy are known",
         )
     if request.rings is None and _reach(scan) > MAX_REACH:
         raise ScanError(
@@ -187,6 +209,41 @@ def check_request(scan: FrameScan, request: CalibrationRequest) -> None:
             raise ScanError(f"--ellipse {ratio:g} {angle:g}", "the ratio of the axes lies between 0.5 and 2")
     if request.center is not None and not np.all(np.isfinite(request.center)):
         raise ScanError(f"--center {request.center}", "it must be two finite numbers: row and column")
+
+
+def _told_by_beam(scan: FrameScan, request: CalibrationRequest, radius: float | None) -> FrameScan:
+    """Return the scan with the size of a pixel that the direct beam tells; None without a radius."""
+    if request.rings is not None:
+        raise ScanError(
+            f"--pixel-size beam and the {request.material} both tell the size of a pixel",
+            "the material tells it better",
+            "Leave out --pixel-size beam",
+        )
+    angle, energy = scan.semiangle_mrad, scan.energy_ev
+    if angle is None or energy is None:
+        missing = [
+            (what, flag)
+            for value, what, flag in (
+                (angle, "semi-convergence angle", "--semiangle (in mrad)"),
+                (energy, "beam energy", "--energy (in keV)"),
+            )
+            if value is None
+        ]
+        raise ScanError(
+            f"{scan.source} does not state the {' and the '.join(what for what, _ in missing)}",
+            "--pixel-size beam takes the size of a pixel from the direct beam, whose disk they give a radius",
+            f"Give {' and '.join(flag for _, flag in missing)}",
+        )
+    size = None if radius is None else pixel_size_of_beam(radius, angle, energy)
+    found = replace(scan, pixel_size=size)
+    if _reach(found) > MAX_REACH:
+        raise ScanError(
+            f"a direct beam with a radius of {radius:.2f} pixels at {angle:g} mrad would make half a frame "
+            f"{_reach(found):.4g} Å⁻¹",
+            f"nothing is detected beyond {MAX_REACH:g} Å⁻¹, so one of them is wrong",
+            "Check --semiangle (in mrad) and --energy (in keV), or give --disk-radius",
+        )
+    return found
 
 
 def _reach(scan: FrameScan) -> float:
@@ -232,7 +289,7 @@ def calibrate_scan(
     ScanError
         If a step fails.
     """
-    check_request(frames, request)
+    check_request(frames, request, radius)
     # With another number of threads sums end in other bits: the same peaks must give the same scan anywhere.
     with threadpool_limits(limits=1, user_api="blas"):
         return _calibrate(found, frames, radius, request, attrs, guess)
@@ -260,7 +317,8 @@ def _calibrate(
         # A size that no detector has tells nothing, as where a file has the unit but nobody calibrated.
         stated = frames.pixel_size if _reach(frames) <= MAX_REACH else None
         ellipse, pixel = _on_rings(vectors[spots], ellipse, stated, request)
-    size = pixel.pixel_size if pixel is not None else frames.pixel_size
+    told = _told_by_beam(frames, request, radius) if request.beam else frames
+    size = pixel.pixel_size if pixel is not None else told.pixel_size
     assert size is not None
     status = found.status.copy()
     status[(status == GOOD) & (origin.direct < 0)] = NO_DIRECT_BEAM
