@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from diffractory.cli import detect as command
 from diffractory.cli import mapping
 from diffractory.errors import SpecError
 from diffractory.report import map_report
-from diffractory.scan.detection.detect import DetectBlocks
+from diffractory.scan.detection.detect import BlockPeaks, DetectBlocks
 from diffractory.scan.reading.emd_reader import read_bragg_scan
+from diffractory.scan.reading.frame_blocks import FrameBlock
 from diffractory.units import electron_wavelength
 from frame_scans import POWDER_A, frames_of, lattice_patterns, powder_patterns
 from scan_files import PIXEL, write_hspy
@@ -197,7 +199,7 @@ def test_it_goes_on_where_it_was_broken_off(
     out, calls = tmp_path / "scan.h5", []
     whole = DetectBlocks.__call__
 
-    def breaks(self, block):  # type: ignore[no-untyped-def]
+    def breaks(self: DetectBlocks, block: FrameBlock) -> BlockPeaks:
         calls.append(block.name)
         if len(calls) == 2:
             raise KeyboardInterrupt
@@ -220,7 +222,7 @@ def test_a_file_that_changes_meanwhile(frames: Path, tmp_path: Path, monkeypatch
     moving.write_bytes(frames.read_bytes())
     whole = command.detect_frames
 
-    def changed(*arguments):  # type: ignore[no-untyped-def]
+    def changed(*arguments: Any) -> Any:
         found = whole(*arguments)
         with moving.open("ab") as stream:
             stream.write(b"more")

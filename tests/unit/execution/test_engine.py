@@ -15,13 +15,12 @@ import pytest
 from distributed import Client, LocalCluster
 from joblib import Parallel, delayed
 from sklearn.ensemble import RandomForestClassifier
-from threadpoolctl import threadpool_info, threadpool_limits
 
 import diffractory.errors as errors_module
 import worker_tasks
 from diffractory.errors import DiffractoryError, ExecutionError, RunError
 from diffractory.execution import engine as engine_module
-from diffractory.execution.engine import DaskEngine, Engine, InlineEngine, ThreadEngine, open_engine
+from diffractory.execution.engine import DaskEngine, Engine, InlineEngine, open_engine
 
 MEMORY = 2_000_000_000
 KINDS = [
@@ -448,16 +447,3 @@ def test_a_client_that_closes_between_two_answers_loses_nothing_that_was_asked(
     # Two were in flight when it closed, and one more was sent for the first answer.
     assert [o.result for o in outcomes if o.error is None] == [0, 1, 4]
     assert all("lost before it gave an answer" in str(o.error) for o in outcomes if o.error is not None)
-
-
-def blas_threads(_: object = None) -> set[int]:
-    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
-
-
-@pytest.mark.parametrize("kind", [InlineEngine(), ThreadEngine(2)], ids=["inline", "threads"])
-def test_blas_has_one_thread_wherever_work_runs(kind: Engine) -> None:
-    # With more, sums end in other bits than on workers of a cluster.
-    with threadpool_limits(2, user_api="blas"):
-        assert blas_threads() == {2}
-        assert [outcome.result for outcome in kind.run(blas_threads, range(3))] == [{1}] * 3
-        assert blas_threads() == {2}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from diffractory import Crystal, SimulationSpec
-from diffractory.execution.engine import open_engine
+from diffractory.execution.engine import Engine, InlineEngine, ThreadEngine, open_engine
 from diffractory.scattering.simulate import iterate_patterns, simulate_tilts
 from worker_simulations import busy_threads_of_a_solve
 from zoo import ZOO
@@ -35,3 +36,12 @@ def test_workers_are_not_oversubscribed() -> None:
     for outcome in outcomes:
         assert outcome.error is None
         assert outcome.result == (1, {4})
+
+
+@pytest.mark.parametrize("kind", [InlineEngine(), ThreadEngine(2)], ids=["inline", "threads"])
+def test_blas_has_one_thread_wherever_work_runs(kind: Engine) -> None:
+    # With more, sums end in other bits than on workers of a cluster.
+    with threadpool_limits(2, user_api="blas"):
+        assert _blas_threads() == {2}
+        assert [outcome.result for outcome in kind.run(lambda _: _blas_threads(), range(3))] == [{1}] * 3
+        assert _blas_threads() == {2}

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,9 @@ def damaged(folder: Path) -> None:
         (damaged, "cannot be read"),
     ],
 )
-def test_frames_that_are_not_what_they_were(scan: BraggScan, tmp_path: Path, what, reason: str) -> None:  # type: ignore[no-untyped-def]
+def test_frames_that_are_not_what_they_were(
+    scan: BraggScan, tmp_path: Path, what: Callable[[Path], None], reason: str
+) -> None:
     what(tmp_path)
     with pytest.raises(ScanError, match=reason):
         recorded_frames(scan)
@@ -166,7 +169,9 @@ def test_named_frames_in_another_format(scan: BraggScan, tmp_path: Path) -> None
         ((7, *FRAME), "is a stack of 7 frames"),
     ],
 )
-def test_named_frames_that_do_not_fit(scan: BraggScan, tmp_path: Path, shape, told: str) -> None:  # type: ignore[no-untyped-def]
+def test_named_frames_that_do_not_fit(
+    scan: BraggScan, tmp_path: Path, shape: tuple[int, ...], told: str
+) -> None:
     np.save(tmp_path / "other.npy", np.zeros(shape, np.uint8))
     with pytest.raises(ScanError, match=re.escape(told)):
         named_frames(scan, tmp_path / "other.npy")
