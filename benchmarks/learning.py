@@ -30,6 +30,7 @@ import pandas as pd
 from cubic_constant import CUBIC, calibrates
 from cubic_curves import SUBSETS, CubicTest, cubic_fits, cubic_point
 from error_law import LAW, fit_law, law
+from evaluations import PROTOCOLS, axes_of, difference, in_short, of_protocols, read_evaluation, seconds_of
 from machine import command, describe, write_json
 
 from diffractory.dataset.run import Run
@@ -39,7 +40,6 @@ from diffractory.learning.boosting import BoostedClassifier
 from diffractory.learning.forests import VoteForestClassifier
 from diffractory.learning.growing import training_memory
 from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, protocol_features, targets_of
-from diffractory.learning.provenance import training_runs
 from diffractory.learning.saved_model import packaged_model
 from diffractory.learning.system_hierarchy import SystemVotes
 from diffractory.learning.trained_hierarchies import TrainedBoosting, TrainedForests
@@ -48,7 +48,6 @@ from diffractory.settings import usable_cores
 from diffractory.specs import BoostingSpec, ForestSpec, LabProtocolSpec, TrainingSpec
 
 RESULT = Path(__file__).parent / "results" / "learning.json"
-PROTOCOLS = ("paper", "turned", "lab")
 #: Positions with enough spots in the paper's scan of 256 × 256.
 PATTERNS = 44_600
 SHARES, ORIENTATIONS = (0.125, 0.25, 0.5, 1.0), (1, 3, 9)
@@ -75,35 +74,20 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         section[preset] = {
             "training_patterns": provenance["training_patterns"],
             "training_materials": len(provenance["training_materials"]),
-            "trained_along": _axes(provenance),
-            "tested_along": _read_evaluation(model)["orientations"],
+            "trained_along": axes_of(provenance),
+            "tested_along": read_evaluation(model)["orientations"],
             "model_bytes": sum(path.stat().st_size for path in model.iterdir()),
             "calibration_materials": provenance.get("calibration_materials", 0),
-            "training_seconds": _seconds(model.parent / f"{model.name}-training.json"),
-            **_of_protocols(model),
+            "training_seconds": seconds_of(model.parent / f"{model.name}-training.json"),
+            **of_protocols(model),
             "collected": {"command": command(), **describe()},
         }
     if len(section) == 2:
         section["robust_minus_paper"] = {
-            name: {number: _difference(section, name, number) for number in ("1", "3", "10")}
+            name: {number: difference(section, name, number) for number in ("1", "3", "10")}
             for name in PROTOCOLS
         }
     return section
-
-
-def _axes(provenance: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return how many zone axes of each material a model knows of each run, and how they were chosen."""
-    return [dict(run["orientations"]) for run in training_runs(provenance)]
-
-
-def _read_evaluation(model: Path) -> dict[str, Any]:
-    path = model.parent / f"{model.name}-evaluation" / "evaluation.json"
-    return dict(json.loads(path.read_text()))
-
-
-def _of_protocols(model: Path) -> dict[str, Any]:
-    results = _read_evaluation(model)
-    return {name: _of_protocol(results[name]) for name in PROTOCOLS}
 
 
 def beside(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -116,82 +100,23 @@ def beside(arguments: argparse.Namespace) -> dict[str, Any]:
     for each in section.values():
         each.setdefault("collected", {name: earlier[name] for name in ("command", *describe())})
     for model in arguments.models:
-        header = json.loads((model / "model.json").read_text())
+        header, results = json.loads((model / "model.json").read_text()), read_evaluation(model)
         provenance = header["provenance"]
         section[model.name] = {
             "diffractory": provenance["diffractory"],
             "features": header["n_features"],
-            "trained_along": _axes(provenance),
-            "tested_along": _read_evaluation(model)["orientations"],
+            "trained_along": axes_of(provenance),
+            "tested_along": results["orientations"],
             "training_patterns": provenance["training_patterns"],
             "training_materials": len(provenance["training_materials"]),
-            "training_seconds": _seconds(model.parent / f"{model.name}-training.json"),
-            **{name: _in_short(_read_evaluation(model)[name]) for name in PROTOCOLS},
+            "training_seconds": seconds_of(model.parent / f"{model.name}-training.json"),
+            **{
+                name: in_short(results[name]) | {"conditions": results[name]["conditions"]}
+                for name in PROTOCOLS
+            },
             "collected": {"command": command(), **describe()},
         }
     return section
-
-
-def _seconds(path: Path) -> float | None:
-    return float(json.loads(path.read_text())["seconds"]) if path.exists() else None
-
-
-def _difference(section: dict[str, Any], protocol: str, number: str) -> dict[str, Any]:
-    """Return how many more *robust* has right; the interval is too wide: it takes materials for others."""
-    robust, paper = (section[preset][protocol]["six_systems"][number] for preset in ("robust", "paper"))
-    difference = robust["accuracy"] - paper["accuracy"]
-    half = float(np.hypot(*(0.5 * (each["interval"][1] - each["interval"][0]) for each in (robust, paper))))
-    return {
-        "difference": round(difference, 4),
-        "interval": [round(difference - half, 4), round(difference + half, 4)],
-    }
-
-
-def _in_short(results: dict[str, Any]) -> dict[str, Any]:
-    """Return what evaluations of any date tell."""
-    return {
-        "counts": results["counts"],
-        "all_systems": results["system_by_number"],
-        "calibration_error": {
-            part: results[part]["system"]["reliability"]["expected_calibration_error"]
-            for part in ("single", "aggregated")
-        },
-        "by_system": {part: results[part]["system"]["by_system"] for part in ("single", "aggregated")},
-        "conditions": results["conditions"],
-    }
-
-
-def _of_protocol(results: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **_in_short(results),
-        "systems": results["systems"],
-        "six_systems": results["without_triclinic"]["system_by_number"],
-        "six_systems_by_difference": results["without_triclinic"]["system_by_difference"],
-        "unseen_families": _of_unseen(results["subsets"]["unseen_families"]),
-        "confidence": {
-            part: [results[part]["system"][f"confidence_{which}"] for which in ("right", "wrong")]
-            for part in ("single", "aggregated")
-        },
-        "confusion": {part: results[part]["system"]["confusion"] for part in ("single", "aggregated")},
-        "confidence_matrix": {
-            part: results[part]["system"]["confidence"] for part in ("single", "aggregated")
-        },
-        "reliability": {
-            part: results[part]["system"]["reliability"]["bins"] for part in ("single", "aggregated")
-        },
-        "cubic_constant": results["cubic_constant"],
-        "space_group": {part: results[part]["space_group"] for part in ("single", "aggregated")},
-        "lattice": {part: results[part]["lattice"] for part in ("single", "aggregated")},
-    }
-
-
-def _of_unseen(results: dict[str, Any]) -> dict[str, Any]:
-    """Return what a model does on materials whose prototype and composition family it never saw."""
-    return {
-        "counts": results["counts"],
-        "all_systems": results["system_by_number"],
-        "six_systems": results["without_triclinic"]["system_by_number"],
-    }
 
 
 def validate(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -210,7 +135,7 @@ def validate(arguments: argparse.Namespace) -> dict[str, Any]:
         truth, votes = targets_of(run.catalogue, owners).system, model.vote_systems(patterns.features)
         found = SystemAccuracies(model, votes, truth, owners, 1000, 0).by_number()["system_by_number"]
         section[path.name] = {
-            "trained_along": _axes(provenance),
+            "trained_along": axes_of(provenance),
             "training_patterns": provenance["training_patterns"],
             **{number: found[number] for number in ("1", "3", "10")},
         }
@@ -419,7 +344,7 @@ def cubic_curves(arguments: argparse.Namespace) -> dict[str, Any]:
     model, provenance = load_model(packaged_model())
     assert isinstance(model, TrainedBoosting)
     axes = [run.plan.orientations.model_dump(mode="json") for run in runs]
-    known = [{"axes": "even", **each} for each in _axes(provenance)]
+    known = [{"axes": "even", **each} for each in axes_of(provenance)]
     assert [{"axes": "even", **each} for each in axes] == known, "not the runs of the included model"
     test = CubicTest.of_run(runs[0], model)
     kept: dict[str, Any] = _read().get(arguments.section, {"points": []})

@@ -21,7 +21,7 @@ from scipy.spatial.transform import Rotation
 
 from diffractory import Catalogue, simulate
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
-from diffractory.learning.accuracies import bootstrap_interval
+from diffractory.learning.bootstrap import bootstrap_interval
 from diffractory.learning.protocol_features import targets_of
 from diffractory.learning.saved_model import SavedModel, packaged_model
 from diffractory.patterns.lab_protocol import apply_lab_protocol

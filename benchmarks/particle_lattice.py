@@ -24,7 +24,7 @@ from diffractory.crystals.systems import system_code
 from diffractory.dataset.protocol_patterns import protocol_patterns
 from diffractory.dataset.run import Run
 from diffractory.errors import DiffractoryError
-from diffractory.learning.accuracies import bootstrap_interval
+from diffractory.learning.bootstrap import bootstrap_interval
 from diffractory.learning.saved_model import SavedModel, packaged_model
 from diffractory.patterns.cubic_constant import is_decided, pool_cubic_constants
 from diffractory.patterns.feature_sets import compute_features

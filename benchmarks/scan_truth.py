@@ -28,7 +28,7 @@ from diffractory.crystals.crystal import Crystal
 from diffractory.crystals.sources.aflow import aflow_candidates, read_prototypes
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS, system_code
 from diffractory.errors import ScanError
-from diffractory.learning.accuracies import bootstrap_interval
+from diffractory.learning.bootstrap import bootstrap_interval
 from diffractory.learning.protocol_features import targets_of
 from diffractory.learning.saved_model import SavedModel, packaged_model
 from diffractory.patterns.peak_table import PeakTable

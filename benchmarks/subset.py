@@ -1,11 +1,12 @@
 """Draws a part of a catalogue whose split into training and test is that of the included model.
 
 A fourth of each crystal system is of materials the model never saw, and it is checked that a run of the part
-holds out exactly these; or materials that it never saw alone; or all cubic ones that it never saw or was only
-calibrated on::
+holds out exactly these; or materials that it never saw alone; or those that it was only calibrated on, where
+choices may be made; or all cubic ones of either kind::
 
     python benchmarks/subset.py crystals.parquet part.parquet --materials 800 --seed 28
     python benchmarks/subset.py crystals.parquet unseen.parquet --unseen --materials 1000
+    python benchmarks/subset.py crystals.parquet calibrating.parquet --calibrating
     python benchmarks/subset.py crystals.parquet cubic.parquet --cubic
 """
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--materials", type=int, default=800)
     parser.add_argument("--seed", type=int, default=28)
     parser.add_argument("--unseen", action="store_true")
+    parser.add_argument("--calibrating", action="store_true")
     parser.add_argument("--cubic", action="store_true")
     arguments = parser.parse_args()
     whole = pq.read_table(arguments.catalogue)
@@ -50,9 +52,11 @@ def main() -> None:
     provenance = load_model(packaged_model())[1]
     training = provenance["training"]
     trained_on = table["material_id"].isin(provenance["training_materials"]).to_numpy()
+    calibrating = np.array([calibrates(name, training) for name in table["material_id"]])
     if arguments.cubic:
-        calibrating = [calibrates(name, training) for name in table["material_id"]]
         chosen = np.flatnonzero((table["crystal_system"] == "cubic") & (~trained_on | calibrating))
+    elif arguments.calibrating:
+        chosen = np.flatnonzero(trained_on & calibrating)
     elif arguments.unseen:
         unseen = np.flatnonzero(~trained_on)
         chosen = np.sort(

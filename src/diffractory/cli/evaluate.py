@@ -107,7 +107,7 @@ def _print(results: dict[str, Any]) -> None:
         known = "–" if baseline is None else f"{100 * baseline:.0f} %"
         table.add_row(f"space group, {_patterns(number)}", *cells, known)
     errors = [results[name]["aggregated"]["system"]["reliability"] for name in PROTOCOLS]
-    cells = [_error(each["expected_calibration_error"]) for each in errors]
+    cells = [_error(each["expected_calibration_error"], each["interval"]) for each in errors]
     table.add_row("calibration error, 10 patterns", *cells, "–")
     out.print(table)
     if results["paper"]["cubic_constant"]:
@@ -132,8 +132,10 @@ def _patterns(number: str) -> str:
     return f"{number} pattern{'s' * (number != '1')}"
 
 
-def _error(value: float | None) -> str:
-    return "no such patterns" if value is None else f"{value:.2f}"
+def _error(value: float | None, interval: list[float] | None) -> str:
+    if value is None:
+        return "no such patterns"
+    return f"{value:.3f}" + (" [{:.3f}–{:.3f}]".format(*interval) if interval else "")
 
 
 def _length(found: dict[str, Any]) -> str:

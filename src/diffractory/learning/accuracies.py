@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffractory.learning.aggregation import aggregate_labels
+from diffractory.learning.bootstrap import bootstrap_interval
 from diffractory.learning.reliability import reliability
 from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes
 
@@ -17,8 +17,6 @@ from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes
 NUMBERS = (1, 3, 10, 30)
 #: Bins that a condition is divided into where it has more values.
 _BINS = 6
-#: Resampled sets of materials held at once; bounds their memory.
-_RESAMPLED_AT_ONCE = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +68,7 @@ class SystemAccuracies:
     def by_number(self) -> dict[str, dict[str, Any]]:
         """Return accuracies for 1, 3, 10 and 30 patterns, by the model's rule and by the paper's.
 
-        With each goes the expected calibration error of the rule's own confidence.
+        With each goes the expected calibration error of the rule's own confidence, and its interval.
         """
         return {
             "system_by_number": {str(number): self._of_groups(number, own=True) for number in NUMBERS},
@@ -114,7 +112,7 @@ class SystemAccuracies:
         group[np.isin(group, np.flatnonzero(sizes < size))] = -1
         used = np.flatnonzero(group >= 0)
         if len(used) == 0:
-            nothing = {"accuracy": None, "interval": None, "calibration_error": None}
+            nothing = dict.fromkeys(("accuracy", "interval", "calibration_error", "calibration_interval"))
             return {"n": 0, "n_materials": 0, **nothing}
         votes = self.votes.take(used)
         if own:
@@ -125,12 +123,14 @@ class SystemAccuracies:
         right, materials = pooled.label == self.truth[first], self.materials[first]
         # One vote has the whole weight: the confidence of a pattern alone is its own.
         confidence = self.votes.confidence[first] if size == 1 else pooled.confidence
+        sure = reliability(right, confidence, materials, n_bootstrap=self.n_bootstrap, seed=self.seed)
         return {
             "n": len(first),
             "n_materials": len(np.unique(materials)),
             "accuracy": float(np.mean(right)),
             "interval": bootstrap_interval(right, materials, self.n_bootstrap, self.seed),
-            "calibration_error": reliability(right, confidence)["expected_calibration_error"],
+            "calibration_error": sure["expected_calibration_error"],
+            "calibration_interval": sure["interval"],
         }
 
 
@@ -162,72 +162,3 @@ def group_patterns(materials: NDArray[np.int64], size: int, seed: int) -> NDArra
         groups[shuffled[: len(numbers)]] = next_group + numbers
         next_group += n_groups
     return groups
-
-
-def bootstrap_interval(
-    right: NDArray[np.bool_], materials: NDArray[np.int64], n_bootstrap: int, seed: int
-) -> list[float] | None:
-    """Return the 95 % bootstrap interval of an accuracy, resampling materials.
-
-    Patterns of one material are alike: resampling patterns would give far too narrow an interval.
-
-    Parameters
-    ----------
-    right : ndarray of shape (n,), bool
-    materials : ndarray of shape (n,), int
-    n_bootstrap : int
-    seed : int
-
-    Returns
-    -------
-    list of two floats, or None
-        Percentiles 2.5 and 97.5; None for fewer than two materials.
-    """
-    names, material = np.unique(materials, return_inverse=True)
-    if len(names) < 2:
-        return None
-    totals = np.bincount(material).astype(np.float64)
-    rights = np.bincount(material, weights=right)
-    generator = np.random.default_rng([seed, len(names)])
-    accuracies = []
-    for first in range(0, n_bootstrap, _RESAMPLED_AT_ONCE):
-        size = (min(_RESAMPLED_AT_ONCE, n_bootstrap - first), len(names))
-        drawn = generator.integers(len(names), size=size)
-        accuracies.append(rights[drawn].sum(axis=1) / totals[drawn].sum(axis=1))
-    low, high = np.percentile(np.concatenate(accuracies), [2.5, 97.5])
-    return [float(low), float(high)]
-
-
-def bootstrap_median_interval(
-    values: NDArray[np.float64], materials: NDArray[np.int64], n_bootstrap: int, seed: int
-) -> list[float] | None:
-    """Return the 95 % bootstrap interval of a median, resampling materials.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n,)
-        May be infinite, not NaN.
-    materials : ndarray of shape (n,), int
-    n_bootstrap : int
-    seed : int
-
-    Returns
-    -------
-    list of two floats, or None
-        Percentiles 2.5 and 97.5; None for fewer than two materials, or where one of them is infinite.
-    """
-    names, material = np.unique(materials, return_inverse=True)
-    if len(names) < 2:
-        return None
-    order = np.argsort(values, kind="stable")
-    ordered, owner = values[order], material[order]
-    generator = np.random.default_rng([seed, len(names)])
-    medians = np.empty(n_bootstrap)
-    for index in range(n_bootstrap):
-        drawn = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
-        # As often as its material was drawn; the mean of the middle two where their number is even.
-        reached = np.cumsum(drawn[owner])
-        middle = [(reached[-1] - 1) // 2, reached[-1] // 2]
-        medians[index] = ordered[np.searchsorted(reached, middle, side="right")].mean()
-    ranks = np.sort(medians)[[int(0.025 * (n_bootstrap - 1)), math.ceil(0.975 * (n_bootstrap - 1))]]
-    return [float(value) for value in ranks] if np.all(np.isfinite(ranks)) else None

@@ -90,7 +90,7 @@ def _fared(evaluations: Sequence[EvaluationRecord]) -> list[str]:
         ]
     lines = [
         "How well it does on materials that it was not trained on, crystal system right [95 % interval over "
-        "materials], and expected calibration error of its confidence:",
+        "materials], and expected calibration error of its confidence [likewise]:",
         "",
         "| evaluated on | protocol | 1 pattern | calibration error | 10 patterns | calibration error |",
         "|---|---|---|---|---|---|",
@@ -114,4 +114,6 @@ def _cells(found: RecordedAccuracy | None) -> tuple[str, str]:
         "" if found.interval is None else " [{:.1f}–{:.1f}]".format(*(100 * end for end in found.interval))
     )
     error = "–" if found.calibration_error is None else f"{found.calibration_error:.3f}"
+    if found.calibration_interval is not None:
+        error += " [{:.3f}–{:.3f}]".format(*found.calibration_interval)
     return f"{100 * found.accuracy:.1f} %{spread}", error

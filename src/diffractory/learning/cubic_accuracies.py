@@ -10,13 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffractory.crystals.systems import system_code
-from diffractory.learning.accuracies import (
-    NUMBERS,
-    bootstrap_interval,
-    bootstrap_median_interval,
-    group_patterns,
-)
+from diffractory.learning.accuracies import NUMBERS, group_patterns
 from diffractory.learning.aggregation import aggregate_lattice
+from diffractory.learning.bootstrap import bootstrap_interval, bootstrap_median_interval
 from diffractory.learning.hierarchy import Targets
 from diffractory.learning.system_hierarchy import SystemHierarchy, SystemVotes
 from diffractory.patterns.cubic_constant import pool_cubic_constants

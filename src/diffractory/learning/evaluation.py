@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,13 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffractory.crystals.systems import CRYSTAL_SYSTEMS
 from diffractory.errors import ModelError
-from diffractory.learning.accuracies import (
-    SystemAccuracies,
-    bootstrap_interval,
-    bootstrap_median_interval,
-    group_patterns,
-)
+from diffractory.learning.accuracies import SystemAccuracies, group_patterns
 from diffractory.learning.aggregation import aggregate_labels, aggregate_lattice
+from diffractory.learning.bootstrap import bootstrap_interval, bootstrap_median_interval
 from diffractory.learning.cubic_accuracies import CubicAccuracies
 from diffractory.learning.hierarchy import Targets
 from diffractory.learning.matrices import check_features_of
@@ -30,7 +26,8 @@ _TRICLINIC = CRYSTAL_SYSTEMS.index("triclinic")
 
 _NOTE = (
     "All accuracies are over the crystal systems in 'systems'; patterns of other systems are counted "
-    "in 'not_learned' and in nothing else. Intervals are 95 % bootstrap intervals over materials. "
+    "in 'not_learned' and in nothing else. Intervals are 95 % bootstrap intervals over materials; chance "
+    "adds to calibration errors, and their intervals allow for it. "
     "'baseline' always answers with what was most frequent (lattice: the median) in training. "
     "Space-group accuracies over all patterns count a wrong crystal system as wrong. Lattice errors "
     "are of patterns whose crystal system was predicted right; so are those of 'cubic_constant', where "
@@ -58,6 +55,95 @@ class _Answers:
             self.confidence[chosen],
             self.space_group[chosen],
             self.lattice[chosen],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Patterns of crystal systems that the model learned, with its votes; ``read`` as far as it is known."""
+
+    model: SystemHierarchy
+    features: NDArray[np.float32]
+    votes: SystemVotes
+    truth: Targets
+    materials: NDArray[np.int64]
+    read: tuple[SpotLattices, PeakTable] | None
+    group_size: int
+    n_bootstrap: int
+    seed: int
+
+    def take(self, chosen: NDArray[np.bool_]) -> Self:
+        return replace(
+            self,
+            features=self.features[chosen],
+            votes=self.votes.take(chosen),
+            truth=self.truth.take(chosen),
+            materials=self.materials[chosen],
+            read=None if self.read is None else (self.read[0].take(chosen), self.read[1].take(chosen)),
+        )
+
+    def accuracies(self) -> SystemAccuracies:
+        return SystemAccuracies(
+            self.model, self.votes, self.truth.system, self.materials, self.n_bootstrap, self.seed
+        )
+
+    def report(self) -> dict[str, Any]:
+        """Return all that is told of a test, and of a part of it."""
+        group = group_patterns(self.materials, self.group_size, self.seed)
+        grouped, sizes = self._predict_grouped(group), np.bincount(group[group >= 0])
+        parts = {
+            "single": self._predict_single(),
+            "aggregated": grouped.take(sizes == self.group_size),
+            "aggregated_small_groups": grouped.take(sizes < self.group_size),
+        }
+        accuracies = self.accuracies()
+        return {
+            "counts": _counts(self.truth, self.materials),
+            **{
+                name: _report(self.model, answers, self.n_bootstrap, self.seed)
+                for name, answers in parts.items()
+            },
+            **accuracies.by_number(),
+            "without_triclinic": accuracies.without(_TRICLINIC).by_number(),
+            "cubic_constant": self._cubic_constant(),
+        }
+
+    def _cubic_constant(self) -> dict[str, Any] | None:
+        if self.read is None:
+            return None
+        return CubicAccuracies(
+            self.model, self.features, self.votes, self.truth, self.materials, *self.read,
+            self.n_bootstrap, self.seed,
+        ).by_number()  # fmt: skip
+
+    def _predict_single(self) -> _Answers:
+        within = self.model.predict_within(self.features, self.votes.system)
+        return _Answers(
+            self.truth,
+            self.materials,
+            self.votes.system,
+            self.votes.confidence,
+            within.space_group,
+            within.lattice,
+        )
+
+    def _predict_grouped(self, group: NDArray[np.int64]) -> _Answers:
+        used = group >= 0
+        members = group[used]
+        systems = self.model.pool_systems(self.votes.take(used), members)
+        # The whole group goes through the models of the system it was given, whatever each said alone.
+        codes = np.full(len(group), -1)
+        codes[used] = systems.label[members]
+        within = self.model.predict_within(self.features, codes)
+        space_groups = aggregate_labels(within.space_group[used], within.group_difference[used], members)
+        first = np.unique(members, return_index=True)[1]
+        return _Answers(
+            self.truth.take(np.flatnonzero(used)[first]),
+            self.materials[used][first],
+            systems.label,
+            systems.confidence,
+            space_groups.label,
+            aggregate_lattice(within.lattice[used], members),
         )
 
 
@@ -98,7 +184,7 @@ def evaluate(
     conditions : mapping of str to array_like of shape (n,), optional
         Numbers, such as the thickness, that single-pattern accuracy is shown against.
     subsets : mapping of str to array_like of shape (n,), bool, optional
-        Parts of the patterns whose accuracy is given apart, such as those of unseen prototypes.
+        Parts of the patterns that are reported on apart, such as those of unseen prototypes.
     lattices : SpotLattices, optional
         Read from the same n patterns; then the cubic constant is told from several together as well.
     peaks : PeakTable, optional
@@ -114,8 +200,8 @@ def evaluate(
         ``system_by_difference``: by the paper's rule; ``without_triclinic``: both, of patterns of other
         systems, where triclinic is no possible answer; ``cubic_constant``: errors of the constant of cubic
         materials for 1, 3, 10 and 30 patterns, by the model's ``median``, all spots ``pooled``, and
-        ``both``, None without ``lattices``; ``conditions`` and ``subsets``: as asked for, a subset with its
-        ``counts``, accuracies and those ``without_triclinic``. ``note`` says how to read the numbers.
+        ``both``, None without ``lattices``; ``conditions`` and ``subsets``: as asked for, a subset with all
+        keys named so far and its ``counts``. ``note`` says how to read the numbers.
 
     Raises
     ------
@@ -131,21 +217,12 @@ def evaluate(
     learned = np.isin(targets.system, model.systems_)
     if not learned.all():
         features = features[learned]
-    truth, known = targets.take(learned), owners[learned]
-    votes = model.vote_systems(features)
-    accuracies = SystemAccuracies(model, votes, truth.system, known, n_bootstrap, seed)
-    cubic: dict[str, Any] | None = None
-    if lattices is not None and peaks is not None:
-        read = (lattices.take(learned), peaks.take(learned))
-        cubic = CubicAccuracies(model, features, votes, truth, known, *read, n_bootstrap, seed).by_number()
-    group = group_patterns(known, group_size, seed)
-    grouped = _predict_grouped(model, features, votes, truth, known, group)
-    sizes = np.bincount(group[group >= 0])
-    reports = {
-        "single": _predict_single(model, features, votes, truth, known),
-        "aggregated": grouped.take(sizes == group_size),
-        "aggregated_small_groups": grouped.take(sizes < group_size),
-    }
+    read = None if lattices is None or peaks is None else (lattices.take(learned), peaks.take(learned))
+    asked = _Asked(
+        model, features, model.vote_systems(features), targets.take(learned), owners[learned], read,
+        group_size, n_bootstrap, seed,
+    )  # fmt: skip
+    accuracies = asked.accuracies()
     return {
         "format": 1,
         "note": _NOTE,
@@ -153,29 +230,16 @@ def evaluate(
         "group_size": group_size,
         "n_bootstrap": n_bootstrap,
         "seed": seed,
-        "counts": _counts(truth, known),
         "not_learned": _counts(targets.take(~learned), owners[~learned]),
-        **{name: _report(model, answers, n_bootstrap, seed) for name, answers in reports.items()},
-        **accuracies.by_number(),
-        "without_triclinic": accuracies.without(_TRICLINIC).by_number(),
-        "cubic_constant": cubic,
+        **asked.report(),
         "conditions": {
             name: accuracies.against(np.asarray(values)[learned])
             for name, values in (conditions or {}).items()
         },
         "subsets": {
-            name: _report_subset(accuracies, truth, np.asarray(chosen, dtype=bool)[learned])
+            name: asked.take(np.asarray(chosen, dtype=bool)[learned]).report()
             for name, chosen in (subsets or {}).items()
         },
-    }
-
-
-def _report_subset(accuracies: SystemAccuracies, truth: Targets, chosen: NDArray[np.bool_]) -> dict[str, Any]:
-    part = accuracies.take(chosen)
-    return {
-        "counts": _counts(truth.take(chosen), part.materials),
-        **part.by_number(),
-        "without_triclinic": part.without(_TRICLINIC).by_number(),
     }
 
 
@@ -200,44 +264,6 @@ def _check_lattices(lattices: SpotLattices | None, peaks: PeakTable | None, n_ro
             "the cubic constant is told from the lattice and the spots of every pattern",
             "Give both for the same patterns, or neither",
         )
-
-
-def _predict_single(
-    model: SystemHierarchy,
-    features: NDArray[np.float32],
-    votes: SystemVotes,
-    truth: Targets,
-    owners: NDArray[np.int64],
-) -> _Answers:
-    within = model.predict_within(features, votes.system)
-    return _Answers(truth, owners, votes.system, votes.confidence, within.space_group, within.lattice)
-
-
-def _predict_grouped(
-    model: SystemHierarchy,
-    features: NDArray[np.float32],
-    votes: SystemVotes,
-    truth: Targets,
-    owners: NDArray[np.int64],
-    group: NDArray[np.int64],
-) -> _Answers:
-    used = group >= 0
-    members = group[used]
-    systems = model.pool_systems(votes.take(used), members)
-    # The whole group goes through the models of the system it was given, whatever each said alone.
-    codes = np.full(len(group), -1)
-    codes[used] = systems.label[members]
-    within = model.predict_within(features, codes)
-    space_groups = aggregate_labels(within.space_group[used], within.group_difference[used], members)
-    first = np.unique(members, return_index=True)[1]
-    return _Answers(
-        truth.take(np.flatnonzero(used)[first]),
-        owners[used][first],
-        systems.label,
-        systems.confidence,
-        space_groups.label,
-        aggregate_lattice(within.lattice[used], members),
-    )
 
 
 def _counts(truth: Targets, owners: NDArray[np.int64]) -> dict[str, Any]:
@@ -280,7 +306,9 @@ def _report_system(
         "baseline_answer": CRYSTAL_SYSTEMS[majority],
         "confidence_right": _mean(answers.confidence[right]),
         "confidence_wrong": _mean(answers.confidence[~right]),
-        "reliability": reliability(right, answers.confidence),
+        "reliability": reliability(
+            right, answers.confidence, answers.material, n_bootstrap=n_bootstrap, seed=seed
+        ),
         "by_system": {CRYSTAL_SYSTEMS[code]: _mean(right[answers.truth.system == code]) for code in codes},
         "confusion": [[int(cell.sum()) for cell in row] for row in cells],
         "confidence": [[_mean(answers.confidence[cell]) for cell in row] for row in cells],
@@ -303,17 +331,31 @@ def _report_space_group(
             "accuracy": _mean(right[here]),
             "interval": bootstrap_interval(right[here], answers.material[here], n_bootstrap, seed),
             "n_right_system": int((here & right_system).sum()),
-            "given_right_system": _mean(right[here & right_system]),
+            **_given(right, here & right_system, answers.material, n_bootstrap, seed),
             "baseline": _mean(truth.space_group[here] == model.training_[code].majority_group),
         }
     majority = max(model.training_.values(), key=lambda seen: seen.n_majority).majority_group
     return {
         "accuracy": _mean(right),
         "interval": bootstrap_interval(right, answers.material, n_bootstrap, seed),
-        "given_right_system": _mean(right[right_system]),
+        **_given(right, right_system, answers.material, n_bootstrap, seed),
         "baseline": _mean(truth.space_group == majority),
         "n_unseen_in_training": int(unseen.sum()),
         "by_system": by_system,
+    }
+
+
+def _given(
+    right: NDArray[np.bool_],
+    right_system: NDArray[np.bool_],
+    materials: NDArray[np.int64],
+    n_bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    hits, owners = right[right_system], materials[right_system]
+    return {
+        "given_right_system": _mean(hits),
+        "given_right_system_interval": bootstrap_interval(hits, owners, n_bootstrap, seed),
     }
 
 

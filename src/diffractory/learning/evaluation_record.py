@@ -26,6 +26,8 @@ class RecordedAccuracy(BaseModel):
         95 % bootstrap interval over materials.
     calibration_error : float or None
         Expected calibration error.
+    calibration_interval : tuple of two floats, or None
+        Of the calibration error; accounts of earlier versions have none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,6 +35,7 @@ class RecordedAccuracy(BaseModel):
     accuracy: float | None
     interval: tuple[float, float] | None
     calibration_error: float | None
+    calibration_interval: tuple[float, float] | None = None
 
 
 class EvaluationRecord(BaseModel):

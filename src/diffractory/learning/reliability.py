@@ -8,9 +8,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diffractory.errors import ModelError
+from diffractory.learning.bootstrap import bootstrap_calibration_interval
 
 
-def reliability(right: ArrayLike, confidence: ArrayLike, n_bins: int = 10) -> dict[str, Any]:
+def reliability(
+    right: ArrayLike,
+    confidence: ArrayLike,
+    materials: ArrayLike | None = None,
+    *,
+    n_bins: int = 10,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Compare confidence with accuracy in bins of confidence.
 
     Parameters
@@ -19,15 +28,22 @@ def reliability(right: ArrayLike, confidence: ArrayLike, n_bins: int = 10) -> di
         Whether each answer is right.
     confidence : array_like of shape (n,)
         Confidence each was given with, 0 … 1.
+    materials : array_like of shape (n,), int, optional
+        Whose pattern each answer is about; without them there is no interval.
     n_bins : int
         Bins of equal width over 0 … 1.
+    n_bootstrap : int
+        Resamplings of the materials behind the interval.
+    seed : int
+        Of resampling.
 
     Returns
     -------
     dict
         ``expected_calibration_error``: mean distance of accuracy and mean confidence over the bins,
-        weighted by their answers, None without answers (Naeini et al., AAAI 2015); ``bins``: one dict
-        with ``n``, ``confidence`` and ``accuracy`` (None where empty) for each.
+        weighted by their answers, None without answers (Naeini et al., AAAI 2015); ``interval``: its 95 %
+        bootstrap interval over materials, None for fewer than two; ``bins``: one dict with ``n``,
+        ``confidence`` and ``accuracy`` (None where empty) for each.
 
     Raises
     ------
@@ -45,8 +61,15 @@ def reliability(right: ArrayLike, confidence: ArrayLike, n_bins: int = 10) -> di
     sums = (np.bincount(place, weights=weights, minlength=n_bins) for weights in (values, hits))
     means, shares = (np.divide(total, counts, out=np.zeros(n_bins), where=counts > 0) for total in sums)
     error = float(np.sum(counts * np.abs(shares - means)) / len(hits)) if len(hits) else None
+    interval = None
+    if materials is not None:
+        owners = np.asarray(materials)
+        if owners.shape != hits.shape:
+            raise ModelError(f"{hits.shape} answers about materials of shape {owners.shape}")
+        interval = bootstrap_calibration_interval(hits, place, values, owners, n_bootstrap, seed)
     return {
         "expected_calibration_error": error,
+        "interval": interval,
         "bins": [
             {
                 "n": int(count),

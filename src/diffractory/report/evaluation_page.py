@@ -20,6 +20,7 @@ PROTOCOLS = {"paper": "paper protocol", "turned": "the same, turned", "lab": "la
 #: Answers for the cubic constant, and what they are called.
 ANSWERS = {"median": "the model's median", "pooled": "lattices and spots pooled", "both": "both"}
 _SIX = "triclinic neither asked nor answered"
+_NOVEL = "nothing isostructural in training"
 #: Finds a number of ours: of an evaluation, its "single" or "aggregated" part, and the number of patterns.
 _Ours = Callable[[Mapping[str, Any], str, str], str]
 
@@ -77,6 +78,7 @@ def write_evaluation_page(results: Mapping[str, Any], path: Path) -> None:
     # Evaluations of earlier versions do not have it.
     for name in (name for name, each in shown.items() if each.get("cubic_constant")):
         _cubic_table(page, PROTOCOLS[name], shown[name])
+    _novel_details(page, shown)
     page.heading("Beside the paper")
     _paper_table(page, shown)
     page.heading("What was evaluated")
@@ -102,6 +104,29 @@ def _novel_tables(page: Page, results: Mapping[str, Any], shown: Mapping[str, An
     page.table("Materials with no isostructural one in training", ["", *by_system], rows)
 
 
+def _novel_details(page: Page, shown: Mapping[str, Any]) -> None:
+    """Show all that is told of the whole test for materials unlike all of training, too."""
+    novel = {
+        name: {key: each[key] for key in ("systems", "group_size")} | each["subsets"]["unseen_families"]
+        for name, each in shown.items()
+    }
+    # Evaluations of earlier versions do not have it.
+    if "single" not in novel["paper"]:
+        return
+    page.heading("Materials with no isostructural one in training, once more in detail")
+    page.figure(
+        figure_of_confusion(novel),
+        "Of the patterns of each crystal system, the share that is called so, and how sure the model was",
+    )
+    page.figure(figure_of_reliability(novel), "Share of right answers against confidence")
+    for name, each in novel.items():
+        _space_group_table(page, f"{PROTOCOLS[name]}, {_NOVEL}", each)
+    for name, each in novel.items():
+        _lattice_tables(page, f"{PROTOCOLS[name]}, {_NOVEL}", each)
+    for name in (name for name, each in novel.items() if each["cubic_constant"]):
+        _cubic_table(page, f"{PROTOCOLS[name]}, {_NOVEL}", novel[name])
+
+
 def _novel_caption(results: Mapping[str, Any], novel: Mapping[str, Any]) -> str:
     """Say of how many materials, and where near-copies may be among them after all."""
     told = (
@@ -120,8 +145,10 @@ def _accuracy_table(page: Page, shown: Mapping[str, Any], key: str, caption: str
     header = ["patterns", *(PROTOCOLS[name] for name in shown)]
     rows = [[number, *(_accuracy(each[key][number]) for each in shown.values())] for number in numbers]
     for number in ("1", "10"):
-        errors = [each[key][number].get("calibration_error") for each in shown.values()]
-        rows.append([f"calibration error, {number}", *map(_length, errors)])
+        found = [each[key][number] for each in shown.values()]
+        # Evaluations of earlier versions have no interval, and before that no error.
+        errors = [_error(one.get("calibration_error"), one.get("calibration_interval")) for one in found]
+        rows.append([f"calibration error, {number}", *errors])
     page.table(caption, header, rows)
 
 
@@ -144,7 +171,10 @@ def _space_group_table(page: Page, name: str, evaluation: Mapping[str, Any]) -> 
             found = {part: numbers["by_system"][system] for part, numbers in found.items()}
         row = ["all" if system is None else system]
         for numbers in found.values():
-            row += [_rounded(numbers), _percent(numbers["given_right_system"])]
+            # Evaluations of earlier versions have no such interval.
+            interval = numbers.get("given_right_system_interval")
+            given = {"accuracy": numbers["given_right_system"], "interval": interval}
+            row += [_rounded(numbers), _rounded(given)]
         rows.append([*row, _percent(found["single"]["baseline"])])
     size = f"{evaluation['group_size']} patterns"
     header = ["", "1 pattern", "given the system", size, "given the system", "always the most frequent"]

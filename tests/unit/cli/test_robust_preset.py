@@ -73,7 +73,11 @@ def test_evaluation_of_both_presets_lies_beside_each_other(model: Path, run: Pat
     assert results["same_zone_axes_as_training"]
     page = (tmp_path / "e" / "evaluation.html").read_text(encoding="utf-8")
     assert "Median error of the cubic constant where the system is right, Å" in page
-    assert page.count("data:image/png") == 5
+    # The figures of the whole test, then two of what is unlike all of training.
+    assert page.count("data:image/png") == 7
+    strict = results["lab"]["subsets"]["unseen_families"]
+    assert strict["cubic_constant"]["1"]["n"] == strict["single"]["lattice"]["cubic"]["n"]
+    assert "is right, Å, lab protocol, nothing isostructural in training" in page
     assert "triclinic neither asked nor answered" in page
     assert "Note: the patterns lie along the zone axes of the training" in page
     assert 'src="http' not in page

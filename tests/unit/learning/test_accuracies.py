@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffractory.learning.accuracies import SystemAccuracies, bootstrap_interval, group_patterns
+from diffractory.learning.accuracies import SystemAccuracies, group_patterns
 from diffractory.learning.aggregation import AggregatedLabels, aggregate_labels
 from diffractory.learning.system_hierarchy import SystemVotes
 
@@ -42,7 +42,7 @@ def test_accuracy_for_several_patterns_counts_full_groups_only():
     assert (numbers["3"]["n"], numbers["3"]["n_materials"]) == (5, 2)
     assert (numbers["10"]["n"], numbers["10"]["n_materials"], numbers["10"]["interval"]) == (1, 1, None)
     assert numbers["10"]["accuracy"] == 1.0
-    nothing = {"accuracy": None, "interval": None, "calibration_error": None}
+    nothing = dict.fromkeys(("accuracy", "interval", "calibration_error", "calibration_interval"))
     assert numbers["30"] == {"n": 0, "n_materials": 0, **nothing}
     assert found["system_by_difference"] == numbers
 
@@ -107,13 +107,3 @@ def test_groups_are_disjoint_full_and_of_one_material():
     assert np.bincount(groups[groups >= 0]).tolist() == [10, 10, 10, 4]
     assert np.sum(groups == -1) == 5
     assert not np.array_equal(groups, group_patterns(materials, 10, 1))
-
-
-def test_intervals_resample_materials():
-    # All patterns of a material are right or wrong together: as uncertain as ten patterns are.
-    materials = np.repeat(np.arange(10), 100)
-    low, high = bootstrap_interval(materials < 5, materials, 500, 0)
-    assert low < 0.3
-    assert high > 0.7
-    assert bootstrap_interval(np.ones(5, bool), np.zeros(5, int), 10, 0) is None
-    assert bootstrap_interval(np.ones(20, bool), np.arange(20), 50, 0) == [1.0, 1.0]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from diffractory.errors import ModelError
-from diffractory.learning.accuracies import bootstrap_median_interval
 from diffractory.learning.evaluation import evaluate
 from diffractory.learning.hierarchy import Targets
 from diffractory.patterns.peak_table import PeakTable
@@ -101,20 +100,3 @@ def test_without_lattices_nothing_is_said_and_those_of_other_patterns_are_refuse
         _evaluated(ROWS, lattices=_lattices([4.0, 5.0]))
     with pytest.raises(ModelError, match="for the same patterns"):
         _evaluated(ROWS, peaks=None)
-
-
-def test_interval_of_a_median_resamples_materials():
-    generator = np.random.default_rng(5)
-    materials = np.repeat(np.arange(40), generator.integers(1, 6, 40))
-    values = generator.exponential(size=len(materials)) + 0.2 * materials
-    found = bootstrap_median_interval(values, materials, 1000, 3)
-    assert found is not None
-    drawn = np.random.default_rng([3, 40])
-    members = [values[materials == number] for number in range(40)]
-    medians = [
-        np.median(np.concatenate([members[i] for i in drawn.integers(40, size=40)])) for _ in range(1000)
-    ]
-    np.testing.assert_allclose(found, np.percentile(medians, [2.5, 97.5]), rtol=0.02)
-    assert bootstrap_median_interval(values[:1], materials[:1], 10, 0) is None
-    values[materials < 30] = np.inf
-    assert bootstrap_median_interval(values, materials, 100, 0) is None

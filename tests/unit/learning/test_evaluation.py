@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffractory.errors import ModelError
-from diffractory.learning.accuracies import bootstrap_interval, group_patterns
+from diffractory.learning.accuracies import group_patterns
 from diffractory.learning.aggregation import AggregatedLabels
 from diffractory.learning.evaluation import evaluate
 from diffractory.learning.hierarchy import SymmetryHierarchy, Targets
@@ -40,7 +40,25 @@ class KnowsTriclinic(ScriptedModel):
         return SystemVotes.from_share(share, self.systems_)
 
 
-NOTHING = {"n": 0, "n_materials": 0, "accuracy": None, "interval": None, "calibration_error": None}
+NOTHING = {
+    "n": 0,
+    "n_materials": 0,
+    "accuracy": None,
+    "interval": None,
+    "calibration_error": None,
+    "calibration_interval": None,
+}
+#: What is told of a whole test and of each part of it.
+OF_A_TEST = {
+    "counts",
+    "single",
+    "aggregated",
+    "aggregated_small_groups",
+    "system_by_number",
+    "system_by_difference",
+    "without_triclinic",
+    "cubic_constant",
+}
 
 
 def scripted(
@@ -80,6 +98,8 @@ def test_single_pattern_numbers_by_hand():
         "interval": [0.0, 0.5],
         "n_right_system": 2,
         "given_right_system": 0.5,
+        # The two whose system is right are of one material.
+        "given_right_system_interval": None,
         "baseline": 1.0,
     }
     assert group["baseline"] == 0.75
@@ -182,6 +202,8 @@ def test_subsets_are_reported_apart():
         assert found["unseen"][rule] == alone[rule]
         assert found["none"][rule]["1"] == NOTHING
     assert found["unseen"]["system_by_number"]["3"]["accuracy"] == 1.0
+    assert set(found["unseen"]) == set(found["none"]) == OF_A_TEST
+    assert found["unseen"] == {key: alone[key] for key in OF_A_TEST}
     assert found["unseen"]["counts"] == alone["counts"]
     assert found["none"]["counts"] == {"patterns": 0, "materials": 0, "by_system": {}}
 
@@ -219,6 +241,25 @@ def test_reliability_of_single_patterns_by_hand():
     found = scripted(rows, [(6, 0), (3, 1), (3, 2)])["single"]["system"]["reliability"]
     # Sure to 0.9, half of them right; sure to 0.6, and right.
     assert found["expected_calibration_error"] == pytest.approx(2 / 3 * 0.4 + 1 / 3 * 0.4)
+
+
+def test_calibration_errors_and_space_groups_given_the_system_have_intervals_over_materials():
+    generator = np.random.default_rng(2)
+    rows = [
+        (6, float(sure), 225 if right else 221, 5.0)
+        for sure, right in generator.integers(6, 10, (400, 2)) % [10, 2]
+    ]
+    truth = [(6 if generator.random() < 0.7 else 3, number // 8) for number in range(400)]
+    found = scripted(rows, truth)
+    for part, number in (("single", "1"), ("aggregated_small_groups", None)):
+        system, group = found[part]["system"], found[part]["space_group"]
+        low, high = system["reliability"]["interval"]
+        assert 0.0 <= low <= system["reliability"]["expected_calibration_error"] <= high
+        if number is not None:
+            assert found["system_by_number"][number]["calibration_interval"] == [low, high]
+        for each in (group, group["by_system"]["cubic"]):
+            low, high = each["given_right_system_interval"]
+            assert low < each["given_right_system"] < high
 
 
 def test_lattice_errors_have_intervals_over_materials():
@@ -295,18 +336,6 @@ def test_groups_are_random_but_seeded():
     assert (np.diff(first[:40]) != 0).sum() > 10
 
 
-def test_interval_resamples_materials_not_patterns():
-    generator = np.random.default_rng(0)
-    by_material = generator.random(40) < 0.5
-    right, materials = np.repeat(by_material, 100), np.repeat(np.arange(40), 100)
-    low, high = bootstrap_interval(right, materials, 1000, 0)
-    assert low < right.mean() < high
-    # 40 independent materials: about ± 2 · 0.5/√40 = 0.16; 4000 patterns would give ± 0.016.
-    assert 0.2 < high - low < 0.4
-    assert bootstrap_interval(right, materials, 1000, 0) == [low, high]
-    assert bootstrap_interval(right, np.zeros(4000, dtype=int), 10, 0) is None
-
-
 def test_a_real_model_gives_plain_json():
     generator = np.random.default_rng(3)
     n = 280
@@ -331,6 +360,9 @@ def test_a_real_model_gives_plain_json():
     assert result["without_triclinic"]["system_by_number"] == result["system_by_number"]
     assert sum(each["n"] for each in result["conditions"]["first"]) == 240
     assert result["subsets"]["even"]["system_by_number"]["10"]["n"] == 12
+    even = materials % 2 == 0
+    alone = evaluate(model, X[even], targets.take(even), materials[even], n_bootstrap=50)
+    assert result["subsets"]["even"] == {key: alone[key] for key in OF_A_TEST}
     assert evaluate(model, X, targets, materials, **asked) == result
 
 

@@ -25,7 +25,7 @@ from diffractory.learning.evaluation_record import EvaluationRecord
 from diffractory.learning.hierarchy import SymmetryHierarchy
 from diffractory.learning.model_evaluation import evaluate_saved_model
 from diffractory.learning.protocol_features import ProtocolFeatures, targets_of
-from diffractory.report.evaluation_page import write_evaluation_page
+from diffractory.report.evaluation_page import PROTOCOLS, write_evaluation_page
 from diffractory.specs import ForestSpec, OrientationSpec, RadialBasisSpec, SimulationSpec
 from small_runs import edit_json, finish, small_plan
 from zoo import ZOO, face_centred
@@ -238,7 +238,9 @@ def test_the_page_tells_of_space_groups_lattices_and_confidence(
     assert [row[0] for row in groups] == ["triclinic", "hexagonal", "cubic", "all"]
     low, high = (100 * end for end in lab["space_group"]["interval"])
     assert groups[-1][1] == f"{100 * lab['space_group']['accuracy']:.0f} % [{low:.0f}–{high:.0f}]"
-    assert groups[-1][2] == f"{100 * lab['space_group']['given_right_system']:.0f} %"
+    low, high = (100 * end for end in lab["space_group"]["given_right_system_interval"])
+    given = f"{100 * lab['space_group']['given_right_system']:.0f} % [{low:.0f}–{high:.0f}]"
+    assert groups[-1][2] == given
     cubic = tables["Median error of lattice constants where the system is right, Å, lab protocol, 1 pattern"][
         2
     ]
@@ -260,8 +262,22 @@ def test_the_page_tells_of_the_stricter_test_by_system_and_without_triclinic(
     single = strict["system_by_number"]["1"]
     rows = {row[0]: row[1:] for row in tables[caption]}
     assert rows["1"][1].startswith(f"{100 * single['accuracy']:.1f} %")
-    assert rows["calibration error, 1"][1] == f"{single['calibration_error']:.3f}"
+    low, high = single["calibration_interval"]
+    assert rows["calibration error, 1"][1] == f"{single['calibration_error']:.3f} [{low:.3f}–{high:.3f}]"
     assert rows["calibration error, 10"] == ["–"] * 3
+
+
+@pytest.mark.parametrize("protocol", ["paper", "turned", "lab"])
+def test_the_stricter_test_tells_of_space_groups_and_lattices(
+    evaluated: Evaluated, tables: dict[str, list[list[str]]], protocol: str
+):
+    strict = evaluated.results[protocol]["subsets"]["unseen_families"]
+    where = f"{PROTOCOLS[protocol]}, nothing isostructural in training"
+    groups = {row[0]: row[1] for row in tables[f"Space groups right, {where}"]}
+    assert groups["all"].startswith(f"{100 * strict['single']['space_group']['accuracy']:.0f} %")
+    (lattices,) = (rows for caption, rows in tables.items() if caption.endswith(f"Å, {where}, 1 pattern"))
+    error = strict["single"]["lattice"]["hexagonal"]["median_error"]["a"]
+    assert lattices[1][2] == ("–" if error is None else f"{error:.3f}")
 
 
 def test_a_page_is_made_of_an_evaluation_of_an_earlier_version(evaluated: Evaluated, tmp_path: Path):
@@ -272,10 +288,14 @@ def test_a_page_is_made_of_an_evaluation_of_an_earlier_version(evaluated: Evalua
         del strict["counts"], strict["without_triclinic"], found["cubic_constant"]
         for part in (found, found["without_triclinic"], strict):
             for number in part["system_by_number"].values():
-                del number["calibration_error"]
+                del number["calibration_error"], number["calibration_interval"]
+        for part in ("single", "aggregated", "aggregated_small_groups", "system_by_difference"):
+            del strict[part]
         for part in (found["single"], found["aggregated"]):
             for each in (*part["lattice"].values(), *part["space_group"]["by_system"].values()):
                 del each["interval"]
+            for each in (part["space_group"], *part["space_group"]["by_system"].values()):
+                del each["given_right_system_interval"]
     write_evaluation_page(results, tmp_path / "old.html")
     tables = tables_of((tmp_path / "old.html").read_text(encoding="utf-8"))
     assert "Crystal system" in tables

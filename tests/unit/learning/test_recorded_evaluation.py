@@ -59,6 +59,16 @@ def test_an_evaluation_is_recorded_in_provenance_and_card_and_the_model_stays(fo
         assert f"| {where} | {protocol} | {numbers} |" in card
 
 
+def test_the_interval_of_a_calibration_error_goes_with_it(folder: Path):
+    told = record().model_dump(mode="json")
+    told["protocols"]["lab"]["1"]["calibration_interval"] = [0.004, 0.021]
+    known = EvaluationRecord.model_validate(told)
+    record_evaluation(folder, known)
+    assert recorded_evaluations(load_model(folder)[1]) == [known]
+    card = (folder / "card.md").read_text(encoding="utf-8")
+    assert "| lab | 75.4 % [74.5–76.3] | 0.013 [0.004–0.021] | no such patterns | – |" in card
+
+
 def test_one_evaluation_a_run_is_kept(boosted_folder: Path):
     even = record(plan_id="e" * 64, axes="even", same_zone_axes_as_training=True)
     for each in (record(materials=3), even, record()):

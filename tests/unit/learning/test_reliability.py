@@ -31,7 +31,7 @@ def test_answers_as_sure_as_they_are_right_have_no_error():
 @given(st.lists(st.tuples(st.booleans(), st.floats(0.0, 1.0)), max_size=30), st.integers(1, 12))
 def test_it_is_strict_json_and_bounded(answers: list[tuple[bool, float]], n_bins: int):
     right, confidence = [hit for hit, _ in answers], [value for _, value in answers]
-    found = reliability(right, confidence, n_bins)
+    found = reliability(right, confidence, n_bins=n_bins)
     json.dumps(found, allow_nan=False)
     assert sum(part["n"] for part in found["bins"]) == len(answers)
     error = found["expected_calibration_error"]
@@ -54,4 +54,4 @@ def test_it_is_strict_json_and_bounded(answers: list[tuple[bool, float]], n_bins
 )
 def test_bad_input_is_named(right: list[bool], confidence: list[float], n_bins: int, says: str):
     with pytest.raises(ModelError, match=says):
-        reliability(right, confidence, n_bins)
+        reliability(right, confidence, n_bins=n_bins)
