@@ -185,8 +185,7 @@ def main() -> None:
             invariant_features(table)
         content["features_ms_a_pattern"][name] = round((time.process_time() - started) / len(truth) * 1e3, 3)
     before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    if "scan" in before:
-        content["scan"] = before["scan"]
+    content |= {name: before[name] for name in ("scan", "constants") if name in before}
     if arguments.scan:
         content["scan"] = scatter(arguments.scan, arguments.cubic_f, 60)
     write_json(RESULT, {**content, "command": command(), **describe()})

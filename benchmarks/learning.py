@@ -40,12 +40,19 @@ from diffractory.learning.boosting import BoostedClassifier
 from diffractory.learning.forests import VoteForestClassifier
 from diffractory.learning.growing import training_memory
 from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, protocol_features, targets_of
+from diffractory.learning.provenance import features_of
 from diffractory.learning.saved_model import packaged_model
 from diffractory.learning.system_hierarchy import SystemVotes
 from diffractory.learning.trained_hierarchies import TrainedBoosting, TrainedForests
-from diffractory.learning.training import Subset, feature_sets_of, split_of, training_set
+from diffractory.learning.training import (
+    Subset,
+    feature_sets_of,
+    requested_features,
+    split_of,
+    training_set,
+)
 from diffractory.settings import usable_cores
-from diffractory.specs import BoostingSpec, ForestSpec, LabProtocolSpec, TrainingSpec
+from diffractory.specs import BoostingSpec, FeatureSpec, ForestSpec, LabProtocolSpec, TrainingSpec
 
 RESULT = Path(__file__).parent / "results" / "learning.json"
 #: Positions with enough spots in the paper's scan of 256 × 256.
@@ -122,24 +129,31 @@ def beside(arguments: argparse.Namespace) -> dict[str, Any]:
 def validate(arguments: argparse.Namespace) -> dict[str, Any]:
     """Try models on materials that they were only calibrated on, along the zone axes of a run; lab protocol.
 
-    What is chosen here is not chosen on test materials.
+    What is chosen here is not chosen on test materials. Models that are not given stay as they were.
     """
-    run, section = Run.open(arguments.run), dict[str, Any]()
+    run = Run.open(arguments.run)
+    tested_along = run.plan.orientations.model_dump(mode="json")
+    section: dict[str, Any] = _read().get(arguments.section, {"tested_along": tested_along})
+    assert section["tested_along"] == tested_along, "another section holds tests along these axes"
     table = run.catalogue.table["material_id"]
     for path in arguments.models:
         model, provenance = load_model(path)
         trained_on = table.isin(provenance["training_materials"]).to_numpy()
         calibrated_on = np.array([calibrates(name, provenance["training"]) for name in table])
-        patterns = _collected(run, model.spec, np.flatnonzero(trained_on & calibrated_on), LabProtocolSpec())
+        crystals = np.flatnonzero(trained_on & calibrated_on)
+        features = features_of(provenance)
+        patterns = _collected(run, features, model.spec.thickness, crystals, LabProtocolSpec())
         owners = patterns.items // run.plan.orientations.count
         truth, votes = targets_of(run.catalogue, owners).system, model.vote_systems(patterns.features)
         found = SystemAccuracies(model, votes, truth, owners, 1000, 0).by_number()["system_by_number"]
         section[path.name] = {
             "trained_along": axes_of(provenance),
             "training_patterns": provenance["training_patterns"],
-            **{number: found[number] for number in ("1", "3", "10")},
+            "features": features.model_dump(mode="json"),
+            **{number: found[number] for number in ("1", "3", "10", "30")},
+            "collected": {"command": command(), **describe()},
         }
-    return section | {"tested_along": run.plan.orientations.model_dump(mode="json")}
+    return section
 
 
 def scan(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -160,7 +174,7 @@ def votes(arguments: argparse.Namespace) -> dict[str, Any]:
     run = Run.open(arguments.run)
     model, _ = load_model(arguments.model)
     held = np.flatnonzero(split_of(run, model.spec))
-    patterns = _collected(run, model.spec, held, None)
+    patterns = _collected(run, *_features_and_thickness(run, model.spec), held, None)
     features = np.resize(patterns.features, (PATTERNS, patterns.features.shape[1]))
     blocks = np.array_split(features, 32)
     timed: dict[str, Any] = {"patterns": PATTERNS}
@@ -254,13 +268,19 @@ def _name(spec: TrainingSpec) -> str:
 
 def _test(run: Run, spec: TrainingSpec, lab: LabProtocolSpec | None) -> ProtocolFeatures:
     systems = targets_of(run.catalogue, np.arange(run.plan.n_crystals)).system
-    return _collected(run, spec, np.flatnonzero(split_of(run, spec) & (systems != TRICLINIC)), lab)
+    held = np.flatnonzero(split_of(run, spec) & (systems != TRICLINIC))
+    return _collected(run, *_features_and_thickness(run, spec), held, lab)
+
+
+def _features_and_thickness(run: Run, spec: TrainingSpec) -> tuple[FeatureSpec, float]:
+    wanted = requested_features(run, spec)[0]
+    return wanted.features, wanted.thickness
 
 
 def _collected(
-    run: Run, spec: TrainingSpec, crystals: np.ndarray, lab: LabProtocolSpec | None
+    run: Run, features: FeatureSpec, thickness: float, crystals: np.ndarray, lab: LabProtocolSpec | None
 ) -> ProtocolFeatures:
-    protocol = Protocol(feature_sets_of(run, spec)[0][0].features, spec.thickness, lab)
+    protocol = Protocol(features, thickness, lab)
     parts = joblib.Parallel(usable_cores())(
         joblib.delayed(protocol_features)(run.path, crystals, protocol, index)
         for index in range(len(run.plan.partitions))
@@ -391,6 +411,7 @@ def main() -> None:
     tried = parts.add_parser("validate")
     tried.add_argument("run", type=Path)
     tried.add_argument("models", type=Path, nargs="+")
+    tried.add_argument("--section", default="validate", help="of results/learning.json, one for each run")
     parts.add_parser("scan").add_argument("maps", type=Path, nargs="+")
     timed = parts.add_parser("votes")
     timed.add_argument("run", type=Path)
