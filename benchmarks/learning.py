@@ -243,10 +243,15 @@ def _grow(features: np.ndarray, systems: np.ndarray, trees: int) -> tuple[float,
 
 
 def curves(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train the crystal-system models on parts of the training patterns; kept point by point."""
-    run = Run.open(arguments.run)
+    """Train the crystal-system models on parts of the training patterns; kept point by point.
+
+    With further runs a point has so many orientations of each; tested along the axes of the first.
+    """
+    run, more = Run.open(arguments.run), [Run.open(path) for path in arguments.more]
     kept: dict[str, Any] = _read().get(arguments.section, {"points": []})
     kept["orientations"] = run.plan.orientations.model_dump(mode="json")
+    if more:
+        kept["more_orientations"] = [other.plan.orientations.model_dump(mode="json") for other in more]
     specs: dict[str, TrainingSpec] = {"paper": ForestSpec(), "robust": BoostingSpec()}
     for spec in [specs[name] for name in arguments.preset or specs]:
         tests = {name: _test(run, spec, lab) for name, lab in (("paper", None), ("lab", LabProtocolSpec()))}
@@ -255,7 +260,7 @@ def curves(arguments: argparse.Namespace) -> dict[str, Any]:
             key = {"preset": _name(spec), "materials": subset.materials, "orientations": subset.orientations}
             if any(key.items() <= point.items() for point in kept["points"]):
                 continue
-            kept["points"].append(key | _point(run, spec, subset, tests))
+            kept["points"].append(key | _point(run, more, spec, subset, tests))
             kept["fits"] = _fits(kept["points"])
             kept["extrapolated_to"] = {"materials": PAPER_MATERIALS, "orientations": PAPER_ORIENTATIONS}
             _write(arguments.section, kept)
@@ -289,10 +294,10 @@ def _collected(
 
 
 def _point(
-    run: Run, spec: TrainingSpec, subset: Subset, tests: dict[str, ProtocolFeatures]
+    run: Run, more: list[Run], spec: TrainingSpec, subset: Subset, tests: dict[str, ProtocolFeatures]
 ) -> dict[str, Any]:
     count = run.plan.orientations.count
-    with training_set(run, spec, feature_sets_of(run, spec), subset) as training:
+    with training_set(run, spec, feature_sets_of(run, spec), subset, more) as training:
         # Triclinic patterns are the first rows: neither learned nor asked here.
         rows = np.flatnonzero((training.targets.system != TRICLINIC) & ~training.calibration)
         features, systems = training.features[rows[0] : rows[-1] + 1], training.targets.system[rows]
@@ -307,7 +312,9 @@ def _point(
             ).fit(features, systems)
         point: dict[str, Any] = {
             "n_materials": len(np.unique(training.crystals[rows])),
-            "n_orientations": subset.orientations or count,
+            "n_orientations": sum(
+                subset.orientations or each.plan.orientations.count for each in (run, *more)
+            ),
             "n_patterns": len(rows),
             "seconds": round(time.perf_counter() - started, 1),
         }
@@ -419,6 +426,9 @@ def main() -> None:
     parts.add_parser("scaling").add_argument("run", type=Path)
     drawn = parts.add_parser("curves")
     drawn.add_argument("run", type=Path)
+    drawn.add_argument(
+        "--more", type=Path, action="append", default=[], help="a run that is learned from too"
+    )
     drawn.add_argument("--section", default="curves", help="of results/learning.json, one for each run")
     drawn.add_argument("--preset", action="append", choices=("paper", "robust"), help="both by default")
     cubic = parts.add_parser("cubic_curves")

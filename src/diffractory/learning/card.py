@@ -7,6 +7,7 @@ from typing import Any
 
 from diffractory.learning.evaluation_record import (
     RECORDED_NUMBERS,
+    RECORDED_PROTOCOLS,
     EvaluationRecord,
     RecordedAccuracy,
     recorded_evaluations,
@@ -101,7 +102,9 @@ def _fared(evaluations: Sequence[EvaluationRecord]) -> list[str]:
             f"{each.materials} materials, zone axes {_axes(each.orientations, each.axes)}{again} "
             f"(plan {each.plan_id[:12]}, {each.date}, diffractory {each.diffractory})"
         )
-        for name, numbers in each.protocols.items():
+        # As JSON is read back, its keys are sorted.
+        for name in (name for name in RECORDED_PROTOCOLS if name in each.protocols):
+            numbers = each.protocols[name]
             cells = [cell for number in RECORDED_NUMBERS for cell in _cells(numbers.get(number))]
             lines.append(f"| {where} | {name} | {' | '.join(cells)} |")
     return lines

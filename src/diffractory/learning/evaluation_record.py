@@ -12,7 +12,8 @@ from diffractory import __version__
 
 #: Patterns that answer together, of which an account tells.
 RECORDED_NUMBERS = ("1", "10")
-_PROTOCOLS = ("paper", "turned", "lab")
+#: Protocols of which it tells, in this order.
+RECORDED_PROTOCOLS = ("paper", "turned", "lab")
 
 
 class RecordedAccuracy(BaseModel):
@@ -101,7 +102,7 @@ class EvaluationRecord(BaseModel):
                     number: RecordedAccuracy(**results[name]["system_by_number"][number])
                     for number in RECORDED_NUMBERS
                 }
-                for name in _PROTOCOLS
+                for name in RECORDED_PROTOCOLS
             },
         )
 

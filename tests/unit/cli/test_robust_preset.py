@@ -14,6 +14,7 @@ import xarray as xr
 from cli_runs import Workshop, diffractory, succeeds
 from diffractory.dataset.run import Run
 from diffractory.learning.artefact import load_model
+from diffractory.learning.evaluation_record import recorded_evaluations
 from diffractory.learning.saved_model import packaged_model
 from diffractory.learning.trained_hierarchies import TrainedBoosting
 
@@ -99,6 +100,11 @@ def test_the_packaged_model_is_small_whole_and_knows_its_origin() -> None:
     assert len(set(provenance["training_materials"])) > 10_000
     assert provenance["held_out_materials"] > 4_000
     assert provenance["simulation"]["energy_ev"] == 300e3
+    assert {"numpy", "numba", "lightgbm", "scikit-learn", "dask-ml"} <= set(provenance["versions"])
+    tested = recorded_evaluations(provenance)
+    # Along random axes and along evenly spread ones that training lacked.
+    assert [(each.axes, each.orientations) for each in tested] == [("random", 14), ("even", 30)]
+    assert all(each.protocols["lab"]["10"].calibration_interval for each in tested)
 
 
 def test_a_map_needs_no_model_of_ones_own(workshop: Workshop, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,14 @@ def test_the_interval_of_a_calibration_error_goes_with_it(folder: Path):
     assert recorded_evaluations(load_model(folder)[1]) == [known]
     card = (folder / "card.md").read_text(encoding="utf-8")
     assert "| lab | 75.4 % [74.5–76.3] | 0.013 [0.004–0.021] | no such patterns | – |" in card
+
+
+def test_protocols_stand_in_one_order_however_often_a_card_was_written(folder: Path):
+    turned = {"turned": record().protocols["lab"], **record().protocols}
+    record_evaluation(folder, record(protocols=turned))
+    record_evaluation(folder, record(plan_id="e" * 64, protocols=turned))
+    card = (folder / "card.md").read_text(encoding="utf-8")
+    assert re.findall(r"\) \| (\w+) \|", card) == ["paper", "turned", "lab"] * 2
 
 
 def test_one_evaluation_a_run_is_kept(boosted_folder: Path):
