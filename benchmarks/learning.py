@@ -129,12 +129,13 @@ def beside(arguments: argparse.Namespace) -> dict[str, Any]:
 def validate(arguments: argparse.Namespace) -> dict[str, Any]:
     """Try models on materials that they were only calibrated on, along the zone axes of a run; lab protocol.
 
-    What is chosen here is not chosen on test materials. Models that are not given stay as they were.
+    What is chosen here is not chosen on test materials; of calibration it tells nothing. Models that are
+    not given stay as they were.
     """
     run = Run.open(arguments.run)
     tested_along = run.plan.orientations.model_dump(mode="json")
     section: dict[str, Any] = _read().get(arguments.section, {"tested_along": tested_along})
-    assert section["tested_along"] == tested_along, "another section holds tests along these axes"
+    assert section.get("tested_along") == tested_along, "another section holds tests along these axes"
     table = run.catalogue.table["material_id"]
     for path in arguments.models:
         model, provenance = load_model(path)
@@ -250,8 +251,11 @@ def curves(arguments: argparse.Namespace) -> dict[str, Any]:
     run, more = Run.open(arguments.run), [Run.open(path) for path in arguments.more]
     kept: dict[str, Any] = _read().get(arguments.section, {"points": []})
     kept["orientations"] = run.plan.orientations.model_dump(mode="json")
+    further = [other.plan.orientations.model_dump(mode="json") for other in more]
+    assert not kept["points"] or kept.get("more_orientations", []) == further, "a section of other runs"
+    assert all(other.plan.catalogue_hash == run.plan.catalogue_hash for other in more), "other crystals"
     if more:
-        kept["more_orientations"] = [other.plan.orientations.model_dump(mode="json") for other in more]
+        kept["more_orientations"] = further
     specs: dict[str, TrainingSpec] = {"paper": ForestSpec(), "robust": BoostingSpec()}
     for spec in [specs[name] for name in arguments.preset or specs]:
         tests = {name: _test(run, spec, lab) for name, lab in (("paper", None), ("lab", LabProtocolSpec()))}

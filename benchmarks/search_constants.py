@@ -1,6 +1,6 @@
 """Whether the constants of the lattice search were chosen well, told by materials that no test asks about.
 
-Each constant of patterns/spot_lattice.py and lattice_planes.py is halved and doubled (a share: moved), one
+Each constant of patterns/spot_lattice.py and lattice_planes.py is made smaller and larger, one
 at a time, and lattices are read from the same patterns of training materials. Numba compiles constants in,
 so that each variant has a process and a cache of its own, and takes most of a minute. Results in
 results/lattice-search.json, section "constants"::

@@ -26,8 +26,8 @@ _TRICLINIC = CRYSTAL_SYSTEMS.index("triclinic")
 
 _NOTE = (
     "All accuracies are over the crystal systems in 'systems'; patterns of other systems are counted "
-    "in 'not_learned' and in nothing else. Intervals are 95 % bootstrap intervals over materials; chance "
-    "adds to calibration errors, and their intervals allow for it. "
+    "in 'not_learned' and in nothing else. Intervals are 95 % bootstrap intervals over materials, those "
+    "of calibration errors at least that. "
     "'baseline' always answers with what was most frequent (lattice: the median) in training. "
     "Space-group accuracies over all patterns count a wrong crystal system as wrong. Lattice errors "
     "are of patterns whose crystal system was predicted right; so are those of 'cubic_constant', where "

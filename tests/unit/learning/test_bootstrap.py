@@ -71,28 +71,24 @@ def _error(right: np.ndarray, place: np.ndarray, confidence: np.ndarray) -> floa
     return float(np.abs(bins).sum() / len(right))
 
 
-def test_calibration_interval_holds_what_is_true_about_as_often_as_it_says():
-    trials = 200
-    held = longer = 0
-    for seed in range(trials):
-        answers = _answered(seed, 0.15)
-        low, high = bootstrap_calibration_interval(*answers, 200, seed)
-        held += low <= 0.15 <= high
-        longer += high - low > 0.2
-    # 95 % would be 190; 15 off, five standard deviations, is no chance.
-    assert 175 <= held <= 200
-    assert longer == 0
+@pytest.mark.parametrize("too_sure", [0.0, 0.01, 0.04, 0.15])
+@pytest.mark.parametrize("n_materials", [40, 300])
+def test_calibration_interval_holds_what_is_true_as_often_as_it_says(too_sure: float, n_materials: int):
+    trials = 100
+    ends = np.array(
+        [
+            bootstrap_calibration_interval(*_answered(seed, too_sure, n_materials), 200, seed)
+            for seed in range(trials)
+        ]
+    )
+    # At least 95 of 100 are promised; 88 would be three standard deviations fewer.
+    assert np.sum((ends[:, 0] <= too_sure) & (too_sure <= ends[:, 1])) >= 89
+    # And it is of use: no wider than chance makes the bins.
+    assert np.median(ends[:, 1] - ends[:, 0]) < 2.6 / np.sqrt(n_materials)
 
 
 def test_answers_that_are_as_sure_as_right_are_told_from_those_that_are_not():
-    estimates, lows = [], []
-    for seed in range(50):
-        answers = _answered(seed, 0.0)
-        estimates.append(_error(*answers[:3]))
-        lows.append(bootstrap_calibration_interval(*answers, 200, seed)[0])
-    # Chance alone gives an error, of which the interval does not make more than chance.
-    assert np.min(estimates) > 0.0
-    assert np.mean(np.array(lows) <= 0.005) > 0.9
+    assert bootstrap_calibration_interval(*_answered(0, 0.0), 200, 0)[0] == 0.0
     assert bootstrap_calibration_interval(*_answered(0, 0.2), 200, 0)[0] > 0.1
 
 
@@ -100,8 +96,8 @@ def test_calibration_interval_by_hand():
     # Each material has one answer in a bin of its own: what is drawn is what counts.
     right, confidence = np.array([True, False]), np.array([0.75, 0.25])
     found = bootstrap_calibration_interval(right, np.array([1, 0]), confidence, np.array([4, 9]), 100, 0)
-    # Each is off by 0.25, whichever is drawn.
-    assert found == [pytest.approx(0.25), pytest.approx(0.25)]
+    # Both are off by 0.25 in bins of their own; one drawn twice doubles its bin, the other is empty.
+    assert found == [0.0, pytest.approx(0.5)]
     nothing = bootstrap_calibration_interval(right, np.zeros(2, int), confidence, np.zeros(2, int), 100, 0)
     assert nothing is None
 
