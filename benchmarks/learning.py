@@ -151,7 +151,10 @@ def validate(arguments: argparse.Namespace) -> dict[str, Any]:
             "trained_along": axes_of(provenance),
             "training_patterns": provenance["training_patterns"],
             "features": features.model_dump(mode="json"),
-            **{number: found[number] for number in ("1", "3", "10", "30")},
+            **{
+                number: {key: found[number][key] for key in ("n", "n_materials", "accuracy", "interval")}
+                for number in ("1", "3", "10", "30")
+            },
             "collected": {"command": command(), **describe()},
         }
     return section
