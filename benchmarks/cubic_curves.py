@@ -27,7 +27,7 @@ from diffractory.settings import usable_cores
 from diffractory.specs import LabProtocolSpec
 
 #: Parts of the training materials, and orientations of each material in each run.
-SUBSETS = [
+CUBIC_SUBSETS = [
     *(Subset(share) for share in (0.03125, 0.0625, 0.125, 0.25, 0.5)),
     *(Subset(1.0, count) for count in (1, 3, 9)),
     Subset(),

@@ -28,21 +28,19 @@ import joblib
 import numpy as np
 import pandas as pd
 from cubic_constant import CUBIC, calibrates
-from cubic_curves import SUBSETS, CubicTest, cubic_fits, cubic_point
-from error_law import LAW, fit_law, law
+from cubic_curves import CUBIC_SUBSETS, CubicTest, cubic_fits, cubic_point
 from evaluations import PROTOCOLS, axes_of, difference, in_short, of_protocols, read_evaluation, seconds_of
 from machine import command, describe, write_json
+from system_curves import PAPER_MATERIALS, PAPER_ORIENTATIONS, SUBSETS, TRICLINIC, system_fits, system_point
 
 from diffractory.dataset.run import Run
 from diffractory.learning.accuracies import SystemAccuracies
 from diffractory.learning.artefact import load_model
-from diffractory.learning.boosting import BoostedClassifier
 from diffractory.learning.forests import VoteForestClassifier
 from diffractory.learning.growing import training_memory
 from diffractory.learning.protocol_features import Protocol, ProtocolFeatures, protocol_features, targets_of
 from diffractory.learning.provenance import features_of
 from diffractory.learning.saved_model import packaged_model
-from diffractory.learning.system_hierarchy import SystemVotes
 from diffractory.learning.trained_hierarchies import TrainedBoosting, TrainedForests
 from diffractory.learning.training import (
     Subset,
@@ -57,12 +55,6 @@ from diffractory.specs import BoostingSpec, FeatureSpec, ForestSpec, LabProtocol
 RESULT = Path(__file__).parent / "results" / "learning.json"
 #: Positions with enough spots in the paper's scan of 256 × 256.
 PATTERNS = 44_600
-SHARES, ORIENTATIONS = (0.125, 0.25, 0.5, 1.0), (1, 3, 9)
-#: What the paper trained on.
-PAPER_MATERIALS, PAPER_ORIENTATIONS = 27_000, 75
-TRICLINIC = 0
-#: Points may lie so far off a fitted curve, as a share of patterns.
-LARGEST_RESIDUAL = 0.02
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -262,13 +254,12 @@ def curves(arguments: argparse.Namespace) -> dict[str, Any]:
     specs: dict[str, TrainingSpec] = {"paper": ForestSpec(), "robust": BoostingSpec()}
     for spec in [specs[name] for name in arguments.preset or specs]:
         tests = {name: _test(run, spec, lab) for name, lab in (("paper", None), ("lab", LabProtocolSpec()))}
-        subsets = [Subset(share) for share in SHARES] + [Subset(1.0, count) for count in ORIENTATIONS]
-        for subset in sorted(subsets, key=lambda s: s.materials * (s.orientations or 28)):
+        for subset in SUBSETS:
             key = {"preset": _name(spec), "materials": subset.materials, "orientations": subset.orientations}
             if any(key.items() <= point.items() for point in kept["points"]):
                 continue
-            kept["points"].append(key | _point(run, more, spec, subset, tests))
-            kept["fits"] = _fits(kept["points"])
+            kept["points"].append(key | system_point(run, more, spec, subset, tests))
+            kept["fits"] = system_fits(kept["points"])
             kept["extrapolated_to"] = {"materials": PAPER_MATERIALS, "orientations": PAPER_ORIENTATIONS}
             _write(arguments.section, kept)
     return kept
@@ -300,74 +291,6 @@ def _collected(
     return ProtocolFeatures.concatenate(parts)
 
 
-def _point(
-    run: Run, more: list[Run], spec: TrainingSpec, subset: Subset, tests: dict[str, ProtocolFeatures]
-) -> dict[str, Any]:
-    count = run.plan.orientations.count
-    with training_set(run, spec, feature_sets_of(run, spec), subset, more) as training:
-        # Triclinic patterns are the first rows: neither learned nor asked here.
-        rows = np.flatnonzero((training.targets.system != TRICLINIC) & ~training.calibration)
-        features, systems = training.features[rows[0] : rows[-1] + 1], training.targets.system[rows]
-        started = time.perf_counter()
-        if isinstance(spec, ForestSpec):
-            with joblib.parallel_config(backend="threading"):
-                model: Any = VoteForestClassifier(spec.system_trees, spec.system_depth, n_jobs=usable_cores())
-                model.fit(features, systems)
-        else:
-            model = BoostedClassifier(
-                spec.system_rounds, n_leaves=spec.system_leaves, n_jobs=usable_cores()
-            ).fit(features, systems)
-        point: dict[str, Any] = {
-            "n_materials": len(np.unique(training.crystals[rows])),
-            "n_orientations": sum(
-                subset.orientations or each.plan.orientations.count for each in (run, *more)
-            ),
-            "n_patterns": len(rows),
-            "seconds": round(time.perf_counter() - started, 1),
-        }
-    for name, test in tests.items():
-        owners = test.items // count
-        truth = targets_of(run.catalogue, owners).system
-        answers = SystemVotes.from_share(model.predict_proba(test.features), model.classes_)
-        accuracies = SystemAccuracies(model, answers, truth, owners, 200, 0)
-        # The paper's rule for both, so that nothing has to be calibrated.
-        found = accuracies.by_difference()
-        point[name] = {number: found[number] for number in ("1", "10")}
-    return point
-
-
-def _fits(points: list[dict[str, Any]]) -> dict[str, Any]:
-    """Fit error = e₀ + A m^−α + B o^−β to each curve and extrapolate it to the paper's numbers."""
-    fits: dict[str, Any] = {}
-    for preset in ("paper", "robust"):
-        chosen = [p for p in points if p["preset"] == preset]
-        if len(chosen) < 6:
-            continue
-        sizes = np.array([[p["n_materials"], p["n_orientations"]] for p in chosen], dtype=float).T
-        for protocol in ("paper", "lab"):
-            for number in ("1", "10"):
-                known = [p[protocol][number]["accuracy"] for p in chosen]
-                if None in known:
-                    continue
-                errors = 1.0 - np.array(known)
-                fits.setdefault(preset, {}).setdefault(protocol, {})[number] = _fit(sizes, errors)
-    return fits
-
-
-def _fit(sizes: np.ndarray, errors: np.ndarray) -> dict[str, Any]:
-    best, residual = fit_law(sizes, errors, 0.1)
-    if residual > LARGEST_RESIDUAL:
-        # A law that does not hold where it was measured says nothing beyond.
-        return {"fits": False, "largest_residual": round(residual, 4)}
-    there = np.array([[PAPER_MATERIALS], [PAPER_ORIENTATIONS]], dtype=float)
-    return {
-        "law": LAW,
-        "floor_a_alpha_b_beta": [round(float(value), 4) for value in best],
-        "largest_residual": round(residual, 4),
-        "EXTRAPOLATED_accuracy_at_27000_x_75": round(1.0 - float(law(there, *best)[0]), 4),
-    }
-
-
 def cubic_curves(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train the included model's lattice model of cubic crystals on parts of its training patterns.
 
@@ -388,7 +311,7 @@ def cubic_curves(arguments: argparse.Namespace) -> dict[str, Any]:
         "asked": "called_cubic: by the included model at every point; all_cubic: whatever they are called",
         "pixel_sizes_alone": test.floor(),
     }
-    for subset in SUBSETS:
+    for subset in CUBIC_SUBSETS:
         key = {"materials": subset.materials, "orientations_of_each_run": subset.orientations}
         if any(key.items() <= point.items() for point in kept["points"]):
             continue
